@@ -1,0 +1,79 @@
+"""Batches of data that fits in memory: slices of a permutation, in the process that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.randomness import derive_seed, generator_for
+from datamodules.store import ImageStore
+
+
+class Batch(NamedTuple):
+    """What a step gets.
+
+    Attributes:
+        images: (B, C, H, W); uint8 from the loader, float32 once augmented and normalised.
+        targets: Class indices, int64 (B,).
+        indices: Places in the split, int64 (B,); its `ids` names them.
+        seed: Of all randomness of this step, derived from (seed, epoch, step).
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+    seed: int
+
+
+class BatchLoader:
+    """An iterable over a store, without worker processes and without padding.
+
+    The epoch's order depends on (seed, epoch) alone. Where it stands is `state_dict`, which Lightning
+    saves in its checkpoints: a resumed run sees the very batches it would have seen.
+
+    Args:
+        store: The split to serve.
+        batch_size: Images in each batch; the last may be smaller.
+        shuffle: Permute anew each epoch.
+        seed: Of the permutations and of each batch's `seed`.
+    """
+
+    def __init__(self, store: ImageStore, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> None:
+        self.store = store
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self._epoch = 0
+        self._step = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.store) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Lightning asks for the iterator early and drops it before its end: the epoch is read when
+        # the first batch is, and has moved on before the last one is handed out.
+        epoch, first_step = self._epoch, self._step
+        order = self._order(epoch)
+        chunks = torch.split(order, self.batch_size)
+        for step, indices in enumerate(chunks[first_step:], start=first_step):
+            self._epoch, self._step = (epoch, step + 1) if step + 1 < len(chunks) else (epoch + 1, 0)
+            yield Batch(
+                images=self.store.images[indices],
+                targets=self.store.targets[indices],
+                indices=indices,
+                seed=derive_seed(self.seed, epoch, step),
+            )
+
+    def _order(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(len(self.store))
+        return torch.randperm(len(self.store), generator=generator_for("cpu", self.seed, epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch, "step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._epoch, self._step = state_dict["epoch"], state_dict["step"]

@@ -1,0 +1,62 @@
+"""From uint8 images to what a network eats: resized, scaled, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Normalization = Literal["dataset", "imagenet", "unit"]
+
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class Preprocess(nn.Module):
+    """uint8 (B, C, H, W) to normalised float32 (B, C, S, S); the same code in training and serving.
+
+    Args:
+        mean: Of each channel, of pixels in [0, 1].
+        std: Of each channel, of pixels in [0, 1].
+        image_size: Side S after resizing, in pixels; None keeps H and W.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], image_size: int | None = None) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        self.image_size = image_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.normalize(self.scale(images))
+
+    def scale(self, images: Tensor) -> Tensor:
+        """Pixels as float32 in [0, 1], (B, C, S, S)."""
+        pixels = images.float() / 255
+        if self.image_size is None:
+            return pixels
+        size = (self.image_size, self.image_size)
+        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels in [0, 1] to about zero mean and unit variance."""
+        return (pixels - self.mean) / self.std
+
+
+def statistics_for(
+    normalization: Normalization, channels: int, measured: tuple[tuple[float, ...], tuple[float, ...]]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and standard deviation that a normalisation's name stands for."""
+    if normalization == "dataset":
+        return measured
+    if normalization == "unit":
+        return (0.0,) * channels, (1.0,) * channels
+    mean, std = IMAGENET_STATISTICS
+    if channels == 1:  # grey images take the average over colours
+        return (sum(mean) / 3,), (sum(std) / 3,)
+    return mean, std

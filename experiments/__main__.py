@@ -1,0 +1,155 @@
+"""The command line: a command's module is imported only when it is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from experiments.errors import Interrupted, RequestError, RunError
+from experiments.overrides import split_overrides
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where it lives, what it does, and its own arguments.
+
+    The module's `run(arguments, overrides)` does the work. `arguments` adds to the parser what is no
+    configuration key; keys are taken from anywhere on the line and passed as `overrides`.
+    """
+
+    module: str
+    summary: str
+    arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    takes_keys: bool = True
+
+
+def _experiments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "experiments",
+        nargs="+",
+        metavar="EXPERIMENT",
+        help="a recipe's name or a YAML file; of several the last wins",
+    )
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "experiments",
+        nargs="*",
+        metavar="EXPERIMENT",
+        help="a recipe's name or a YAML file; of several the last wins",
+    )
+    parser.add_argument("--resume", metavar="RUN", help="continue a run that was killed, where it stopped")
+
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+    _experiments(parser)
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="configurations to try (default: the recipe's)"
+    )
+    parser.add_argument("--study", metavar="NAME", help="name of the study (default: the recipe's)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="Optuna's database (default: sqlite:///optuna.db in this folder)"
+    )
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="RUN", help="a run's id, the unique beginning of one, or its name")
+    parser.add_argument(
+        "--split", choices=("test", "val"), default="test", help="images to judge on (default: test)"
+    )
+
+
+def _ui(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=5000, help="port to serve on (default: 5000)")
+
+
+COMMANDS: Mapping[str, Command] = {
+    "list": Command("experiments.list", "the recipes, with source and claimed score", takes_keys=False),
+    "show": Command(
+        "experiments.show", "an experiment's configuration and its network, layer by layer", _experiments
+    ),
+    "train": Command("experiments.train", "one run: fit, test the best checkpoint, record all of it", _train),
+    "sweep": Command(
+        "experiments.sweep.sweep", "a search over configurations; the best is trained and tested", _sweep
+    ),
+    "evaluate": Command(
+        "experiments.evaluate", "a recorded run's metrics, computed again or on other data", _evaluate
+    ),
+    "ui": Command("experiments.ui", "the MLflow UI on the store in use", _ui, takes_keys=False),
+}
+
+DESCRIPTION = "Image classification for researchers whose numbers have to be right."
+EPILOG = """\
+Any configuration key can follow as --key=value, such as --model.lr=3e-4 --trainer.max_epochs=5 --seed=1;
+`darkroom show EXPERIMENT --help` lists them all.
+Exit status: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted, what is done is kept."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except RequestError as error:
+        return _tell(error, 2)
+    except RunError as error:
+        return _tell(error, 1)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return _tell(error, 130)
+
+
+def _dispatch(argv: list[str]) -> int:
+    parser = _build_parser()
+    name = argv[0] if argv else "--help"
+    if name not in COMMANDS:
+        parser.parse_args([name])  # prints help, or names the known commands and exits with 2
+        return 2
+    command = COMMANDS[name]
+    own_parser = argparse.ArgumentParser(
+        prog=f"darkroom {name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        epilog=EPILOG if command.takes_keys else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.arguments(own_parser)
+    if name == "show" and len(argv) > 2 and {"-h", "--help"} & set(argv):
+        argv = [argument for argument in argv if argument not in ("-h", "--help")]
+        own_parser.set_defaults(keys_help=True)
+    overrides: dict[str, str] = {}
+    own = argv[1:]
+    if command.takes_keys:
+        options = [option for action in own_parser._actions for option in action.option_strings]
+        own, overrides = split_overrides(own, options)
+    arguments = own_parser.parse_args(own)
+    module = importlib.import_module(command.module)
+    status: int | None = module.run(arguments, overrides)
+    return status or 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="darkroom",
+        usage="darkroom COMMAND ...",
+        description=f"{DESCRIPTION}\n\ncommands:\n{listed}",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+def _tell(error: BaseException, status: int) -> int:
+    print(f"darkroom: {error or 'interrupted'}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

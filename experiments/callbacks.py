@@ -1,0 +1,164 @@
+"""What happens at the end of each epoch: record, tell, decide whether to go on, save."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+
+from experiments.tracking import RunRecord
+from experiments.trainer import TrainerSettings, is_minimized
+
+
+class EpochRecorder(Checkpoint):
+    """Sends each epoch's metrics to the run in one call, before the epoch's checkpoint is written.
+
+    A kill between the two leaves a recorded epoch that is trained again when the run is resumed; it
+    is not recorded again, so the store holds every epoch exactly once.
+
+    Lightning calls callbacks of its class Checkpoint after the module's own epoch end, when the
+    metrics are there, and in the order of the list: this one must stand before ModelCheckpoint.
+
+    Args:
+        run: Where to record; None only keeps the history.
+        continued: The run may hold epochs already.
+    """
+
+    def __init__(self, run: RunRecord | None, continued: bool = False) -> None:
+        super().__init__()
+        self.run = run
+        self.continued = continued
+        self.history: list[dict[str, float]] = []  # one for each epoch, with "epoch" among the keys
+        self._recorded_epoch = 0
+        self._started_at = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.run is not None and self.continued:
+            self._recorded_epoch = self.run.last_epoch()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started_at = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1  # 1 stands for "after one epoch"
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        metrics["epoch_seconds"] = time.perf_counter() - self._started_at
+        self.history.append({"epoch": epoch, **metrics})
+        if self.run is not None and epoch > self._recorded_epoch:
+            self.run.log_metrics(metrics, step=epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """(epoch, value) pairs by metric name."""
+        names = {name for row in self.history for name in row if "/" in name}
+        return {
+            name: [(int(row["epoch"]), row[name]) for row in self.history if name in row]
+            for name in sorted(names)
+        }
+
+
+class ResumableEarlyStopping(EarlyStopping):
+    """Lightning's, except that a run resumed after the decision to stop does not train on."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class ProgressLine(Checkpoint):
+    """One line for each epoch; on a terminal also how far the present one is.
+
+    A Checkpoint for the same reason as `EpochRecorder`: the epoch's metrics are there.
+
+    Args:
+        label: Stands before each line.
+        transient: Write a terminal's line over and over, and nothing where there is no terminal.
+    """
+
+    def __init__(self, label: str = "", transient: bool = False) -> None:
+        super().__init__()
+        self.label = label
+        self.transient = transient
+        self._started_at = 0.0
+        self._shown_at = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started_at = self._shown_at = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if now - self._shown_at < 0.25 or not sys.stdout.isatty():
+            return
+        self._shown_at = now
+        rate = (batch_idx + 1) / (now - self._started_at)
+        self._show(
+            trainer, f"step {batch_idx + 1}/{trainer.num_training_batches}  {rate:.0f} steps/s", end=""
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        names = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+        values = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
+        self._show(trainer, f"{values}  {time.perf_counter() - self._started_at:.1f} s", end="\n")
+
+    def _show(self, trainer: pl.Trainer, text: str, end: str) -> None:
+        on_terminal = sys.stdout.isatty()
+        if self.transient and not on_terminal:
+            return
+        line = f"{self.label}epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}"
+        print(f"\r\033[K{line}" if on_terminal else line, end="" if self.transient else end, flush=True)
+
+
+def build_checkpoint(folder: Path, settings: TrainerSettings, has_validation: bool) -> ModelCheckpoint:
+    """Saves `last.ckpt` each epoch, and `best.ckpt` whenever the monitored metric improves."""
+    monitor = settings.monitor if has_validation else None
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode="min" if monitor is not None and is_minimized(monitor) else "max",
+        save_top_k=1 if monitor is not None else 0,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def build_early_stopping(settings: TrainerSettings) -> EarlyStopping | None:
+    stopping = settings.early_stopping
+    if stopping is None:
+        return None
+    return ResumableEarlyStopping(
+        monitor=stopping.monitor,
+        patience=stopping.patience,
+        min_delta=stopping.min_delta,
+        mode="min" if is_minimized(stopping.monitor) else "max",
+        check_on_train_epoch_end=True,
+        check_finite=False,  # the module stops on non-finite losses, and says why
+    )
+
+
+def chosen_checkpoint(checkpoint: ModelCheckpoint) -> Path:
+    """The best epoch's checkpoint, or the last one's where nothing is monitored."""
+    return Path(checkpoint.best_model_path or checkpoint.last_model_path)
+
+
+def load_weights(module: pl.LightningModule, path: Path) -> int:
+    """Loads a checkpoint's weights into a built module; returns the epoch they are of, from 1."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    return int(checkpoint["epoch"]) + 1

@@ -1,0 +1,34 @@
+"""What a recipe promises: its `claim:` section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClaimedValue:
+    """A number that someone reports.
+
+    Args:
+        value: The number.
+        tolerance: How far a mean over seeds may lie from it and still count as the same.
+    """
+
+    value: float
+    tolerance: float = 0.01
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a recipe promises.
+
+    Args:
+        metrics: Reported values by metric name, such as test/accuracy.
+        seeds: Seeds to average over.
+        source: Paper, article or page that reports them.
+    """
+
+    metrics: Mapping[str, ClaimedValue]
+    seeds: Sequence[int] = (0, 1, 2)
+    source: str = ""

@@ -1,0 +1,342 @@
+"""From YAML files and command-line overrides to the objects of an experiment, and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+import datamodules
+import lightning_modules
+from datamodules import ImageDataModule
+from experiments.claim import Claim
+from experiments.errors import RequestError, nearest
+from experiments.recipes import find_recipe
+from experiments.sweep.space import SweepSettings
+from experiments.trainer import TrainerSettings
+from lightning_modules import ImageClassifier
+from lightning_modules.backbones import backbone_names, backbone_options
+from lightning_modules.networks import NETWORKS
+from lightning_modules.optimization import optimizer_names
+
+SECTIONS = ("data", "model")  # sections that name a class
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where a run is recorded: the store that MLFLOW_TRACKING_URI names, else sqlite:///mlflow.db.
+
+    Args:
+        enabled: Record in MLflow; with false no store is touched and nothing is kept.
+        run_name: Name of the run; null takes the overridden keys, or the seed.
+    """
+
+    enabled: bool = True
+    run_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A whole configuration, instantiated.
+
+    Attributes:
+        name: The recipe's name, which is the MLflow experiment's too.
+        config: The resolved configuration as plain values; as YAML it parses to the same experiment.
+        overrides: The keys given on the command line, with their values as given.
+    """
+
+    name: str
+    seed: int
+    data: ImageDataModule
+    model: ImageClassifier
+    trainer: TrainerSettings
+    mlflow: TrackingSettings
+    sweep: SweepSettings | None
+    claim: Claim | None
+    config: dict[str, Any]
+    overrides: dict[str, str]
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, to be parsed again."""
+        return yaml.safe_dump(self.config, sort_keys=False)
+
+
+def load_experiment(sources: Sequence[str], overrides: Mapping[str, str] | None = None) -> Experiment:
+    """Parses recipes' names or YAML files, the last wins, then overrides such as {"model.lr": "0.1"}.
+
+    Raises:
+        RequestError: A file, key, type or value is wrong; the message names it.
+    """
+    return parse_experiment([find_recipe(source).read_text() for source in sources], overrides or {})
+
+
+def parse_experiment(texts: Sequence[str], overrides: Mapping[str, str]) -> Experiment:
+    """As `load_experiment`, from the texts of YAML files."""
+    layers = [_read_yaml(text) for text in texts]
+    _let_last_dimension_win(layers)
+    classes = _chosen_classes(layers, overrides)
+    _check_keys([*(key for layer in layers for key in _flat_keys(layer)), *overrides], classes)
+    parser = _build_parser()
+    arguments = [f"--config={json.dumps(layer)}" for layer in layers]
+    arguments += [f"--{key}={value}" for key, value in overrides.items()]
+    try:
+        namespace = parser.parse_args(arguments)
+        objects = parser.instantiate(namespace)
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise RequestError(_one_paragraph(str(error))) from error
+    if not namespace.name:
+        raise RequestError("the configuration has no name: give it `name: <data set>/<network>`")
+    experiment = Experiment(
+        name=namespace.name,
+        seed=namespace.seed,
+        data=objects.data,
+        model=objects.model,
+        trainer=objects.trainer,
+        mlflow=objects.mlflow,
+        sweep=objects.sweep,
+        claim=objects.claim,
+        config=_plain(yaml.safe_load(parser.dump(namespace, skip_unset=False))),
+        overrides=dict(overrides),
+    )
+    _check_backbone_options(experiment.model)
+    if experiment.sweep is not None:
+        _check_space(arguments, experiment.sweep, classes)
+    return experiment
+
+
+def to_text(value: Any) -> str:
+    """A value as it would stand on the command line.
+
+    >>> to_text("adam"), to_text([16, 32]), to_text(None), to_text(1e-4)
+    ('adam', '[16, 32]', 'null', '0.0001')
+    """
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots, without the words that only say "constructor argument".
+
+    >>> flatten({"model": {"class_path": "A", "init_args": {"lr": 0.1}}, "seed": 0})
+    {'model': 'A', 'model.lr': 0.1, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if key == "init_args":
+            flat |= flatten(value, prefix)
+        elif key == "class_path":
+            flat[prefix.removesuffix(".")] = value
+        elif isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def configuration_help(experiment: Experiment) -> str:
+    """Every configuration key of this experiment's classes, with its docstring."""
+    parser = ArgumentParser(prog="darkroom COMMAND EXPERIMENT", add_help=False)
+    parser.add_argument("--name", type=str, help="The recipe's name, and the MLflow experiment's.")
+    parser.add_argument("--seed", type=int, help="Of weights, order, augmentation and dropout.")
+    parser.add_class_arguments(type(experiment.data), "data", skip={"seed"})
+    parser.add_class_arguments(type(experiment.model), "model")
+    parser.add_class_arguments(TrainerSettings, "trainer")
+    parser.add_class_arguments(TrackingSettings, "mlflow")
+    parser.add_class_arguments(SweepSettings, "sweep")
+    parser.add_class_arguments(Claim, "claim")
+    return str(parser.format_help())
+
+
+# Parsing ----------------------------------------------------------------------------------------
+
+
+@cache
+def _build_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, prog="darkroom")
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--name", type=str, default="")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_subclass_arguments(ImageDataModule, "data", required=True)
+    parser.add_subclass_arguments(ImageClassifier, "model", required=True)
+    parser.add_class_arguments(TrainerSettings, "trainer")
+    parser.add_class_arguments(TrackingSettings, "mlflow")
+    parser.add_argument("--sweep", type=SweepSettings | None, default=None)
+    parser.add_argument("--claim", type=Claim | None, default=None)
+    parser.link_arguments("seed", "data.init_args.seed")
+    return parser
+
+
+def _read_yaml(text: str) -> dict[str, Any]:
+    try:
+        layer = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"the configuration is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(layer, dict):
+        raise RequestError("the configuration must be a mapping of keys such as name, data, model, trainer")
+    for section in SECTIONS:
+        if isinstance(layer.get(section), str):
+            layer[section] = {"class_path": layer[section]}
+        given = layer.get(section) or {}
+        loose = {key: given.pop(key) for key in list(given) if key not in ("class_path", "init_args")}
+        if loose:  # `model: {lr: 0.1}` is what `--model.lr=0.1` is
+            given["init_args"] = {**given.get("init_args", {}), **loose}
+    return layer
+
+
+def _let_last_dimension_win(layers: Sequence[dict[str, Any]]) -> None:
+    """A later file's range replaces an earlier one's choices, where the parser would mix the two."""
+    seen: set[str] = set()
+    for layer in reversed(layers):
+        space = (layer.get("sweep") or {}).get("space") or {}
+        for key in list(space):
+            if key in seen:
+                del space[key]
+        seen |= set(space)
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """A dumped configuration with class names instead of class paths."""
+    config.pop("config", None)
+    for section in SECTIONS:
+        config[section]["class_path"] = config[section]["class_path"].rpartition(".")[2]
+    return config
+
+
+# Wrong keys and values --------------------------------------------------------------------------
+
+
+def _classes(section: str) -> dict[str, type]:
+    package = datamodules if section == "data" else lightning_modules
+    base = ImageDataModule if section == "data" else ImageClassifier
+    exported = (getattr(package, name) for name in package.__all__)
+    return {cls.__name__: cls for cls in exported if issubclass(cls, base) and cls is not ImageDataModule}
+
+
+def _chosen_classes(layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, str]) -> dict[str, type]:
+    """The class of each section, by the last file or override that names one."""
+    chosen: dict[str, type] = {}
+    for section in SECTIONS:
+        named = [layer[section].get("class_path") for layer in layers if isinstance(layer.get(section), dict)]
+        named += [overrides.get(section), overrides.get(f"{section}.class_path")]
+        names = [name for name in named if name]
+        if not names:
+            raise RequestError(f"the configuration names no {section}; {nearest('', _classes(section))}")
+        name = str(names[-1]).rpartition(".")[2]
+        if name not in _classes(section):
+            raise RequestError(
+                f"{section}: no class is named {names[-1]!r}; {nearest(name, _classes(section))}"
+            )
+        chosen[section] = _classes(section)[name]
+    return chosen
+
+
+def _flat_keys(layer: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in layer.items():
+        if not isinstance(value, Mapping):
+            yield str(key)
+            continue
+        arguments = value.get("init_args", {}) if key in SECTIONS else value
+        for name, argument in arguments.items():
+            deeper = argument if isinstance(argument, Mapping) else {}
+            yield from (f"{key}.{name}.{part}" for part in deeper)
+            yield f"{key}.{name}"
+
+
+@cache
+def _section_keys(cls: type) -> frozenset[str]:
+    """The arguments of a class, inherited ones included, and those of dataclasses among them."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(cls, "section")
+    keys = {action.dest.removeprefix("section.") for action in parser._actions if "." in action.dest}
+    keys = {key for key in keys if not key.endswith(".help")}
+    hints = get_type_hints(cls) if is_dataclass(cls) else {}
+    for name, hint in hints.items():  # the parser keeps optional dataclasses closed
+        for member in get_args(hint):
+            if is_dataclass(member) and type(None) in get_args(hint):
+                keys |= {f"{name}.{item.name}" for item in fields(member)}
+    return frozenset(keys)
+
+
+def _known_keys(classes: Mapping[str, type]) -> set[str]:
+    sections = {
+        **classes,
+        "trainer": TrainerSettings,
+        "mlflow": TrackingSettings,
+        "sweep": SweepSettings,
+        "claim": Claim,
+    }
+    nested = {f"{section}.{key}" for section, cls in sections.items() for key in _section_keys(cls)}
+    return ({"name", "seed", *sections} | nested) - {"data.seed"}
+
+
+def _check_keys(keys: Iterable[str], classes: Mapping[str, type], where: str = "") -> None:
+    known = _known_keys(classes)
+    for key in keys:
+        short = re.sub(r"^(data|model)\.init_args\.", r"\1.", key)
+        parent = ".".join(short.split(".")[:2])
+        # What lies deeper belongs to a dictionary, unless the parent has named keys of its own.
+        in_dictionary = parent in known and not any(name.startswith(f"{parent}.") for name in known)
+        if short not in known and not in_dictionary and not short.endswith(".class_path"):
+            raise RequestError(f"{where}unknown key {short}; {nearest(short, known)}")
+
+
+def _check_backbone_options(model: ImageClassifier) -> None:
+    """Holds `model.backbone_options` against the signature of a network of our own."""
+    name, options = model.hparams["backbone"], model.hparams["backbone_options"] or {}
+    known = backbone_options(name)
+    if known is None:
+        return
+    for option in options:
+        if option not in known:
+            raise RequestError(
+                f"unknown key model.backbone_options.{option} for {name}; {nearest(option, known)}"
+            )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(NETWORKS[name], skip={"num_outputs", "image_shape", "dropout"})
+    try:
+        parser.parse_object(options)
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise RequestError(f"model.backbone_options of {name}: {_one_paragraph(str(error))}") from error
+
+
+def _check_space(arguments: list[str], sweep: SweepSettings, classes: Mapping[str, type]) -> None:
+    """Every key of the space must be one of the configuration, and take each end of its range."""
+    _check_keys(sweep.space, classes, where="sweep.space: ")
+    parser = _build_parser()
+    for key, dimension in sweep.space.items():
+        for value in dimension.examples:
+            try:
+                candidate = parser.parse_args([*arguments, f"--{key}={to_text(value)}"])
+                _check_backbone_options(parser.instantiate(candidate).model)
+            except (ArgumentError, ValueError, TypeError, RequestError) as error:
+                reason = _one_paragraph(str(error))
+                raise RequestError(f"sweep.space: {key} can't be {value!r}: {reason}") from error
+
+
+def _one_paragraph(message: str) -> str:
+    """The parser's indented report as one sentence, without its repetitions."""
+    message = re.sub(r"Problem with given class_path '[^']*':", "", message)
+    message = re.sub(r"Given value type:.*", "", message, flags=re.DOTALL)
+    keys = re.findall(r'Parser key "([^"]+)":', message)
+    message = re.sub(r'Parser key "[^"]+":', "", message)
+    # Of a union's failures, those against None say nothing.
+    message = re.sub(
+        r"Does not validate against any of the Union subtypes\s*Subtypes: [^\n]*\s*Errors:", "", message
+    )
+    message = re.sub(r"- Expected a <class 'NoneType'>", "", message)
+    message = re.sub(r"<class '([^']+)'>", r"\1", message)
+    message = re.sub(r"Expected an? (.*?)\. Got value: ", r"expected \1, got ", message)
+    message = " ".join(message.replace("typing.", "").split()).lstrip("- ")
+    key = ".".join(keys)
+    if "backbone:" in message:
+        name = message.rpartition("named ")[2].strip("'")
+        message += f"; {nearest(name, backbone_names())}"
+    if "optimizer:" in message:
+        name = message.rpartition("named ")[2].strip("'")
+        message += f"; {nearest(name, optimizer_names())}"
+    return f"{key}: {message}" if key else message

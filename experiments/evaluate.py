@@ -1,0 +1,70 @@
+"""`darkroom evaluate`: a recorded run's metrics, computed again or on other data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.callbacks import load_weights
+from experiments.config import Experiment, parse_experiment
+from experiments.errors import RequestError
+from experiments.tracking import RunRecord, open_store
+from experiments.train import evaluate, prepare
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Prints what the run recorded beside what its checkpoint gives now."""
+    record = open_store().find_run(arguments.query)
+    experiment = restore(record, overrides)
+    if arguments.split not in experiment.data.splits:
+        raise RequestError(f"the data has no {arguments.split} images: data.val_fraction is 0")
+    metrics = evaluate(experiment, [arguments.split])
+    Console().print(comparison(record, metrics, arguments.split))
+
+
+def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
+    """A recorded run's experiment with the chosen checkpoint's weights and its normalisation.
+
+    Args:
+        record: A run that has finished.
+        overrides: Keys of the data, to judge on other images of the same classes.
+
+    Raises:
+        RequestError: The run has no checkpoint, the data is not to be had, or has other classes.
+    """
+    foreign = [key for key in overrides if not key.startswith(("data", "trainer"))]
+    if foreign:
+        raise RequestError(
+            f"{foreign[0]} can't be changed: the network is trained. Keys of data and trainer can"
+        )
+    experiment = parse_experiment([record.read_text("config.yaml")], overrides)
+    experiment.model.hparams["pretrained"] = False  # the checkpoint's weights follow
+    checkpoint = record.download("checkpoints/best.ckpt")
+    facts = json.loads(record.read_text("data/facts.json"))
+    if list(experiment.data.class_names) != facts["class_names"]:
+        raise RequestError(
+            f"the run knows the classes {', '.join(facts['class_names'])}; "
+            f"this data has {', '.join(experiment.data.class_names)}"
+        )
+    prepare(experiment)
+    experiment.data.normalize_with(facts["pixel_mean"], facts["pixel_std"])
+    load_weights(experiment.model, checkpoint)
+    return experiment
+
+
+def comparison(record: RunRecord, metrics: Mapping[str, float], split: str) -> Table:
+    """Recorded and present values side by side."""
+    stage = "best" if split == "val" else split  # the chosen checkpoint's metrics on validation
+    table = Table("metric", title=f"run {record.run_id[:8]} ({record.name}) on {split}")
+    table.add_column("recorded", justify="right")
+    table.add_column("now", justify="right")
+    table.add_column("difference", justify="right")
+    for name, value in metrics.items():
+        before = record.metrics.get(f"{stage}/{name.partition('/')[2]}")
+        recorded = ("-", "") if before is None else (f"{before:.6f}", f"{value - before:+.1e}")
+        table.add_row(name, recorded[0], f"{value:.6f}", recorded[1])
+    return table

@@ -1,0 +1,36 @@
+"""`darkroom list`: the recipes, with source and claimed score."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from experiments.recipes import find_recipe, recipe_names
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Prints one row for each recipe."""
+    table = Table("recipe", "data", "network", "claim", "source")
+    for name in recipe_names():
+        table.add_row(*recipe_row(name))
+    Console().print(table)
+
+
+def recipe_row(name: str) -> tuple[str, str, str, str, str]:
+    """Name, data set, network, claimed metrics and their source, read without any of the libraries."""
+    recipe: dict[str, Any] = yaml.safe_load(find_recipe(name).read_text())
+    model = recipe["model"].get("init_args", {})
+    claim = recipe.get("claim") or {}
+    claimed = [f"{metric} {goal['value']}" for metric, goal in claim.get("metrics", {}).items()]
+    return (
+        name,
+        recipe["data"]["class_path"],
+        model.get("backbone", "small_cnn"),
+        ", ".join(claimed),
+        claim.get("source", ""),
+    )

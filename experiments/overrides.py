@@ -1,0 +1,30 @@
+"""Configuration keys on a command line, told apart from a command's own options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from experiments.errors import RequestError
+
+
+def split_overrides(argv: Sequence[str], options: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Separates a command's own arguments from configuration keys, wherever these stand.
+
+    >>> split_overrides(["cnn", "--model.lr", "0.1", "--trials=3", "--seed=1"], ["--trials"])
+    (['cnn', '--trials=3'], {'model.lr': '0.1', 'seed': '1'})
+    """
+    own: list[str] = []
+    overrides: dict[str, str] = {}
+    pending = list(argv)
+    while pending:
+        argument = pending.pop(0)
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("--") or flag in options:
+            own.append(argument)
+            continue
+        if not equals:
+            if not pending or pending[0].startswith("--"):
+                raise RequestError(f"{flag} needs a value: {flag}=...")
+            value = pending.pop(0)
+        overrides[flag.removeprefix("--")] = value
+    return own, overrides

@@ -1,0 +1,78 @@
+"""`darkroom show`: the resolved configuration, what follows from it, and the network layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+import torch
+from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.config import Experiment, configuration_help, load_experiment
+from experiments.errors import RequestError
+from experiments.record import derived_values
+from lightning_modules import ImageClassifier
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Shows an experiment without reading a file of its data."""
+    experiment = load_experiment(arguments.experiments, overrides)
+    if getattr(arguments, "keys_help", False):
+        print(configuration_help(experiment))
+        return
+    build_network(experiment)
+    console = Console()
+    console.print(Syntax(experiment.to_yaml(), "yaml", background_color="default"))
+    console.print(derived_table(experiment))
+    console.print(layer_table(experiment.model))
+
+
+def build_network(experiment: Experiment) -> None:
+    """Makes the network, of whatever weights.
+
+    Raises:
+        RequestError: It can't be built for the data's images.
+    """
+    data, model = experiment.data, experiment.model
+    model.hparams["pretrained"] = False  # only the shapes are wanted
+    try:
+        model.build(len(data.class_names), data.image_shape)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def derived_table(experiment: Experiment) -> Table:
+    """What follows from configuration and data: classes, steps, parameters, cost."""
+    table = Table("derived", "value", title=experiment.name)
+    values = derived_values(experiment) | {"multiply_adds_per_image": count_multiply_adds(experiment.model)}
+    for name, value in values.items():
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    return table
+
+
+def layer_table(model: ImageClassifier) -> Table:
+    """One row for each layer that has none inside: name, type, output shape, parameters."""
+    model.example_input_array = torch.zeros(1, *model.image_shape)
+    summary = ModelSummary(model, max_depth=-1)
+    table = Table("layer", "type", "output", title="network")
+    table.add_column("parameters", justify="right")
+    rows = zip(summary.layer_names, summary.layer_types, summary.out_sizes, summary.param_nums, strict=True)
+    for name, kind, size, count in rows:
+        inner = any(other.startswith(f"{name}.") for other in summary.layer_names)
+        if name.startswith("network.") and not inner:
+            shape = "x".join(map(str, size[1:])) if isinstance(size, list) else str(size)
+            table.add_row(name.removeprefix("network."), kind, shape, f"{count:,}")
+    table.add_section()
+    table.add_row("total", "", "", f"{model.num_parameters():,}")
+    return table
+
+
+def count_multiply_adds(model: ImageClassifier) -> int:
+    """Multiply-adds of one image's forward pass, in convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, *model.image_shape))
+    return int(counter.get_total_flops() // 2)

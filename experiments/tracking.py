@@ -1,0 +1,266 @@
+"""Where runs are recorded: MLflow's store, opened, written and read back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+# Settings that MLflow reads when it is imported. A server that is away for a minute is waited for.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+import mlflow
+import numpy as np
+import pandas as pd
+import requests
+from filelock import FileLock
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from experiments.errors import RequestError, RunError
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+PARENT_TAG = "mlflow.parentRunId"
+CHECKPOINTS = Path("mlruns") / "checkpoints"  # of runs under way, on the machine that trains
+MAX_PARAM_LENGTH = 6000
+BATCH_SIZE = 100  # params in one call, MLflow's limit
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+class StoreError(RunError):
+    """The store did not take what was to be recorded."""
+
+
+class RunRecord:
+    """One run in the store, to be written while it lasts and read back afterwards."""
+
+    def __init__(self, client: mlflow.MlflowClient, run: Run) -> None:
+        self._client = client
+        self.run_id: str = run.info.run_id
+        self.name: str = run.info.run_name
+        self.experiment_id: str = run.info.experiment_id
+        self.status: str = run.info.status
+        self.tags: dict[str, str] = dict(run.data.tags)
+        self.metrics: dict[str, float] = dict(run.data.metrics)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server keeps it."""
+        return bool(mlflow.get_tracking_uri().startswith("http"))
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where this run's checkpoints lie until it has ended."""
+        return CHECKPOINTS / self.run_id
+
+    # Writing ------------------------------------------------------------------------------------
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        params = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in values.items()]
+        with _one_clear_paragraph():
+            for start in range(0, len(params), BATCH_SIZE):
+                self._client.log_batch(self.run_id, params=params[start : start + BATCH_SIZE])
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Records all values at `step` in one call, which the store takes whole or not at all."""
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, value, now, step) for key, value in values.items()]
+        with _one_clear_paragraph():
+            self._client.log_batch(self.run_id, metrics=metrics)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        with _one_clear_paragraph():
+            self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    @contextlib.contextmanager
+    def artifacts(self) -> Iterator[Path]:
+        """A folder to write artifacts into; they are uploaded together at the end of the block."""
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            with _one_clear_paragraph():
+                self._client.log_artifacts(self.run_id, folder)
+
+    def log_model(
+        self, model: Any, image_shape: tuple[int, int, int], class_names: Sequence[str], example: Any
+    ) -> None:
+        """Logs a module from uint8 images (N, C, H, W) to probabilities as the run's model.
+
+        Stored as a traced graph ("pt2"), which needs none of our code and can't execute any on loading.
+        """
+        import torch
+
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *image_shape), name=None)]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(class_names)), name=None)]),
+        )
+        with _one_clear_paragraph(), mlflow.start_run(run_id=self.run_id):
+            mlflow.pytorch.log_model(
+                model,
+                name="model",
+                signature=signature,
+                input_example=example,
+                # Inferring them would import the model in another process, for nine seconds.
+                pip_requirements=[
+                    f"torch=={torch.__version__.partition('+')[0]}",
+                    f"mlflow=={mlflow.__version__}",
+                ],
+                metadata={"class_names": list(class_names)},
+                serialization_format="pt2",
+            )
+
+    def end(self, status: Status) -> None:
+        with _one_clear_paragraph():
+            self._client.set_terminated(self.run_id, status)
+        self.status = status
+
+    # Reading ------------------------------------------------------------------------------------
+
+    def last_epoch(self) -> int:
+        """The last epoch whose metrics are recorded; 0 before the first."""
+        with _one_clear_paragraph():
+            history = self._client.get_metric_history(self.run_id, "train/loss")
+        return max((metric.step for metric in history), default=0)
+
+    def read_text(self, artifact: str) -> str:
+        return self.download(artifact).read_text()
+
+    def download(self, artifact: str) -> Path:
+        """A local path of an artifact, such as checkpoints/best.ckpt.
+
+        Raises:
+            RequestError: The run has no such artifact.
+        """
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                run_id=self.run_id, artifact_path=artifact, tracking_uri=mlflow.get_tracking_uri()
+            )
+        except (MlflowException, OSError) as error:
+            raise RequestError(
+                f"run {self.run_id} ({self.name}, {self.status}) has no artifact {artifact}: {_short(error)}"
+            ) from error
+        return Path(path)
+
+    def predictions(self, split: str) -> pd.DataFrame:
+        """What the run's chosen checkpoint said: `id`, `target`, `prob_0` ... for each image of a split."""
+        frame = pd.read_parquet(self.download(f"predictions/{split}.parquet"))
+        if "prob_0" not in frame:
+            frame.insert(list(frame.columns).index("prob_1"), "prob_0", 1 - frame["prob_1"])
+        return frame
+
+
+class Store:
+    """MLflow's store of runs: the one that MLFLOW_TRACKING_URI names, else ./mlflow.db."""
+
+    def __init__(self, client: mlflow.MlflowClient, uri: str) -> None:
+        self._client = client
+        self.uri = uri
+
+    def start_run(
+        self, experiment: str, run_name: str, tags: Mapping[str, str], parent: RunRecord | None = None
+    ) -> RunRecord:
+        with _one_clear_paragraph():
+            found = self._client.get_experiment_by_name(experiment)
+            if found is not None and found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+            parent_tag = {PARENT_TAG: parent.run_id} if parent else {}
+            run = self._client.create_run(experiment_id, run_name=run_name, tags={**tags, **parent_tag})
+        return RunRecord(self._client, run)
+
+    def continue_run(self, run: RunRecord) -> None:
+        """Marks a run that ended, or was killed, as running again."""
+        with _one_clear_paragraph():
+            self._client.update_run(run.run_id, status="RUNNING")
+        run.status = "RUNNING"
+
+    def find_run(self, query: str) -> RunRecord:
+        """The run with this id, unique beginning of an id, or name.
+
+        Raises:
+            RequestError: There is none, or several.
+        """
+        with _one_clear_paragraph():
+            experiments = [e.experiment_id for e in self._client.search_experiments()]
+            runs = self._all_runs(experiments, f"attributes.run_name = '{query.replace(chr(39), '')}'")
+            if not runs:
+                runs = self._all_runs(experiments, f"attributes.run_id LIKE '{query.replace(chr(39), '')}%'")
+        if len(runs) == 1:
+            return RunRecord(self._client, runs[0])
+        if not runs:
+            raise RequestError(
+                f"no run in {self.uri} has the id or name {query!r}; darkroom ui shows what is there"
+            )
+        listed = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
+        raise RequestError(f"{len(runs)} runs are called {query!r}: {listed}; give more of the id")
+
+    def child_runs(self, parent: RunRecord) -> list[RunRecord]:
+        with _one_clear_paragraph():
+            runs = self._all_runs([parent.experiment_id], f"tags.`{PARENT_TAG}` = '{parent.run_id}'")
+        return [RunRecord(self._client, run) for run in runs]
+
+    def _all_runs(self, experiment_ids: list[str], filter_string: str) -> list[Run]:
+        found: list[Run] = []
+        token: str | None = None
+        while experiment_ids:
+            page = self._client.search_runs(
+                experiment_ids, filter_string, ViewType.ACTIVE_ONLY, 1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
+
+
+def open_store() -> Store:
+    """Opens the store, creating it where it is a database that does not exist yet.
+
+    Raises:
+        RequestError: It does not answer, or can't be created.
+    """
+    uri = mlflow.get_tracking_uri()
+    try:
+        if uri.startswith("http"):
+            # MLflow itself would ask again for minutes.
+            requests.get(f"{uri.rstrip('/')}/health", timeout=10).raise_for_status()
+        client = mlflow.MlflowClient(uri)
+        # Processes that create one SQLite store together crash each other.
+        CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+        with FileLock(CHECKPOINTS / ".store.lock"):
+            client.search_experiments(max_results=1)
+    except Exception as error:  # whatever a database driver or server may raise
+        raise RequestError(
+            f"the MLflow store {uri} does not answer ({_short(error)}). Start its server, set "
+            "MLFLOW_TRACKING_URI to another store or unset it for ./mlflow.db, or train unrecorded with "
+            "--mlflow.enabled=false"
+        ) from error
+    return Store(client, uri)
+
+
+@contextlib.contextmanager
+def _one_clear_paragraph() -> Iterator[None]:
+    """Turns what MLflow raises into a StoreError that says what was lost and what to do."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException, OSError) as error:
+        raise StoreError(
+            f"the MLflow store {mlflow.get_tracking_uri()} failed: {_short(error)}. All that it took so "
+            "far is there; see that it answers and has space, then continue with "
+            "darkroom train --resume RUN"
+        ) from error
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}"

@@ -1,0 +1,310 @@
+"""One run, told in order: seed, data, model, record, fit, choose, test."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.table import Table
+
+from experiments.callbacks import (
+    EpochRecorder,
+    ProgressLine,
+    build_checkpoint,
+    build_early_stopping,
+    chosen_checkpoint,
+    load_weights,
+)
+from experiments.config import Experiment, load_experiment, parse_experiment
+from experiments.errors import Interrupted, RequestError, RunError
+from experiments.record import record_figures, record_model, record_predictions, record_start
+from experiments.tracking import RunRecord, Store, StoreError, open_store
+from experiments.trainer import build_trainer
+from lightning_modules.classifier import NonFiniteLossError
+from lightning_modules.metrics import METRIC_NAMES
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run: its last metrics, the chosen epoch, and the history of each metric."""
+
+    metrics: dict[str, float]
+    best_epoch: int
+    run: RunRecord | None
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """`darkroom train`."""
+    if arguments.resume is not None:
+        if arguments.experiments or overrides:
+            raise RequestError("--resume continues a run as it was recorded: give no experiment and no keys")
+        result = resume(arguments.resume)
+    else:
+        if not arguments.experiments:
+            raise RequestError("which experiment? Name a recipe (darkroom list) or a YAML file")
+        experiment = load_experiment(arguments.experiments, overrides)
+        store = open_store() if experiment.mlflow.enabled else None
+        result = train(experiment, store)
+    print_result(result)
+
+
+def resume(query: str) -> Result:
+    """Continues a run that was killed or failed, in the same MLflow run, from its last checkpoint."""
+    store = open_store()
+    record = store.find_run(query)
+    if record.status == "FINISHED":
+        raise RequestError(f"run {record.run_id} ({record.name}) has finished; there is nothing to resume")
+    if not (record.checkpoint_folder / "last.ckpt").is_file():
+        raise RequestError(
+            f"run {record.run_id} ({record.name}) has no checkpoint in {record.checkpoint_folder.resolve()}: "
+            "it ended before its first epoch did, or on another machine. Train it anew"
+        )
+    experiment = parse_experiment([record.read_text("config.yaml")], {})
+    store.continue_run(record)
+    return train(experiment, store, resumed=record)
+
+
+def train(
+    experiment: Experiment,
+    store: Store | None,
+    *,
+    resumed: RunRecord | None = None,
+    parent: RunRecord | None = None,
+    tags: Mapping[str, str] | None = None,
+    started: Callable[[RunRecord], None] = lambda record: None,
+) -> Result:
+    """Trains, tests the chosen checkpoint once, and records all of it.
+
+    Args:
+        experiment: What to train.
+        store: Where to record; None keeps nothing.
+        resumed: The run to continue from its last checkpoint.
+        parent: The run under which MLflow shows this one.
+        tags: Tags of the run besides recipe and seed.
+        started: Called with the run once it exists.
+
+    Raises:
+        RequestError: The data or the network is not to be had; no run was created.
+        RunError: Training failed; the run is FAILED with its traceback.
+        Interrupted: Ctrl-C; the run is KILLED and can be resumed.
+    """
+    prepare(experiment)
+    record = resumed or start_record(experiment, store, parent=parent, tags=tags, started=started)
+    with recording(record), working_folder(record) as folder:
+        recorder = EpochRecorder(record, continued=resumed is not None)
+        progress = [ProgressLine()] if experiment.trainer.progress else []
+        best_epoch = fit(experiment, recorder, folder, resumed=resumed is not None, callbacks=progress)
+        return conclude(experiment, recorder, best_epoch, folder)
+
+
+def prepare(experiment: Experiment) -> None:
+    """Makes the network and loads the data: all that can be refused before a run exists."""
+    data, model = experiment.data, experiment.model
+    pl.seed_everything(experiment.seed, verbose=False)
+    try:
+        model.build(len(data.class_names), data.image_shape)
+        data.prepare_data()
+        data.setup()
+    except (ValueError, OSError) as error:
+        raise RequestError(str(error)) from error
+    model.weigh_classes(data.class_counts())
+
+
+def start_record(
+    experiment: Experiment,
+    store: Store | None,
+    *,
+    parent: RunRecord | None = None,
+    tags: Mapping[str, str] | None = None,
+    started: Callable[[RunRecord], None] = lambda record: None,
+) -> RunRecord | None:
+    """Creates the run, says so to `started`, and records what is known before training."""
+    if store is None:
+        return None
+    name = experiment.mlflow.run_name or run_name(experiment)
+    recipe_tags = {"recipe": experiment.name, "seed": str(experiment.seed)}
+    record = store.start_run(experiment.name, name, {**recipe_tags, **(tags or {})}, parent)
+    started(record)
+    record_start(record, experiment)
+    return record
+
+
+def fit(
+    experiment: Experiment,
+    recorder: EpochRecorder,
+    folder: Path,
+    *,
+    resumed: bool = False,
+    callbacks: Sequence[pl.Callback] = (),
+) -> int:
+    """Trains and loads the chosen checkpoint's weights; returns the epoch they are of."""
+    settings, data = experiment.trainer, experiment.data
+    has_validation = "val" in data.splits
+    checkpoint = build_checkpoint(folder, settings, has_validation)
+    early_stopping = build_early_stopping(settings) if has_validation else None
+    trainer = build_trainer(
+        settings,
+        [
+            *([early_stopping] if early_stopping else []),
+            recorder,
+            *callbacks,
+            checkpoint,  # last, so that what it saves is recorded
+        ],
+    )
+    last = folder / "last.ckpt" if resumed else None
+    trainer.fit(experiment.model, datamodule=data, ckpt_path=last, weights_only=True)
+    return load_weights(experiment.model, chosen_checkpoint(checkpoint))
+
+
+def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
+    """Metrics of the model as it is on the given splits; its `predictions` are left on the model."""
+    settings = replace(experiment.trainer, early_stopping=None)
+    trainer = build_trainer(settings, [])
+    metrics: dict[str, float] = {}
+    for split in splits:
+        go = trainer.validate if split == "val" else trainer.test
+        go(experiment.model, datamodule=experiment.data, verbose=False)
+        metrics |= {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(f"{split}/")
+        }
+    return metrics
+
+
+def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, folder: Path) -> Result:
+    """Judges the chosen checkpoint on validation and, once, on test; records what it leaves."""
+    data, model, record = experiment.data, experiment.model, recorder.run
+    splits = [split for split in ("val", "test") if split in data.splits]
+    metrics = evaluate(experiment, splits)
+    # A metric val/... here would stand among those of the last epoch.
+    metrics = {name.replace("val/", "best/"): value for name, value in metrics.items()}
+    metrics["best/epoch"] = best_epoch
+    if record is not None:
+        record.log_metrics(metrics, step=best_epoch)
+        with record.artifacts() as artifacts:
+            for split in splits:
+                record_predictions(artifacts, split, model.predictions[split], data)
+            record_figures(artifacts, data, model.predictions["test"], recorder.curves(), best_epoch)
+            (artifacts / "checkpoints").mkdir()
+            best_path = folder / "best.ckpt"
+            chosen = best_path if best_path.is_file() else folder / "last.ckpt"
+            shutil.copy(chosen, artifacts / "checkpoints" / "best.ckpt")
+        record_model(record, data, model)
+    return Result(metrics, best_epoch, record)
+
+
+# Around the work --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def working_folder(record: RunRecord | None) -> Iterator[Path]:
+    """Where checkpoints lie while the run lasts; gone once it has finished."""
+    if record is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    record.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+    yield record.checkpoint_folder
+    shutil.rmtree(record.checkpoint_folder)
+
+
+@contextlib.contextmanager
+def recording(record: RunRecord | None, to_continue: str | None = None) -> Iterator[None]:
+    """Gives the run the status it deserves, however the work ends, unless it was given one already.
+
+    Args:
+        record: The run; None where nothing is recorded.
+        to_continue: The command that goes on with the work; `darkroom train --resume` where not given.
+    """
+    if to_continue is None and record is not None:
+        to_continue = f"darkroom train --resume {record.run_id}"
+    hint = f" Continue with: {to_continue}" if to_continue else ""
+    try:
+        with raising_on_ctrl_c():
+            yield
+    except Interrupted:
+        _end(record, "KILLED")
+        raise Interrupted(f"interrupted; everything so far is kept.{hint}") from None
+    except NonFiniteLossError as error:
+        _end(record, "FAILED", error)
+        raise RunError(str(error)) from error
+    except StoreError as error:
+        if record is not None and not record.is_remote:  # a server that is away would be waited for again
+            _end(record, "FAILED", error)
+        raise
+    except OSError as error:
+        _end(record, "FAILED", error)
+        raise RunError(
+            f"writing failed: {error.strerror or error} ({error.filename or 'a checkpoint'}). "
+            f"Free some space or allow writing there.{hint}"
+        ) from error
+    except BaseException as error:
+        _end(record, "FAILED", error)
+        raise
+    if record is not None and record.status == "RUNNING":
+        record.end("FINISHED")
+
+
+def _end(record: RunRecord | None, status: str, error: BaseException | None = None) -> None:
+    if record is None:
+        return
+    try:
+        record.end("KILLED" if status == "KILLED" else "FAILED")
+        if error is not None:
+            with record.artifacts() as folder:
+                text = "".join(traceback.format_exception(error))
+                (folder / "traceback.txt").write_text(text)
+    except (RunError, OSError):
+        # The store or the disk is what failed. The first error is the one to report; the run stays
+        # RUNNING in the store, and can be resumed like a killed one.
+        return
+
+
+@contextlib.contextmanager
+def raising_on_ctrl_c() -> Iterator[None]:
+    """Turns SIGINT into `Interrupted`, which passes through Lightning untouched."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted("interrupted")
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def run_name(experiment: Experiment) -> str:
+    """What was overridden, in short, or the seed: `lr=0.01 dropout=0.2`."""
+    varied = {
+        key.rpartition(".")[2]: value for key, value in experiment.overrides.items() if key != "data.root"
+    }
+    if not varied:
+        varied = {"seed": str(experiment.seed)}
+    return " ".join(f"{key}={value}" for key, value in varied.items())[:120]
+
+
+def print_result(result: Result) -> None:
+    """The test metrics and the run id, last on the screen."""
+    table = Table(title=f"chosen: epoch {result.best_epoch}")
+    table.add_column("metric")
+    stages = ["best", "test"] if "best/accuracy" in result.metrics else ["test"]
+    for stage in stages:
+        table.add_column("validation" if stage == "best" else stage, justify="right")
+    for name in (name for name in METRIC_NAMES if f"test/{name}" in result.metrics):
+        table.add_row(name, *(f"{result.metrics[f'{stage}/{name}']:.4f}" for stage in stages))
+    console = Console()
+    console.print(table)
+    if result.run is not None:
+        console.print(f"run {result.run.run_id}  ({result.run.name})", highlight=False)

@@ -1,0 +1,133 @@
+"""The dozen knobs of training, and the Lightning Trainer they build."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+
+from experiments.errors import nearest
+from lightning_modules.metrics import METRIC_NAMES
+
+MINIMIZED = ("loss", "log_loss", "ece")
+
+
+def is_minimized(metric: str) -> bool:
+    """Whether less of this metric is better.
+
+    >>> is_minimized("val/loss"), is_minimized("val/accuracy")
+    (True, False)
+    """
+    return metric.rpartition("/")[2] in MINIMIZED
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """When to give up waiting for improvement.
+
+    Args:
+        monitor: The validation metric that should improve.
+        patience: Epochs without improvement before training stops.
+        min_delta: Smallest change that counts as improvement.
+    """
+
+    monitor: str = "val/loss"
+    patience: int = 10
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_validation_metric("trainer.early_stopping.monitor", self.monitor)
+        if self.patience < 1:
+            raise ValueError(f"trainer.early_stopping.patience must be at least 1 epoch, got {self.patience}")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How training goes.
+
+    Args:
+        max_epochs: Epochs to train at most.
+        monitor: The validation metric whose best epoch gives the checkpoint that is tested; null
+            takes the last epoch's.
+        early_stopping: Stops when nothing improves; null never does. Off without validation images.
+        accelerator: Where to train: "auto" takes a GPU where there is one.
+        devices: How many of them. Several are not supported yet.
+        precision: Of the arithmetic: 32-true, bf16-mixed or 16-mixed.
+        gradient_clip_norm: Largest norm of the gradient; null does not clip.
+        accumulate_batches: Batches whose gradients are added before each step.
+        deterministic: Only algorithms that give the same bits each time, or an error where a GPU has none.
+        progress: Show one line per epoch.
+        extra: Further arguments of Lightning's Trainer, passed as they are.
+    """
+
+    max_epochs: int = 10
+    monitor: str | None = "val/loss"
+    early_stopping: EarlyStopping | None = field(default_factory=EarlyStopping)
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    gradient_clip_norm: float | None = None
+    accumulate_batches: int = 1
+    deterministic: bool = True
+    progress: bool = True
+    extra: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_epochs < 1:
+            raise ValueError(f"trainer.max_epochs must be at least 1, got {self.max_epochs}")
+        if self.monitor is not None:
+            check_validation_metric("trainer.monitor", self.monitor)
+        if self.devices != 1:
+            raise ValueError(f"trainer.devices must be 1, got {self.devices}: several are not supported yet")
+        if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
+            raise ValueError(f"trainer.gradient_clip_norm must be positive, got {self.gradient_clip_norm}")
+        if self.accumulate_batches < 1:
+            raise ValueError(f"trainer.accumulate_batches must be at least 1, got {self.accumulate_batches}")
+
+
+def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """Lightning's Trainer; what it should do besides training stands in `callbacks`."""
+    _quieten_lightning()
+    return pl.Trainer(
+        max_epochs=settings.max_epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        gradient_clip_val=settings.gradient_clip_norm,
+        accumulate_grad_batches=settings.accumulate_batches,
+        deterministic=settings.deterministic,
+        callbacks=list(callbacks),
+        logger=False,  # a callback records epochs, in an order that survives kills
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=True,
+        num_sanity_val_steps=0,
+        **(settings.extra or {}),
+    )
+
+
+def check_validation_metric(key: str, metric: str) -> None:
+    """Refuses what a choice must not, or can't, rest on.
+
+    Raises:
+        ValueError: `metric` is not one of a validation epoch.
+    """
+    stage, _, name = metric.partition("/")
+    if stage != "val":
+        raise ValueError(
+            f"{key} must be a validation metric such as val/loss or val/accuracy, got {metric!r}: "
+            "training metrics reward memorising, and the test set is touched once"
+        )
+    if name not in METRIC_NAMES:
+        raise ValueError(f"{key}: no metric is named {name!r}; {nearest(name, METRIC_NAMES)}")
+
+
+def _quieten_lightning() -> None:
+    # Its hints are about knobs that Darkroom sets, and its device report repeats what the run records.
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")

@@ -1,0 +1,5 @@
+"""Classifiers: what is learned."""
+
+from lightning_modules.classifier import ImageClassifier
+
+__all__ = ["ImageClassifier"]

@@ -1,0 +1,94 @@
+"""Backbones by name: timm's, or a network of our own; each with its classification head."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any, Literal
+
+import timm
+from torch import nn
+
+from lightning_modules.networks import NETWORKS
+
+Initialization = Literal["default", "glorot_uniform"]
+
+
+@cache
+def backbone_names() -> tuple[str, ...]:
+    """Every name that `build_network` takes, our own first."""
+    return (*NETWORKS, *timm.list_models())
+
+
+def is_backbone(name: str) -> bool:
+    """Whether `build_network` takes the name; timm's pretrained tags ("resnet18.a1_in1k") included."""
+    return name in NETWORKS or timm.is_model(name)
+
+
+def backbone_options(name: str) -> set[str] | None:
+    """The options our own network of this name takes; None where timm decides."""
+    if name not in NETWORKS:
+        return None
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def build_network(
+    name: str,
+    options: dict[str, Any],
+    *,
+    num_outputs: int,
+    image_shape: tuple[int, int, int],
+    dropout: float = 0.0,
+    pretrained: bool = False,
+    initialization: Initialization = "default",
+) -> nn.Module:
+    """The network, from images (B, C, H, W) to logits (B, num_outputs).
+
+    Raises:
+        ValueError: The network can't be built for such images, or with such options.
+    """
+    if name in NETWORKS:
+        network: nn.Module = NETWORKS[name](num_outputs, image_shape, dropout, **options)
+    else:
+        network = _build_timm(name, options, num_outputs, image_shape, dropout, pretrained)
+    if initialization == "glorot_uniform":
+        network.apply(_initialize_as_keras)
+    return network
+
+
+def _build_timm(
+    name: str,
+    options: dict[str, Any],
+    num_outputs: int,
+    image_shape: tuple[int, int, int],
+    dropout: float,
+    pretrained: bool,
+) -> nn.Module:
+    channels, height, width = image_shape
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        options = {"img_size": (height, width), **options}
+    try:
+        network: nn.Module = timm.create_model(
+            name,
+            pretrained=pretrained,
+            num_classes=num_outputs,
+            in_chans=channels,
+            drop_rate=dropout,
+            **options,
+        )
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"timm can't build model.backbone={name} for images of {channels}x{height}x{width}"
+            f"{f' with {options}' if options else ''}: {error}"
+        ) from error
+    return network
+
+
+def _initialize_as_keras(module: nn.Module) -> None:
+    # Keras' defaults: Glorot and Bengio 2010, equation 16, and no bias.
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

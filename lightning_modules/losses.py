@@ -1,0 +1,64 @@
+"""What training minimises: cross-entropy, smoothed and weighted, and penalties on the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy of class indices; binary where the network gives one logit.
+
+    Args:
+        label_smoothing: Share of each label spread evenly over all classes (Szegedy et al. 2016).
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        # Derived from the data of one run, so no part of what a checkpoint restores.
+        self.register_buffer("class_weights", None, persistent=False)
+
+    def weigh_classes(self, counts: Sequence[int]) -> None:
+        """Weighs each class by n / (C n_c), as scikit-learn's "balanced"; an empty one by 0."""
+        images = torch.tensor(counts, dtype=torch.float32)
+        weights = images.sum() / (len(counts) * images.clamp(min=1))
+        self.class_weights = torch.where(images > 0, weights, torch.zeros_like(weights))
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, K) with K = 1 for two classes, and class indices (B,), to a scalar."""
+        if logits.shape[1] > 1:
+            return F.cross_entropy(
+                logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing
+            )
+        smooth_targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(
+            logits.squeeze(1), smooth_targets.to(logits.dtype), reduction="none"
+        )  # (B,)
+        if self.class_weights is None:
+            return losses.mean()
+        weights = self.class_weights[targets]
+        return (losses * weights).sum() / weights.sum()
+
+
+def weight_penalty(network: nn.Module, l1: float, l2: float) -> Tensor | float:
+    """l1 * sum|w| + l2 * sum w^2 over weight matrices and kernels; biases and norms are spared."""
+    if l1 == 0 and l2 == 0:
+        return 0.0
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    absolute = torch.stack([weight.abs().sum() for weight in weights]).sum()
+    squared = torch.stack([weight.square().sum() for weight in weights]).sum()
+    return l1 * absolute + l2 * squared
+
+
+def to_probabilities(logits: Tensor) -> Tensor:
+    """Logits (B, K) to class probabilities (B, C); one logit gives two classes."""
+    if logits.shape[1] > 1:
+        return logits.softmax(1)
+    positive = logits.sigmoid()  # (B, 1)
+    return torch.cat([1 - positive, positive], dim=1)
