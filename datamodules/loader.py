@@ -32,7 +32,8 @@ class BatchLoader:
     """An iterable over a store, without worker processes and without padding.
 
     The epoch's order depends on (seed, epoch) alone. Where it stands is `state_dict`, which Lightning
-    saves in its checkpoints: a resumed run sees the very batches it would have seen.
+    saves in its checkpoints: a resumed run sees the very batches it would have seen. Without shuffling
+    every iteration starts at the first batch, whatever the last one left.
 
     Args:
         store: The split to serve.
@@ -55,7 +56,8 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         # Lightning asks for the iterator early and drops it before its end: the epoch is read when
         # the first batch is, and has moved on before the last one is handed out.
-        epoch, first_step = self._epoch, self._step
+        # Evaluation may stop early (limit_val_batches), and must not go on from there the next time.
+        epoch, first_step = self._epoch, self._step if self.shuffle else 0
         order = self._order(epoch)
         chunks = torch.split(order, self.batch_size)
         for step, indices in enumerate(chunks[first_step:], start=first_step):

@@ -142,11 +142,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise ValueError(f"{path} is not a whole gzip file ({error}); fetch it again") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is not an idx file of unsigned bytes: it starts with {data[:4].hex()}")
-    shape = np.frombuffer(data, ">u4", count=data[3], offset=4).astype(int)
     header_size = 4 + 4 * data[3]
+    if len(data) < header_size:
+        raise ValueError(f"{path} is cut short: {len(data)} bytes do not hold its header of {header_size}")
+    shape = np.frombuffer(data, ">u4", count=data[3], offset=4).astype(int)
     if len(data) - header_size != shape.prod():
         raise ValueError(
-            f"{path} is cut short: its header promises {shape.prod()} bytes, {len(data) - header_size} came"
+            f"{path} is damaged: its header promises {shape.prod()} bytes, {len(data) - header_size} came"
         )
     # A copy, because torch wants memory it may write to.
     return np.frombuffer(data, np.uint8, offset=header_size).reshape(shape).copy()

@@ -28,7 +28,8 @@ def hold_out(
 
     Each sample's place depends on its own id alone, so adding images moves no other, and every class
     is held out at the same rate. A class that would be left without a held-out sample gives the one
-    with the lowest hash, so that no class goes unjudged; a class of one sample keeps it.
+    with the lowest hash, so that no class goes unjudged; one that would be held out whole keeps the one
+    with the highest, so that no class goes unlearned, and a class of one sample keeps it.
 
     Args:
         ids: N sample ids.
@@ -55,6 +56,8 @@ def hold_out(
     held_out = hashes < fraction
     for label in np.unique(targets):
         members = np.flatnonzero(targets == label)
-        if len(members) > 1 and not held_out[members].any():
+        if held_out[members].all():
+            held_out[members[hashes[members].argmax()]] = False
+        elif len(members) > 1 and not held_out[members].any():
             held_out[members[hashes[members].argmin()]] = True
     return held_out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datamodules import ImageDataModule
 from datamodules.randomness import generator_for
@@ -125,8 +126,8 @@ def record_figures(
     counts = confusion_counts(targets, probabilities.argmax(1), len(names))
     train = data.splits["train"]
     shown = train.images[:1]
-    generator = generator_for("cpu", data.seed)
-    augmented = data.augment(shown.expand(23, -1, -1, -1), generator).mul(255).round().byte()
+    original = _to_bytes(data.preprocess.scale(shown))[0]  # resized as the augmented ones are
+    augmented = _to_bytes(data.augment(shown.expand(23, -1, -1, -1), generator_for("cpu", data.seed)))
     drawn: dict[str, Figure] = {
         "learning_curves": figures.learning_curves(curves, best_epoch),
         "confusion_matrix": figures.confusion_matrix(counts, names),
@@ -135,13 +136,16 @@ def record_figures(
         "reliability": figures.reliability_diagram(targets, probabilities),
         "worst_mistakes": figures.worst_mistakes(images, targets, probabilities, names, ids=ids),
         "samples": figures.sample_sheet(train.images.numpy(), train.targets.numpy(), names),
-        "augmented": figures.augmented_sheet(
-            shown[0].numpy(), augmented.numpy(), names[int(train.targets[0])]
-        ),
+        "augmented": figures.augmented_sheet(original, augmented, names[int(train.targets[0])]),
     }
     (folder / "figures").mkdir()
     for name, figure in drawn.items():
         figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
+
+
+def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
+    """Float pixels in [0, 1] to uint8, for pictures."""
+    return pixels.mul(255).round().clamp(0, 255).byte().numpy()
 
 
 def record_model(run: RunRecord, data: ImageDataModule, model: ImageClassifier) -> None:

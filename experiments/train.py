@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytorch_lightning as pl
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -118,6 +119,8 @@ def prepare(experiment: Experiment) -> None:
     except (ValueError, OSError) as error:
         raise RequestError(str(error)) from error
     model.weigh_classes(data.class_counts())
+    if experiment.trainer.channels_last:
+        model.network.to(memory_format=torch.channels_last)
 
 
 def start_record(

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Literal
 
 import timm
+import torch
 from torch import nn
 
 from lightning_modules.networks import NETWORKS
@@ -49,6 +50,12 @@ def build_network(
         ValueError: The network can't be built for such images, or with such options.
     """
     if name in NETWORKS:
+        unknown = options.keys() - (known := backbone_options(name) or set())
+        if unknown:
+            raise ValueError(
+                f"model.backbone={name} has no option {', '.join(sorted(unknown))}; "
+                f"it takes {', '.join(sorted(known)) or 'none'}"
+            )
         network: nn.Module = NETWORKS[name](num_outputs, image_shape, dropout, **options)
     else:
         network = _build_timm(name, options, num_outputs, image_shape, dropout, pretrained)
@@ -78,12 +85,14 @@ def _build_timm(
             drop_rate=dropout,
             **options,
         )
+        with torch.no_grad():  # timm looks at the size of images only when they come
+            network.eval()(torch.zeros(1, *image_shape))
     except (TypeError, AssertionError, RuntimeError) as error:
         raise ValueError(
             f"timm can't build model.backbone={name} for images of {channels}x{height}x{width}"
             f"{f' with {options}' if options else ''}: {error}"
         ) from error
-    return network
+    return network.train()
 
 
 def _initialize_as_keras(module: nn.Module) -> None:

@@ -32,18 +32,11 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, K) with K = 1 for two classes, and class indices (B,), to a scalar."""
-        if logits.shape[1] > 1:
-            return F.cross_entropy(
-                logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing
-            )
-        smooth_targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(
-            logits.squeeze(1), smooth_targets.to(logits.dtype), reduction="none"
-        )  # (B,)
-        if self.class_weights is None:
-            return losses.mean()
-        weights = self.class_weights[targets]
-        return (losses * weights).sum() / weights.sum()
+        if logits.shape[1] == 1:  # the sigmoid of z is the softmax of (0, z)
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)  # (B, 2)
+        return F.cross_entropy(
+            logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing
+        )
 
 
 def weight_penalty(network: nn.Module, l1: float, l2: float) -> Tensor | float:

@@ -95,6 +95,19 @@ def rank_scores(scores: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
     return area.float(), precision.float()
 
 
+class BalancedAccuracy(MulticlassRecall):
+    """Mean recall over the classes that targets have, as scikit-learn's `balanced_accuracy_score`.
+
+    torchmetrics' macro accuracy counts a class that is only predicted as a recall of 0.
+    """
+
+    def compute(self) -> Tensor:
+        true_positives, _, _, false_negatives = self._final_state()
+        support = true_positives + false_negatives  # (C,)
+        present = support > 0
+        return (true_positives[present] / support[present]).mean()
+
+
 class Ranking(Metric):
     """`auroc` and `average_precision`: of class 1 where there are two, else the mean over one-vs-rest.
 
@@ -133,7 +146,7 @@ def build_metrics(num_classes: int) -> MetricCollection:
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-        "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro"),
+        "balanced_accuracy": BalancedAccuracy(num_classes, average="macro"),
         "precision_macro": MulticlassPrecision(num_classes, average="macro"),
         "recall_macro": MulticlassRecall(num_classes, average="macro"),
         "f1_macro": MulticlassF1Score(num_classes, average="macro"),

@@ -10,8 +10,41 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 Schedule = Literal["constant", "cosine", "plateau", "poly", "step", "tanh"]
+
+
+class Plateau(Scheduler):
+    """A tenth of the rate when the loss has not fallen for more than five epochs, after a warm-up.
+
+    timm's own, which is deprecated, forgets when a run is resumed how long it has waited, and warms up
+    by whole epochs, the first of them at a rate of zero.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup_epochs: int, steps_per_epoch: int) -> None:
+        super().__init__(optimizer, param_group_field="lr", t_in_epochs=False)
+        self.warmup_epochs = warmup_epochs
+        self.warmup_steps = warmup_epochs * steps_per_epoch
+        self.plateau = ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=5)
+        self.step_update(0)
+
+    def step(self, epoch: int, metric: Any = None) -> None:
+        if epoch > self.warmup_epochs:
+            self.plateau.step(metric)
+
+    def step_update(self, num_updates: int, metric: Any = None) -> None:
+        if num_updates <= self.warmup_steps and self.warmup_steps > 0:
+            self.update_groups([rate * num_updates / self.warmup_steps for rate in self.base_values])
+
+    def _get_lr(self, t: int) -> list[float]:
+        raise NotImplementedError  # the rate depends on losses, not on time alone
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.plateau.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.plateau.load_state_dict(state_dict)
 
 
 @cache
@@ -37,8 +70,10 @@ def build_schedule(
     """The schedule, moving at each step; None for a constant rate without warm-up.
 
     "cosine", "poly" and "tanh" fall to zero at the end; "step" divides by ten after each third of
-    the epochs; "plateau" does so after five epochs without improvement, and moves at epoch ends.
+    the epochs; "plateau" does so at the end of the sixth epoch in a row without improvement.
     """
+    if name == "plateau":
+        return Plateau(optimizer, warmup_epochs, steps_per_epoch)
     if name == "constant":
         if warmup_epochs == 0:
             return None
@@ -51,12 +86,10 @@ def build_schedule(
         sched=name,
         num_epochs=max_epochs,
         decay_epochs=decay_epochs,
-        patience_epochs=5,
-        plateau_mode="min",
         min_lr=0.0,
         warmup_epochs=warmup_epochs,
         warmup_lr=0.0,
-        step_on_epochs=name == "plateau",
+        step_on_epochs=False,
         updates_per_epoch=steps_per_epoch,
     )
     return scheduler

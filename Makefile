@@ -1,0 +1,37 @@
+# Everything the README promises; `make demo` and `make test` need nothing before them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test lint bench clean
+
+install: .venv/.installed  ## the virtual environment, with what a user needs
+
+demo: install  ## the main job on bundled data: a small sweep, its winner trained and tested
+	$(BIN)/darkroom sweep digits/cnn
+
+test: .venv/.installed-dev  ## all tests but the slow ones and those that need a GPU
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: .venv/.installed-dev  ## style, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install  ## speed against the alternatives, as ratios
+	$(BIN)/python tests/benchmarks/training_loop.py
+	$(BIN)/python tests/benchmarks/run_end.py
+	$(BIN)/python tests/benchmarks/start.py
+
+clean:  ## removes the environment and caches; recorded runs stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Python 3.11 to 3.13 is needed, this is {sys.version}; name one with make PYTHON=python3.12"'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
