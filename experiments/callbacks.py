@@ -122,20 +122,29 @@ class ProgressLine(Checkpoint):
         print(f"\r\033[K{line}" if on_terminal else line, end="" if self.transient else end, flush=True)
 
 
-def build_checkpoint(folder: Path, settings: TrainerSettings, has_validation: bool) -> ModelCheckpoint:
-    """Saves `last.ckpt` each epoch, and `best.ckpt` whenever the monitored metric improves."""
-    monitor = settings.monitor if has_validation else None
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=monitor,
-        mode="min" if monitor is not None and is_minimized(monitor) else "max",
-        save_top_k=1 if monitor is not None else 0,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
+def build_checkpoints(folder: Path, settings: TrainerSettings, has_validation: bool) -> list[Checkpoint]:
+    """Saves `best.ckpt` when the monitored metric improves, then `last.ckpt`, at the end of each epoch.
+
+    Two callbacks, because Lightning's `save_last` skips epochs that bring no improvement. The last one
+    is saved last, so that it knows which was best.
+    """
+    common: dict[str, Any] = {
+        "dirpath": folder,
+        "save_top_k": 1,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    last = ModelCheckpoint(filename="last", monitor=None, **common)
+    if settings.monitor is None or not has_validation:
+        return [last]
+    mode = "min" if is_minimized(settings.monitor) else "max"
+    return [ModelCheckpoint(filename="best", monitor=settings.monitor, mode=mode, **common), last]
+
+
+def chosen_checkpoint(folder: Path) -> Path:
+    """The best epoch's checkpoint, or the last one's where nothing is monitored."""
+    best = folder / "best.ckpt"
+    return best if best.is_file() else folder / "last.ckpt"
 
 
 def build_early_stopping(settings: TrainerSettings) -> EarlyStopping | None:
@@ -150,11 +159,6 @@ def build_early_stopping(settings: TrainerSettings) -> EarlyStopping | None:
         check_on_train_epoch_end=True,
         check_finite=False,  # the module stops on non-finite losses, and says why
     )
-
-
-def chosen_checkpoint(checkpoint: ModelCheckpoint) -> Path:
-    """The best epoch's checkpoint, or the last one's where nothing is monitored."""
-    return Path(checkpoint.best_model_path or checkpoint.last_model_path)
 
 
 def load_weights(module: pl.LightningModule, path: Path) -> int:

@@ -79,7 +79,7 @@ def load_experiment(sources: Sequence[str], overrides: Mapping[str, str] | None 
 def parse_experiment(texts: Sequence[str], overrides: Mapping[str, str]) -> Experiment:
     """As `load_experiment`, from the texts of YAML files."""
     layers = [_read_yaml(text) for text in texts]
-    _let_last_dimension_win(layers)
+    _join_sweeps(layers)
     classes = _chosen_classes(layers, overrides)
     _check_keys([*(key for layer in layers for key in _flat_keys(layer)), *overrides], classes)
     parser = _build_parser()
@@ -188,15 +188,14 @@ def _read_yaml(text: str) -> dict[str, Any]:
     return layer
 
 
-def _let_last_dimension_win(layers: Sequence[dict[str, Any]]) -> None:
-    """A later file's range replaces an earlier one's choices, where the parser would mix the two."""
-    seen: set[str] = set()
-    for layer in reversed(layers):
-        space = (layer.get("sweep") or {}).get("space") or {}
-        for key in list(space):
-            if key in seen:
-                del space[key]
-        seen |= set(space)
+def _join_sweeps(layers: Sequence[dict[str, Any]]) -> None:
+    """Leaves one `sweep:` section, of all files' keys and ranges; the parser would keep or mix either."""
+    sections = [layer.pop("sweep") for layer in layers if layer.get("sweep")]
+    if sections:
+        joined = {key: value for section in sections for key, value in section.items()}
+        spaces = [section["space"] for section in sections if section.get("space")]
+        joined["space"] = {key: dimension for space in spaces for key, dimension in space.items()}
+        layers[-1]["sweep"] = joined
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from experiments.recipes import find_recipe, recipe_names
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Prints one row for each recipe."""
-    table = Table("recipe", "data", "network", "claim", "source")
+    name_column = Column("recipe", no_wrap=True)  # a name that is cut can't be typed
+    table = Table(name_column, "data", "network", "claim", "source")
     for name in recipe_names():
         table.add_row(*recipe_row(name))
     Console().print(table)

@@ -21,7 +21,7 @@ from rich.table import Table
 from experiments.callbacks import (
     EpochRecorder,
     ProgressLine,
-    build_checkpoint,
+    build_checkpoints,
     build_early_stopping,
     chosen_checkpoint,
     load_weights,
@@ -153,7 +153,6 @@ def fit(
     """Trains and loads the chosen checkpoint's weights; returns the epoch they are of."""
     settings, data = experiment.trainer, experiment.data
     has_validation = "val" in data.splits
-    checkpoint = build_checkpoint(folder, settings, has_validation)
     early_stopping = build_early_stopping(settings) if has_validation else None
     trainer = build_trainer(
         settings,
@@ -161,12 +160,12 @@ def fit(
             *([early_stopping] if early_stopping else []),
             recorder,
             *callbacks,
-            checkpoint,  # last, so that what it saves is recorded
+            *build_checkpoints(folder, settings, has_validation),  # last, so that what they save is recorded
         ],
     )
     last = folder / "last.ckpt" if resumed else None
     trainer.fit(experiment.model, datamodule=data, ckpt_path=last, weights_only=True)
-    return load_weights(experiment.model, chosen_checkpoint(checkpoint))
+    return load_weights(experiment.model, chosen_checkpoint(folder))
 
 
 def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
@@ -200,9 +199,7 @@ def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, f
                 record_predictions(artifacts, split, model.predictions[split], data)
             record_figures(artifacts, data, model.predictions["test"], recorder.curves(), best_epoch)
             (artifacts / "checkpoints").mkdir()
-            best_path = folder / "best.ckpt"
-            chosen = best_path if best_path.is_file() else folder / "last.ckpt"
-            shutil.copy(chosen, artifacts / "checkpoints" / "best.ckpt")
+            shutil.copy(chosen_checkpoint(folder), artifacts / "checkpoints" / "best.ckpt")
         record_model(record, data, model)
     return Result(metrics, best_epoch, record)
 

@@ -108,6 +108,18 @@ class BalancedAccuracy(MulticlassRecall):
         return (true_positives[present] / support[present]).mean()
 
 
+class CalibrationError(MulticlassCalibrationError):
+    """Expected calibration error of the largest probability (Guo et al. 2017, equation 3).
+
+    torchmetrics puts probabilities of exactly 1, of which a trained network gives many, into one bin
+    more than asked for.
+    """
+
+    def update(self, probabilities: Tensor, targets: Tensor) -> None:
+        """Adds (N, C) probabilities and (N,) class indices."""
+        super().update(probabilities.clamp(max=1 - torch.finfo(probabilities.dtype).eps), targets)
+
+
 class Ranking(Metric):
     """`auroc` and `average_precision`: of class 1 where there are two, else the mean over one-vs-rest.
 
@@ -152,7 +164,7 @@ def build_metrics(num_classes: int) -> MetricCollection:
         "f1_macro": MulticlassF1Score(num_classes, average="macro"),
         "f1_weighted": MulticlassF1Score(num_classes, average="weighted"),
         "log_loss": LogLoss(),
-        "ece": MulticlassCalibrationError(num_classes, n_bins=15, norm="l1"),
+        "ece": CalibrationError(num_classes, n_bins=15, norm="l1"),
         "ranking": Ranking(num_classes),
     }
     if num_classes >= TOP5_MIN_CLASSES:

@@ -1,0 +1,239 @@
+"""Each image of a batch is changed in its own way, within the stated range, exactly where it can be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as TF
+
+from datamodules.augment import Augmentation, crop_and_flip, rotate_shift_zoom
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(count: int, channels: int = 2, height: int = 6, width: int = 5) -> Tensor:
+    shape = (count, channels, height, width)
+    return torch.randint(1, 256, shape, generator=generator(9), dtype=torch.uint8)
+
+
+# Crop and flip ----------------------------------------------------------------------------------
+
+
+def test_every_crop_is_a_window_of_the_padded_image_and_every_window_is_drawn() -> None:
+    padding, images = 2, noise(1).expand(2000, -1, -1, -1)
+    height, width = images.shape[2:]
+    padded = np.pad(images[0].numpy(), [(0, 0), (padding, padding), (padding, padding)])
+    windows = {
+        padded[:, top : top + height, left : left + width].tobytes(): (top, left)
+        for top in range(2 * padding + 1)
+        for left in range(2 * padding + 1)
+    }
+    crops = crop_and_flip(images, Augmentation(crop_padding=padding), generator())
+    assert crops.shape == images.shape
+    drawn = [windows[crop.numpy().tobytes()] for crop in crops]  # KeyError: not a window
+    counts = {window: drawn.count(window) for window in windows.values()}
+    # 25 windows of expected 80 draws each: five deviations of the binomial.
+    assert all(80 - 44 < count < 80 + 44 for count in counts.values())
+
+
+def test_a_crop_takes_its_pixels_from_its_own_image() -> None:
+    numbers = torch.arange(1, 65, dtype=torch.uint8)
+    images = numbers.view(-1, 1, 1, 1).expand(64, 3, 8, 8).contiguous()
+    crops = crop_and_flip(images, Augmentation(crop_padding=3), generator())
+    for number, crop in zip(numbers.tolist(), crops, strict=True):
+        assert set(crop.unique().tolist()) <= {0, number}
+        assert crop[:, 4, 4].tolist() == [number] * 3
+
+
+def test_a_flip_of_probability_one_is_torchs_and_of_zero_changes_nothing() -> None:
+    images = noise(50)
+    assert torch.equal(crop_and_flip(images, Augmentation(horizontal_flip=1.0), generator()), images.flip(3))
+    assert torch.equal(crop_and_flip(images, Augmentation(), generator()), images)
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.5])
+def test_images_are_flipped_one_by_one_at_the_stated_rate(probability: float) -> None:
+    images = noise(3000)
+    out = crop_and_flip(images, Augmentation(horizontal_flip=probability), generator())
+    flipped = (out == images.flip(3)).flatten(1).all(1)
+    kept = (out == images).flatten(1).all(1)
+    assert (flipped ^ kept).all()
+    deviation = math.sqrt(probability * (1 - probability) / 3000)
+    assert flipped.float().mean().item() == pytest.approx(probability, abs=4 * deviation)
+
+
+def test_bytes_stay_bytes_and_floats_floats() -> None:
+    everything = Augmentation(crop_padding=1, horizontal_flip=0.5)
+    images = noise(4)
+    whole = crop_and_flip(images, everything, generator())
+    assert whole.dtype == torch.uint8
+    floats = crop_and_flip(images.float(), everything, generator())
+    assert floats.dtype == torch.float32
+    assert torch.equal(floats, whole.float())
+
+
+# Rotation, translation, zoom --------------------------------------------------------------------
+
+
+def smooth(count: int, height: int, width: int) -> Tensor:
+    coarse = torch.rand((count, 2, 4, 4), generator=generator(3))
+    return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
+
+
+def draws_of(seed: int, count: int) -> np.ndarray:
+    return (torch.rand(4, count, generator=generator(seed)) * 2 - 1).double().numpy()
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 20), (16, 28), (27, 15)])
+def test_the_affine_map_is_scipys_with_the_same_angle_shift_and_scale(height: int, width: int) -> None:
+    augmentation = Augmentation(rotation=40, translation=0.2, zoom=0.3)
+    images = smooth(6, height, width)
+    out = rotate_shift_zoom(images, augmentation, generator(5)).numpy()
+    angles, zooms, shifts_x, shifts_y = draws_of(5, 6)
+    centre = np.array([(height - 1) / 2, (width - 1) / 2])
+    for image, result, angle, zoom, shift_x, shift_y in zip(
+        images.numpy(), out, np.deg2rad(40 * angles), zooms, shifts_x, shifts_y, strict=True
+    ):
+        # scipy reads output pixel (row, column) at matrix @ (row, column) + offset.
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        matrix = turn / (1 + 0.3 * zoom)
+        shift = 0.2 * np.array([shift_y * height, shift_x * width])
+        offset = centre + shift - matrix @ centre
+        for channel in range(2):
+            expected = ndimage.affine_transform(
+                image[channel], matrix, offset, order=1, mode="grid-constant", cval=0
+            )
+            np.testing.assert_allclose(result[channel], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (20, 30)])
+def test_rotation_is_torchvisions_by_the_same_angle(height: int, width: int) -> None:
+    images = smooth(5, height, width)
+    out = rotate_shift_zoom(images, Augmentation(rotation=30), generator(1))
+    bilinear = InterpolationMode.BILINEAR
+    for image, result, draw in zip(images, out, draws_of(1, 5)[0], strict=True):
+        expected = TF.affine(
+            image,
+            angle=-30 * draw,
+            translate=[0, 0],
+            scale=1,
+            shear=[0.0],
+            interpolation=bilinear,
+        )
+        torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+
+
+def spot(count: int) -> Tensor:
+    """A small disc of light, 10 pixels right of the centre of 41x41."""
+    rows, columns = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
+    disc = (-(rows**2 + (columns - 10) ** 2) / 4).exp()
+    return disc.expand(count, 1, 41, 41)
+
+
+def centroids(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the light is, in pixels right of and below the centre."""
+    axis = torch.arange(41.0) - 20
+    mass = images.sum((1, 2, 3))
+    return (images.sum((1, 2)) @ axis) / mass, (images.sum((1, 3)) @ axis) / mass
+
+
+def assert_spans(values: Tensor, low: float, high: float, slack: float) -> None:
+    """All within [low, high], and all of that range in use."""
+    assert low - slack < values.min().item() < low + (high - low) / 20
+    assert high - (high - low) / 20 < values.max().item() < high + slack
+
+
+def test_angles_span_the_stated_range_either_way() -> None:
+    x, y = centroids(rotate_shift_zoom(spot(300), Augmentation(rotation=25), generator()))
+    assert_spans(torch.rad2deg(torch.atan2(y, x)), -25, 25, slack=0.2)
+    torch.testing.assert_close(torch.hypot(x, y), torch.full((300,), 10.0), atol=0.05, rtol=0)
+
+
+def test_shifts_span_the_stated_fraction_of_the_side_either_way() -> None:
+    x, y = centroids(rotate_shift_zoom(spot(300), Augmentation(translation=0.1), generator()))
+    assert_spans(x - 10, -4.1, 4.1, slack=0.05)
+    assert_spans(y, -4.1, 4.1, slack=0.05)
+
+
+def test_zooms_span_the_stated_change_of_scale_either_way() -> None:
+    x, y = centroids(rotate_shift_zoom(spot(300), Augmentation(zoom=0.2), generator()))
+    assert_spans(x / 10, 0.8, 1.2, slack=0.01)
+    assert y.abs().max().item() < 0.01
+
+
+def test_beyond_the_border_it_is_black() -> None:
+    out = rotate_shift_zoom(torch.ones(200, 1, 12, 12), Augmentation(translation=0.5), generator())
+    assert out[:, :, 0, 0].eq(0).any()
+    assert out.min() >= 0
+    assert out.max() <= 1 + 1e-5
+
+
+# Randomness -------------------------------------------------------------------------------------
+
+
+def test_the_same_generator_gives_the_same_batch_and_another_another() -> None:
+    augmentation = Augmentation(crop_padding=2, horizontal_flip=0.5, rotation=20, translation=0.1, zoom=0.1)
+    images = smooth(8, 12, 12)
+
+    def augmented(seed: int) -> Tensor:
+        source = generator(seed)
+        return rotate_shift_zoom(crop_and_flip(images, augmentation, source), augmentation, source)
+
+    assert torch.equal(augmented(0), augmented(0))
+    assert not torch.equal(augmented(0), augmented(1))
+
+
+def test_equal_images_of_one_batch_come_out_differently() -> None:
+    images = smooth(1, 12, 12).expand(32, -1, -1, -1)
+    out = rotate_shift_zoom(images, Augmentation(rotation=20), generator())
+    assert len({image.numpy().tobytes() for image in out}) == 32
+
+
+def test_the_global_generator_is_neither_read_nor_moved() -> None:
+    augmentation = Augmentation(crop_padding=2, horizontal_flip=0.5, rotation=20)
+    images = smooth(8, 12, 12)
+    results = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        source = generator()
+        results.append(rotate_shift_zoom(crop_and_flip(images, augmentation, source), augmentation, source))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(results[0], results[1])
+
+
+# Knobs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("knob", "value"),
+    [
+        ("crop_padding", -1),
+        ("horizontal_flip", -0.1),
+        ("horizontal_flip", 1.1),
+        ("horizontal_flip", math.nan),
+        ("rotation", -1.0),
+        ("rotation", 181.0),
+        ("translation", -0.1),
+        ("translation", 1.0),
+        ("zoom", -0.1),
+        ("zoom", 1.0),
+    ],
+)
+def test_a_knob_out_of_range_is_refused_by_name_and_value(knob: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"augmentation\.{knob} must .* got {value}"):
+        Augmentation(**{knob: value})
+
+
+def test_only_resampling_knobs_move_pixels() -> None:
+    assert not Augmentation(crop_padding=4, horizontal_flip=1.0).moves_pixels
+    for knob in ("rotation", "translation", "zoom"):
+        assert Augmentation(**{knob: 0.1}).moves_pixels

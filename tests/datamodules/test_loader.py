@@ -1,0 +1,143 @@
+"""Batches are slices of a permutation that (seed, epoch) alone decides, and can be taken up anywhere."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from itertools import islice
+
+import pytest
+import torch
+
+from datamodules.loader import Batch, BatchLoader
+from datamodules.store import ImageStore
+
+COUNT, BATCH_SIZE = 23, 5  # five batches, the last of three
+
+
+def numbered_store() -> ImageStore:
+    """Each image is filled with its own number, each target three times it."""
+    numbers = torch.arange(COUNT)
+    images = numbers.to(torch.uint8).view(-1, 1, 1, 1).expand(COUNT, 1, 2, 2).clone()
+    return ImageStore(images, numbers * 3, [str(number) for number in range(COUNT)])
+
+
+def loader(seed: int = 0) -> BatchLoader:
+    return BatchLoader(numbered_store(), BATCH_SIZE, shuffle=True, seed=seed)
+
+
+def trace(batches: list[Batch]) -> list[tuple[list[int], int]]:
+    return [(batch.indices.tolist(), batch.seed) for batch in batches]
+
+
+def test_each_epoch_is_a_permutation_of_everything_and_another_one() -> None:
+    served = loader()
+    epochs = [torch.cat([batch.indices for batch in served]).tolist() for _ in range(4)]
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert list(range(COUNT)) not in epochs
+
+
+def test_images_targets_and_indices_belong_together() -> None:
+    for batch in loader():
+        assert batch.images.dtype == torch.uint8
+        assert batch.images[:, 0, 1, 1].tolist() == batch.indices.tolist()
+        assert batch.targets.tolist() == [3 * index for index in batch.indices.tolist()]
+
+
+def test_all_batches_are_full_but_the_last() -> None:
+    served = loader()
+    assert len(served) == 5
+    assert [len(batch.indices) for batch in served] == [5, 5, 5, 5, 3]
+    whole = BatchLoader(numbered_store(), COUNT)
+    assert (len(whole), [len(batch.indices) for batch in whole]) == (1, [COUNT])
+
+
+def test_order_depends_on_seed_and_epoch_not_on_the_global_generator() -> None:
+    one, other = loader(), loader()
+    torch.manual_seed(1)
+    first = [trace(list(one)) for _ in range(2)]
+    torch.manual_seed(2)
+    torch.rand(100)
+    assert [trace(list(other)) for _ in range(2)] == first
+    assert trace(list(loader(seed=1))) != first[0]
+
+
+def test_iterating_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(loader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_two_steps_share_a_seed() -> None:
+    served = loader()
+    seeds = [batch.seed for _ in range(10) for batch in served]
+    seeds += [batch.seed for batch in loader(seed=1)]
+    assert len(set(seeds)) == 55
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3, 4, 5, 7, 10])
+def test_a_restored_loader_serves_exactly_what_was_left(taken: int) -> None:
+    uninterrupted = loader()
+    everything = [step for _ in range(3) for step in trace(list(uninterrupted))]
+
+    killed = loader()
+    seen = trace(list(islice((batch for _ in range(3) for batch in killed), taken)))
+    state = killed.state_dict()
+    restored = loader()
+    restored.load_state_dict(state)
+    left = [step for _ in range(3) for step in trace(list(restored))][: 15 - taken]
+
+    assert seen == everything[:taken]
+    assert left == everything[taken:]
+
+
+def test_the_state_moves_to_the_next_epoch_with_the_last_batch() -> None:
+    # Lightning asks for no batch after the last of len(loader), so the end of the loop may never run.
+    served = loader()
+    iterator = iter(served)
+    for _ in range(5):
+        next(iterator)
+    assert served.state_dict() == {"epoch": 1, "step": 0}
+
+
+def test_an_iterator_asked_for_early_and_dropped_skips_nothing() -> None:
+    plain, asked = loader(), loader()
+    expected = [trace(list(plain)) for _ in range(3)]
+    served = []
+    for _ in range(3):
+        iter(asked)
+        early = iter(asked)
+        served.append(trace(list(early)))
+        iter(asked)
+    assert served == expected
+
+
+def test_an_iterator_asked_for_before_the_state_is_restored_follows_it() -> None:
+    killed, restored = loader(), loader()
+    list(islice(killed, 2))
+    early = iter(restored)
+    restored.load_state_dict(killed.state_dict())
+    assert trace(list(early)) == trace(list(killed))
+
+
+def test_unshuffled_batches_come_in_order_every_time() -> None:
+    served = BatchLoader(numbered_store(), BATCH_SIZE)
+    for _ in range(2):
+        assert torch.cat([batch.indices for batch in served]).tolist() == list(range(COUNT))
+
+
+def test_an_evaluation_that_stopped_early_starts_again_at_the_first_batch() -> None:
+    served = BatchLoader(numbered_store(), BATCH_SIZE)
+    list(islice(served, 2))
+    assert torch.cat([batch.indices for batch in served]).tolist() == list(range(COUNT))
+
+
+def test_no_worker_processes_or_threads() -> None:
+    iterator = iter(loader())
+    threads = threading.active_count()
+    next(iterator)
+    assert multiprocessing.active_children() == []
+    assert threading.active_count() == threads

@@ -1,0 +1,83 @@
+"""`show` needs no data; `evaluate` gives what was recorded."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from datamodules import Digits
+
+
+def test_show_prints_configuration_derived_values_and_every_layer(darkroom):
+    answer = darkroom("show", "fashion_mnist/article_cnn", "--model.lr=0.25", "--data.root=nowhere")
+    assert answer.status == 0, answer.errors
+    assert "lr: 0.25" in answer.output
+    assert re.search(r"steps_per_epoch.*1,875", answer.output)
+    assert re.search(r"num_parameters.*390,410", answer.output)
+    counts = {}
+    for line in answer.output.splitlines():
+        if found := re.search(r"│ (\S+)\s+│ (\w+)\s+│ (\S+)\s+│\s+([\d,]+) │", line):
+            counts[found[1]] = (found[2], found[3], int(found[4].replace(",", "")))
+    convolutions = [row for row in counts.values() if row[0].startswith("Conv2d")]
+    assert [row[1] for row in convolutions] == ["32x14x14", "64x7x7", "128x2x2", "256x1x1"]
+    assert [row[2] for row in convolutions] == [320, 18_496, 73_856, 295_168]
+    assert sum(row[2] for row in counts.values()) == 390_410
+
+
+def test_show_help_lists_every_key_with_its_docstring(darkroom):
+    answer = darkroom("show", "digits/cnn", "--help")
+    assert answer.status == 0
+    for key in ("--data.batch_size", "--model.lr", "--trainer.max_epochs", "--mlflow.enabled"):
+        assert key in answer.output
+    assert "Peak learning rate" in answer.output
+
+
+def test_show_refuses_a_network_that_its_images_do_not_fit(darkroom):
+    answer = darkroom("show", "digits/cnn", "--model.backbone_options.widths=[4,4,4,4]")
+    assert answer.status == 2
+    assert "1x8x8" in answer.errors
+
+
+@pytest.mark.parametrize(("split", "stage"), [("test", "test"), ("val", "best")])
+def test_evaluate_gives_the_recorded_metrics_again(split, stage, trained, trained_run, darkroom):
+    answer = darkroom("evaluate", trained[:10], f"--split={split}")
+    assert answer.status == 0, answer.errors
+    rows = re.findall(rf"│ {split}/(\w+)\s+│\s+([\d.]+) │\s+([\d.]+) │\s+(\S+) │", answer.output)
+    assert len(rows) == 11
+    for name, recorded, now, difference in rows:
+        assert float(recorded) == pytest.approx(trained_run.metrics[f"{stage}/{name}"], abs=1e-6)
+        assert recorded == now
+        assert abs(float(difference)) < 1e-6
+
+
+def test_evaluate_takes_other_data_of_the_same_classes_with_the_networks_own_statistics(
+    trained, darkroom, tmp_path
+):
+    data = Digits()
+    data.setup()
+    # MNIST has the same class names, in files of another place and size; brighter by far.
+    images = torch.zeros(20, 28, 28, dtype=torch.uint8) + 255
+    labels = torch.arange(20, dtype=torch.uint8) % 10
+    for prefix in ("train", "t10k"):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", labels)
+    answer = darkroom("evaluate", trained, "--data=MNIST", f"--data.root={tmp_path}", "--data.image_size=8")
+    assert answer.status == 0, answer.errors
+    # Twenty equal images get one answer, right for two of them.
+    assert re.search(r"test/accuracy .* 0\.100000", answer.output)
+
+
+def test_evaluate_refuses_other_classes_and_other_networks(trained, darkroom):
+    other = darkroom("evaluate", trained, "--data=FashionMNIST", "--data.root=nowhere")
+    assert other.status == 2
+    assert "T-shirt/top" in other.errors
+    changed = darkroom("evaluate", trained, "--model.dropout=0.5")
+    assert changed.status == 2
+    assert "model.dropout" in changed.errors
+
+
+def write_idx(path, array: torch.Tensor) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(header + array.numpy().tobytes())

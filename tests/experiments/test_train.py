@@ -1,0 +1,266 @@
+"""Training gives the same bits again, survives being killed, and says clearly why it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import torch
+
+from experiments.tracking import RunRecord
+
+# Long enough to be killed in the middle, and with everything that has a state: momentum, a schedule,
+# dropout, augmentation, early stopping.
+LONG = [
+    "train",
+    "digits/cnn",
+    "--model.backbone_options.widths=[8,8]",
+    "--model.dropout=0.3",
+    "--model.warmup_epochs=1",
+    "--trainer.max_epochs=12",
+    "--trainer.monitor=val/accuracy",
+    "--trainer.early_stopping={monitor: val/loss, patience: 11}",
+    "--data.batch_size=8",
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(workspace) -> str:
+    answer = workspace.run(*LONG)
+    assert answer.status == 0, answer.errors
+    return run_id(answer.output)
+
+
+TINY = ["--model.backbone_options.widths=[8]", "--trainer.max_epochs=3", "--trainer.monitor=val/loss"]
+
+
+def run_id(output: str) -> str:
+    return output.rpartition("run ")[2].split()[0]
+
+
+def weights(record: RunRecord) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(record.download("checkpoints/best.ckpt"), weights_only=True)
+    return checkpoint["state_dict"]
+
+
+def assert_same_run(first: RunRecord, second: RunRecord, store) -> None:
+    """Weights, predictions and metrics agree to the last bit, and no epoch stands twice."""
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert first.predictions("test").equals(second.predictions("test"))
+    for name in ("train/loss", "train/auroc", "val/loss", "val/accuracy", "lr"):
+        histories = [
+            [(point.step, point.value) for point in store._client.get_metric_history(run.run_id, name)]
+            for run in (first, second)
+        ]
+        assert histories[0] == histories[1]
+        assert [step for step, _ in histories[0]] == list(range(1, 13))
+    assert first.metrics["test/accuracy"] == second.metrics["test/accuracy"]
+
+
+def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[str]) -> str:
+    """Waits until a run in `folder` has saved its checkpoint of `epoch`; returns its id."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        for path in folder.glob("mlruns/checkpoints/*/last.ckpt"):
+            with contextlib.suppress(Exception):  # being replaced at this moment
+                if torch.load(path, weights_only=True)["epoch"] + 1 >= epoch:
+                    return path.parent.name
+        time.sleep(0.02)
+    raise AssertionError(f"no epoch {epoch} in 120 s")
+
+
+def test_the_same_configuration_gives_the_same_bits_in_a_fresh_process(uninterrupted, workspace, store):
+    answer = workspace.run(*LONG)
+    assert_same_run(store.find_run(uninterrupted), store.find_run(run_id(answer.output)), store)
+
+
+def test_another_seed_gives_other_weights_on_the_same_split(trained_run, darkroom, store):
+    answer = darkroom("train", "digits/cnn", "--seed=1", *TINY)
+    other = store.find_run(run_id(answer.output))
+    assert other.read_text("data/facts.json") == trained_run.read_text("data/facts.json")
+    ours, theirs = weights(trained_run), weights(other)
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_killed_in_mid_epoch_ends_as_if_it_had_not_been(uninterrupted, workspace, store):
+    process = workspace.start(*LONG)
+    killed = wait_for_epoch(workspace.folder, 4, process)
+    time.sleep(0.1)  # into the next epoch
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    record = store.find_run(killed)
+    assert record.status == "RUNNING"
+    assert 4 <= record.last_epoch() < 12
+    answer = workspace.run("train", "--resume", killed[:12])
+    assert answer.status == 0, answer.errors
+    assert "epoch 1/12" not in answer.output
+    assert run_id(answer.output) == killed
+    assert_same_run(store.find_run(uninterrupted), store.find_run(killed), store)
+    assert store.find_run(killed).status == "FINISHED"
+    again = workspace.run("train", "--resume", killed)
+    assert again.status == 2
+    assert "nothing to resume" in again.errors
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(uninterrupted, workspace, store):
+    process = workspace.start(*LONG)
+    interrupted = wait_for_epoch(workspace.folder, 3, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"darkroom train --resume {interrupted}" in errors
+    assert "Traceback" not in errors
+    assert store.find_run(interrupted).status == "KILLED"
+    answer = workspace.run("train", "--resume", interrupted)
+    assert answer.status == 0, answer.errors
+    assert_same_run(store.find_run(uninterrupted), store.find_run(interrupted), store)
+
+
+def test_a_run_that_stopped_early_does_not_train_on_when_resumed(workspace, store):
+    stopping = [*LONG, "--trainer.max_epochs=40", "--trainer.early_stopping={patience: 2}", "--model.lr=0.05"]
+    whole = store.find_run(run_id(workspace.run(*stopping).output))
+    last = whole.last_epoch()
+    assert last < 40
+    process = workspace.start(*stopping)
+    killed = wait_for_epoch(workspace.folder, last, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    answer = workspace.run("train", "--resume", killed)
+    assert answer.status == 0, answer.errors
+    resumed = store.find_run(killed)
+    assert resumed.last_epoch() == last
+    assert resumed.predictions("test").equals(whole.predictions("test"))
+
+
+def test_without_validation_images_the_last_checkpoint_is_tested(darkroom, store):
+    stopping = ["--trainer.early_stopping.patience=1", "--trainer.max_epochs=2"]
+    answer = darkroom("train", "digits/cnn", *TINY, "--data.val_fraction=0", *stopping)
+    assert answer.status == 0, answer.errors
+    record = store.find_run(run_id(answer.output))
+    assert record.metrics["best/epoch"] == 2
+    assert not any(name.startswith(("val/", "best/acc")) for name in record.metrics)
+    assert "test/accuracy" in record.metrics
+
+
+def test_without_tracking_no_store_is_touched(fresh_workspace):
+    answer = fresh_workspace.run("train", "digits/cnn", "--trainer.max_epochs=1", "--mlflow.enabled=false")
+    assert answer.status == 0, answer.errors
+    assert "accuracy" in answer.output
+    assert list(fresh_workspace.folder.iterdir()) == []
+
+
+def test_a_loss_that_explodes_fails_the_run_and_names_step_and_knob(darkroom, store):
+    exploding = ["--model.optimizer=sgd", "--model.lr=1e30", "--model.backbone_options.normalization=none"]
+    answer = darkroom("train", "digits/cnn", "--mlflow.run_name=exploded", *exploding)
+    assert answer.status == 1
+    assert "step" in answer.errors
+    assert "model.lr" in answer.errors
+    assert "Traceback" not in answer.errors
+    record = store.find_run("exploded")
+    assert record.status == "FAILED"
+    assert "NonFiniteLossError" in record.read_text("traceback.txt")
+
+
+# More bytes in one file than the store has, and less than this network's checkpoint.
+WITH_SMALL_FILES = """
+import resource, sys
+from experiments.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_clearly(workspace, store):
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_SMALL_FILES, "train", "digits/cnn", "--model.backbone=dense",
+         "--model.backbone_options={hidden_sizes: [2048]}", "--mlflow.run_name=full"],
+        cwd=workspace.folder, env=workspace.environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "writing failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert store.find_run("full").status == "FAILED"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(fresh_workspace):
+    (fresh_workspace.folder / "mlruns").write_text("a file where the folder should be")
+    answer = fresh_workspace.run("train", "digits/cnn")
+    assert answer.status == 2
+    assert "mlruns" in answer.errors
+    assert "Traceback" not in answer.errors
+
+
+# A real tracking server --------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[str]:
+    url = f"http://127.0.0.1:{port}"
+    where = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    what = [
+        f"--backend-store-uri=sqlite:///{folder / 'server.db'}",
+        f"--artifacts-destination={folder / 'kept'}",
+    ]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *where, *what],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{url}/health", timeout=1).ok:
+                    break
+            time.sleep(0.1)
+        yield url
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_a_tracking_server_keeps_the_whole_run_and_one_that_dies_stops_it_clearly(fresh_workspace):
+    folder, port = fresh_workspace.folder, free_port()
+    small = ["train", "digits/cnn", "--model.backbone_options.widths=[8]"]
+    with mlflow_server(folder, port) as url:
+        answer = fresh_workspace.run(*small, "--trainer.max_epochs=2", MLFLOW_TRACKING_URI=url)
+        assert answer.status == 0, answer.errors
+        again = fresh_workspace.run("evaluate", run_id(answer.output), MLFLOW_TRACKING_URI=url)
+        assert again.status == 0, again.errors
+        assert not (folder / "mlflow.db").exists()
+        # It goes away while a run is under way.
+        process = fresh_workspace.start(
+            *small, "--trainer.max_epochs=500", MLFLOW_TRACKING_URI=url, MLFLOW_HTTP_REQUEST_MAX_RETRIES="1"
+        )
+        left = wait_for_epoch(folder, 2, process)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "darkroom train --resume" in errors
+    assert "Traceback" not in errors
+    assert (folder / "mlruns" / "checkpoints" / left / "last.ckpt").is_file()
+    started_at = time.monotonic()
+    refused = fresh_workspace.run(*small, MLFLOW_TRACKING_URI=url)
+    assert refused.status == 2
+    assert "does not answer" in refused.errors
+    assert url in refused.errors
+    assert time.monotonic() - started_at < 60

@@ -1,0 +1,109 @@
+"""Backbones by name: ours and timm's behind one function."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_modules.backbones import backbone_names, backbone_options, build_network, is_backbone
+from lightning_modules.networks import NETWORKS
+
+VIT = "vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("resnet18", {}, (1, 28, 28)),
+        ("resnet18", {}, (3, 40, 24)),
+        (VIT, {"depth": 1}, (3, 32, 32)),
+        (VIT, {"depth": 1, "patch_size": 4}, (1, 28, 28)),
+        ("small_cnn", {"widths": [4, 8]}, (3, 16, 16)),
+        ("dense", {"hidden_sizes": [8]}, (1, 8, 8)),
+    ],
+)
+def test_any_backbone_maps_images_to_logits(
+    name: str, options: dict[str, Any], shape: tuple[int, int, int]
+) -> None:
+    network = build_network(name, options, num_outputs=7, image_shape=shape)
+    assert network.training
+    network.eval()
+    images = torch.rand(2, *shape)
+    assert network(images).shape == (2, 7)
+    # An image's logits are its own: the batch's other images do not enter.
+    torch.testing.assert_close(network(images)[1:], network(images[1:]), atol=1e-4, rtol=1e-4)
+
+
+def test_building_a_timm_backbone_leaves_its_norms_untouched() -> None:
+    network = build_network("resnet18", {}, num_outputs=3, image_shape=(1, 32, 32))
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert all(norm.training and norm.num_batches_tracked == 0 for norm in norms)
+
+
+def test_dropout_reaches_a_timm_backbones_head() -> None:
+    network = build_network("resnet18", {}, num_outputs=3, image_shape=(1, 32, 32), dropout=0.4)
+    assert network.drop_rate == 0.4
+
+
+def test_options_reach_the_networks_constructor() -> None:
+    network = build_network("dense", {"hidden_sizes": [5, 6]}, num_outputs=2, image_shape=(1, 4, 4))
+    shapes = [tuple(parameter.shape) for parameter in network.parameters() if parameter.ndim == 2]
+    assert shapes == [(5, 16), (6, 5), (2, 6)]
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "resnet18", VIT])
+def test_unknown_options_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"model\.backbone={name} .*widhts"):
+        build_network(name, {"widhts": 3}, num_outputs=3, image_shape=(1, 28, 28))
+
+
+@pytest.mark.parametrize("name", [VIT, "inception_v3", "small_cnn"])
+def test_images_too_small_for_a_backbone_are_refused_before_training(name: str) -> None:
+    with pytest.raises(ValueError, match="images of 1x6x6"):
+        build_network(name, {}, num_outputs=3, image_shape=(1, 6, 6))
+
+
+def test_names_are_known_before_anything_is_built() -> None:
+    assert backbone_names()[: len(NETWORKS)] == tuple(NETWORKS)
+    assert all(is_backbone(name) for name in ("small_cnn", "resnet18", "resnet18.a1_in1k", VIT))
+    assert not is_backbone("resnet18x")
+    assert {"resnet18", VIT} <= set(backbone_names())
+
+
+def test_our_networks_state_their_options() -> None:
+    assert backbone_options("dense") == {"hidden_sizes", "activation"}
+    assert backbone_options("article_cnn") == set()
+    assert backbone_options("resnet18") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("article_cnn", {}), ("dense", {}), ("small_cnn", {"normalization": "none"})]
+)
+def test_glorot_uniform_fills_its_bounds_and_zeroes_biases(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    network = build_network(
+        name, options, num_outputs=10, image_shape=(1, 28, 28), initialization="glorot_uniform"
+    )
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert len(layers) >= 3
+    for layer in layers:
+        area = layer.weight[0, 0].numel()  # of the kernel; 1 of a matrix
+        fan_out, fan_in = layer.weight.shape[0] * area, layer.weight.shape[1] * area
+        bound = math.sqrt(6 / (fan_in + fan_out))  # Glorot and Bengio 2010, equation 16
+        assert layer.weight.abs().max().item() <= bound
+        assert layer.weight.abs().max().item() > 0.95 * bound
+        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
+        assert layer.bias is not None
+        assert layer.bias.eq(0).all()
+
+
+def test_the_default_initialisation_is_torchs() -> None:
+    torch.manual_seed(0)
+    network = build_network("dense", {"hidden_sizes": []}, num_outputs=3, image_shape=(1, 4, 4))
+    torch.manual_seed(0)
+    assert torch.equal(network.head.weight, nn.Linear(16, 3).weight)  # type: ignore[union-attr]
