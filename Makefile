@@ -10,7 +10,7 @@ demo: install  ## the main job on bundled data: a small sweep, its winner traine
 	$(BIN)/darkroom sweep digits/cnn
 
 test: .venv/.installed-dev  ## all tests but the slow ones and those that need a GPU
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile
 
 lint: .venv/.installed-dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .

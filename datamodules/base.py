@@ -69,6 +69,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.augmentation = augmentation
         self.seed = seed
         self.splits: dict[str, ImageStore] = {}
+        self._resume_at: dict[str, Any] | None = None
 
     @abstractmethod
     def load(self) -> dict[str, ImageStore]:
@@ -152,7 +153,11 @@ class ImageDataModule(pl.LightningDataModule):
     # Batches ------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> BatchLoader:
-        return BatchLoader(self.splits["train"], self.batch_size, shuffle=True, seed=self.seed)
+        loader = BatchLoader(self.splits["train"], self.batch_size, shuffle=True, seed=self.seed)
+        if self._resume_at is not None:
+            loader.load_state_dict(self._resume_at)
+            self._resume_at = None
+        return loader
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         return self._evaluation_loader("val") if "val" in self.splits else []
@@ -163,6 +168,16 @@ class ImageDataModule(pl.LightningDataModule):
     def _evaluation_loader(self, split: str) -> BatchLoader:
         # Without gradients more images fit; small batches would only cost time.
         return BatchLoader(self.splits[split], max(self.batch_size, 256))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands. Lightning saves its loader's state too, but restores it only in
+        mid-epoch, and not once the schedule has asked for the number of steps."""
+        loader = self.trainer.train_dataloader if self.trainer is not None else None
+        return loader.state_dict() if isinstance(loader, BatchLoader) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next training loader goes on from there; Lightning calls this before it asks for one."""
+        self._resume_at = state_dict
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 (B, C, H, W) to what the network eats, on the device that trains."""

@@ -67,16 +67,23 @@ class Experiment:
         return yaml.safe_dump(self.config, sort_keys=False)
 
 
-def load_experiment(sources: Sequence[str], overrides: Mapping[str, str] | None = None) -> Experiment:
+def load_experiment(
+    sources: Sequence[str], overrides: Mapping[str, str] | None = None, check_space: bool = False
+) -> Experiment:
     """Parses recipes' names or YAML files, the last wins, then overrides such as {"model.lr": "0.1"}.
+
+    With `check_space`, both ends of every range in `sweep.space` are parsed too.
 
     Raises:
         RequestError: A file, key, type or value is wrong; the message names it.
     """
-    return parse_experiment([find_recipe(source).read_text() for source in sources], overrides or {})
+    texts = [find_recipe(source).read_text() for source in sources]
+    return parse_experiment(texts, overrides or {}, check_space)
 
 
-def parse_experiment(texts: Sequence[str], overrides: Mapping[str, str]) -> Experiment:
+def parse_experiment(
+    texts: Sequence[str], overrides: Mapping[str, str], check_space: bool = False
+) -> Experiment:
     """As `load_experiment`, from the texts of YAML files."""
     layers = [_read_yaml(text) for text in texts]
     _join_sweeps(layers)
@@ -106,7 +113,9 @@ def parse_experiment(texts: Sequence[str], overrides: Mapping[str, str]) -> Expe
     )
     _check_backbone_options(experiment.model)
     if experiment.sweep is not None:
-        _check_space(arguments, experiment.sweep, classes)
+        _check_keys(experiment.sweep.space, classes, where="sweep.space: ")
+    if experiment.sweep is not None and check_space:
+        _check_space(arguments, experiment.sweep)
     return experiment
 
 
@@ -303,9 +312,8 @@ def _check_backbone_options(model: ImageClassifier) -> None:
         raise RequestError(f"model.backbone_options of {name}: {_one_paragraph(str(error))}") from error
 
 
-def _check_space(arguments: list[str], sweep: SweepSettings, classes: Mapping[str, type]) -> None:
-    """Every key of the space must be one of the configuration, and take each end of its range."""
-    _check_keys(sweep.space, classes, where="sweep.space: ")
+def _check_space(arguments: list[str], sweep: SweepSettings) -> None:
+    """Every key of the space must take each end of its range."""
     parser = _build_parser()
     for key, dimension in sweep.space.items():
         for value in dimension.examples:

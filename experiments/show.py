@@ -20,7 +20,7 @@ from lightning_modules import ImageClassifier
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Shows an experiment without reading a file of its data."""
-    experiment = load_experiment(arguments.experiments, overrides)
+    experiment = load_experiment(arguments.experiments, overrides, check_space=True)
     if getattr(arguments, "keys_help", False):
         print(configuration_help(experiment))
         return

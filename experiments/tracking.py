@@ -35,7 +35,7 @@ MAX_PARAM_LENGTH = 6000
 BATCH_SIZE = 100  # params in one call, MLflow's limit
 
 for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what they say, our errors say shorter
 
 
 class StoreError(RunError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -118,7 +119,8 @@ class ImageClassifier(pl.LightningModule):
         if warmup_epochs < 0:
             raise ValueError(f"model.warmup_epochs must be at least 0, got {warmup_epochs}")
         self.save_hyperparameters()
-        self._outputs: dict[Stage, _EpochOutputs] = {}
+        # Lightning starts no epoch when it goes on in the midst of one, hence the default.
+        self._outputs: defaultdict[Stage, _EpochOutputs] = defaultdict(_EpochOutputs)
         self.predictions: dict[Stage, Predictions] = {}
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> None:

@@ -99,7 +99,7 @@ def claim_study(arguments: argparse.Namespace) -> Iterator[None]:
 
 def open_sweep(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> Sweep:
     """Everything that can be refused before the first trial."""
-    experiment = load_experiment(arguments.experiments, overrides)
+    experiment = load_experiment(arguments.experiments, overrides, check_space=True)
     if experiment.sweep is None or not experiment.sweep.space:
         raise RequestError(f"{experiment.name} has no sweep.space: name the keys to vary, with their ranges")
     if experiment.data.val_fraction == 0:

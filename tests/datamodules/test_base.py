@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,16 @@ def test_training_is_shuffled_and_evaluation_is_in_order_with_larger_batches() -
         batches = list(loader)
         assert len(batches) == 1
         assert batches[0].indices.tolist() == list(range(len(data.splits[split])))
+
+
+def test_a_restored_module_goes_on_in_its_order_once_and_then_starts_anew() -> None:
+    data, restored = prepared(batch_size=100), prepared(batch_size=100)
+    loader = data.train_dataloader()
+    taken = [batch.indices.tolist() for batch in islice(loader, 2)]
+    restored.load_state_dict(loader.state_dict())
+    left = [batch.indices.tolist() for batch in restored.train_dataloader()]
+    assert taken + left == [batch.indices.tolist() for batch in restored.train_dataloader()]
+    assert data.state_dict() == {}  # no trainer, nothing to save
 
 
 @pytest.mark.parametrize("stage", ["validating", "testing", "predicting"])

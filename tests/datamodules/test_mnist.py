@@ -128,11 +128,15 @@ def test_a_file_of_another_format_is_named(tmp_path: Path, content: bytes) -> No
 
 
 def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
-    zipped = gzip.compress(idx_bytes(arrays()["train-images-idx3-ubyte"]))
-    flipped = bytearray(zipped)
-    flipped[len(zipped) // 2] ^= 0xFF
+    # Half noise, stored as it is, and half zeros, compressed: damage shows in different ways.
+    zipped = gzip.compress(idx_bytes(arrays()["train-images-idx3-ubyte"]) + bytes(20_000))
     path = tmp_path / "images.gz"
-    for content in (zipped[:-9], zipped[: len(zipped) // 2], zipped[:5], bytes(flipped), b"plain text"):
+    cut = [zipped[:kept] for kept in (5, len(zipped) // 2, len(zipped) - 9)]
+    flipped = [
+        zipped[:place] + bytes([zipped[place] ^ 0xFF]) + zipped[place + 1 :]
+        for place in (0, 12, len(zipped) // 2, len(zipped) - 20, len(zipped) - 6)
+    ]
+    for content in [*cut, *flipped, b"plain text"]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"images\.gz is not a whole gzip file"):
             read_idx(path)

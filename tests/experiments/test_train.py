@@ -26,10 +26,10 @@ LONG = [
     "--model.backbone_options.widths=[8,8]",
     "--model.dropout=0.3",
     "--model.warmup_epochs=1",
-    "--trainer.max_epochs=12",
+    "--trainer.max_epochs=8",
     "--trainer.monitor=val/accuracy",
-    "--trainer.early_stopping={monitor: val/loss, patience: 11}",
-    "--data.batch_size=8",
+    "--trainer.early_stopping={monitor: val/loss, patience: 7}",
+    "--data.batch_size=16",
 ]
 
 
@@ -64,7 +64,7 @@ def assert_same_run(first: RunRecord, second: RunRecord, store) -> None:
             for run in (first, second)
         ]
         assert histories[0] == histories[1]
-        assert [step for step, _ in histories[0]] == list(range(1, 13))
+        assert [step for step, _ in histories[0]] == list(range(1, 9))
     assert first.metrics["test/accuracy"] == second.metrics["test/accuracy"]
 
 
@@ -102,10 +102,10 @@ def test_a_run_killed_in_mid_epoch_ends_as_if_it_had_not_been(uninterrupted, wor
     process.communicate()
     record = store.find_run(killed)
     assert record.status == "RUNNING"
-    assert 4 <= record.last_epoch() < 12
+    assert 4 <= record.last_epoch() < 8
     answer = workspace.run("train", "--resume", killed[:12])
     assert answer.status == 0, answer.errors
-    assert "epoch 1/12" not in answer.output
+    assert "epoch 1/8" not in answer.output
     assert run_id(answer.output) == killed
     assert_same_run(store.find_run(uninterrupted), store.find_run(killed), store)
     assert store.find_run(killed).status == "FINISHED"
@@ -177,7 +177,7 @@ def test_a_loss_that_explodes_fails_the_run_and_names_step_and_knob(darkroom, st
 WITH_SMALL_FILES = """
 import resource, sys
 from experiments.__main__ import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -185,7 +185,7 @@ sys.exit(main(sys.argv[1:]))
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_clearly(workspace, store):
     done = subprocess.run(
         [sys.executable, "-c", WITH_SMALL_FILES, "train", "digits/cnn", "--model.backbone=dense",
-         "--model.backbone_options={hidden_sizes: [2048]}", "--mlflow.run_name=full"],
+         "--model.backbone_options={hidden_sizes: [8192]}", "--mlflow.run_name=full"],
         cwd=workspace.folder, env=workspace.environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1

@@ -302,6 +302,21 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
         assert torch.equal(resumed.network.state_dict()[name], value), name
 
 
+def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(tmp_path: Path) -> None:
+    data = prepared()
+    assert len(data.train_dataloader()) == 4
+    whole = built(data, dropout=0.3)
+    in_mid_epoch = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=6, save_top_k=-1)
+    trainer(max_epochs=4, callbacks=[in_mid_epoch], enable_checkpointing=True).fit(whole, data)
+
+    data = prepared()
+    resumed = built(data, seed=77, dropout=0.3)
+    path = tmp_path / "step=6.ckpt"
+    trainer(max_epochs=4).fit(resumed, data, ckpt_path=path, weights_only=True)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value), name
+
+
 # Failures ---------------------------------------------------------------------------------------
 
 

@@ -75,12 +75,15 @@ def same_convolution(images: np.ndarray, weight: np.ndarray, bias: np.ndarray) -
     return out
 
 
-@pytest.mark.parametrize(("place", "size"), [(0, 28), (2, 14), (5, 3), (8, 1)])
-def test_article_cnn_pads_as_tensorflow_does(place: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "place", "size"),
+    [(28, 0, 28), (28, 2, 14), (28, 5, 3), (28, 8, 1), (64, 5, 8), (64, 8, 2)],
+)
+def test_article_cnn_pads_as_tensorflow_does(side: int, place: int, size: int) -> None:
     torch.manual_seed(0)
-    features = ArticleCNN(10, GREY).double().features
+    features = ArticleCNN(10, (1, side, side)).double().features
     assert isinstance(features, nn.Sequential)
-    assert features[:place](torch.zeros(1, 1, 28, 28).double()).shape[-2:] == (size, size)
+    assert features[:place](torch.zeros(1, 1, side, side).double()).shape[-2:] == (size, size)
     convolution = features[place]
     images = torch.randn(2, convolution.in_channels, size, size).double()
     expected = same_convolution(
