@@ -56,7 +56,8 @@ def given_keys(layer: Mapping[str, Any]) -> Iterator[str]:
         arguments = value.get("init_args", {}) if section in CLASS_SECTIONS else value
         for name, argument in arguments.items():
             yield f"{section}.{name}"
-            yield from (f"{section}.{name}.{part}" for part in argument if isinstance(argument, Mapping))
+            parts = argument if isinstance(argument, Mapping) else ()
+            yield from (f"{section}.{name}.{part}" for part in parts)
 
 
 def known_keys(sections: Mapping[str, type]) -> set[str]:
