@@ -129,7 +129,7 @@ def record_figures(
     train = data.splits["train"]
     shown = train.images[:1]
     original = _to_bytes(data.preprocess.scale(shown))[0]  # resized as the augmented ones are
-    augmented = _to_bytes(data.augment(shown.expand(23, -1, -1, -1), generator_for("cpu", data.seed)))
+    augmented = _to_bytes(data.augment(shown.expand(24, -1, -1, -1), generator_for("cpu", data.seed)))
     drawn: dict[str, Figure] = {
         "learning_curves": figures.learning_curves(curves, best_epoch),
         "confusion_matrix": figures.confusion_matrix(counts, names),
