@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-import datamodules
-import lightning_modules
 from datamodules import ImageDataModule
 from experiments.claim import Claim
 from experiments.errors import RequestError, nearest
+from experiments.keys import CLASS_SECTIONS, check_keys, chosen_classes, given_keys, known_keys
 from experiments.recipes import find_recipe
 from experiments.sweep.space import SweepSettings
 from experiments.trainer import TrainerSettings
@@ -24,8 +23,6 @@ from lightning_modules import ImageClassifier
 from lightning_modules.backbones import backbone_names, backbone_options
 from lightning_modules.networks import NETWORKS
 from lightning_modules.optimization import optimizer_names
-
-SECTIONS = ("data", "model")  # sections that name a class
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,14 @@ class TrackingSettings:
 
     enabled: bool = True
     run_name: str | None = None
+
+
+SETTINGS: dict[str, type] = {
+    "trainer": TrainerSettings,
+    "mlflow": TrackingSettings,
+    "sweep": SweepSettings,
+    "claim": Claim,
+}
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,8 @@ def parse_experiment(
     """As `load_experiment`, from the texts of YAML files."""
     layers = [_read_yaml(text) for text in texts]
     _join_sweeps(layers)
-    classes = _chosen_classes(layers, overrides)
-    _check_keys([*(key for layer in layers for key in _flat_keys(layer)), *overrides], classes)
+    known = known_keys({**chosen_classes(layers, overrides), **SETTINGS})
+    check_keys([*(key for layer in layers for key in given_keys(layer)), *overrides], known)
     parser = _build_parser()
     arguments = [f"--config={json.dumps(layer)}" for layer in layers]
     arguments += [f"--{key}={value}" for key, value in overrides.items()]
@@ -113,7 +118,7 @@ def parse_experiment(
     )
     _check_backbone_options(experiment.model)
     if experiment.sweep is not None:
-        _check_keys(experiment.sweep.space, classes, where="sweep.space: ")
+        check_keys(experiment.sweep.space, known, where="sweep.space: ")
     if experiment.sweep is not None and check_space:
         _check_space(arguments, experiment.sweep)
     return experiment
@@ -154,10 +159,8 @@ def configuration_help(experiment: Experiment) -> str:
     parser.add_argument("--seed", type=int, help="Of weights, order, augmentation and dropout.")
     parser.add_class_arguments(type(experiment.data), "data", skip={"seed"})
     parser.add_class_arguments(type(experiment.model), "model")
-    parser.add_class_arguments(TrainerSettings, "trainer")
-    parser.add_class_arguments(TrackingSettings, "mlflow")
-    parser.add_class_arguments(SweepSettings, "sweep")
-    parser.add_class_arguments(Claim, "claim")
+    for section, settings in SETTINGS.items():
+        parser.add_class_arguments(settings, section)
     return str(parser.format_help())
 
 
@@ -187,7 +190,7 @@ def _read_yaml(text: str) -> dict[str, Any]:
         raise RequestError(f"the configuration is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(layer, dict):
         raise RequestError("the configuration must be a mapping of keys such as name, data, model, trainer")
-    for section in SECTIONS:
+    for section in CLASS_SECTIONS:
         if isinstance(layer.get(section), str):
             layer[section] = {"class_path": layer[section]}
         given = layer.get(section) or {}
@@ -210,87 +213,12 @@ def _join_sweeps(layers: Sequence[dict[str, Any]]) -> None:
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
     """A dumped configuration with class names instead of class paths."""
     config.pop("config", None)
-    for section in SECTIONS:
+    for section in CLASS_SECTIONS:
         config[section]["class_path"] = config[section]["class_path"].rpartition(".")[2]
     return config
 
 
-# Wrong keys and values --------------------------------------------------------------------------
-
-
-def _classes(section: str) -> dict[str, type]:
-    package = datamodules if section == "data" else lightning_modules
-    base = ImageDataModule if section == "data" else ImageClassifier
-    exported = (getattr(package, name) for name in package.__all__)
-    return {cls.__name__: cls for cls in exported if issubclass(cls, base) and cls is not ImageDataModule}
-
-
-def _chosen_classes(layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, str]) -> dict[str, type]:
-    """The class of each section, by the last file or override that names one."""
-    chosen: dict[str, type] = {}
-    for section in SECTIONS:
-        named = [layer[section].get("class_path") for layer in layers if isinstance(layer.get(section), dict)]
-        named += [overrides.get(section), overrides.get(f"{section}.class_path")]
-        names = [name for name in named if name]
-        if not names:
-            raise RequestError(f"the configuration names no {section}; {nearest('', _classes(section))}")
-        name = str(names[-1]).rpartition(".")[2]
-        if name not in _classes(section):
-            raise RequestError(
-                f"{section}: no class is named {names[-1]!r}; {nearest(name, _classes(section))}"
-            )
-        chosen[section] = _classes(section)[name]
-    return chosen
-
-
-def _flat_keys(layer: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in layer.items():
-        if not isinstance(value, Mapping):
-            yield str(key)
-            continue
-        arguments = value.get("init_args", {}) if key in SECTIONS else value
-        for name, argument in arguments.items():
-            deeper = argument if isinstance(argument, Mapping) else {}
-            yield from (f"{key}.{name}.{part}" for part in deeper)
-            yield f"{key}.{name}"
-
-
-@cache
-def _section_keys(cls: type) -> frozenset[str]:
-    """The arguments of a class, inherited ones included, and those of dataclasses among them."""
-    parser = ArgumentParser()
-    parser.add_class_arguments(cls, "section")
-    keys = {action.dest.removeprefix("section.") for action in parser._actions if "." in action.dest}
-    keys = {key for key in keys if not key.endswith(".help")}
-    hints = get_type_hints(cls) if is_dataclass(cls) else {}
-    for name, hint in hints.items():  # the parser keeps optional dataclasses closed
-        for member in get_args(hint):
-            if is_dataclass(member) and type(None) in get_args(hint):
-                keys |= {f"{name}.{item.name}" for item in fields(member)}
-    return frozenset(keys)
-
-
-def _known_keys(classes: Mapping[str, type]) -> set[str]:
-    sections = {
-        **classes,
-        "trainer": TrainerSettings,
-        "mlflow": TrackingSettings,
-        "sweep": SweepSettings,
-        "claim": Claim,
-    }
-    nested = {f"{section}.{key}" for section, cls in sections.items() for key in _section_keys(cls)}
-    return ({"name", "seed", *sections} | nested) - {"data.seed"}
-
-
-def _check_keys(keys: Iterable[str], classes: Mapping[str, type], where: str = "") -> None:
-    known = _known_keys(classes)
-    for key in keys:
-        short = re.sub(r"^(data|model)\.init_args\.", r"\1.", key)
-        parent = ".".join(short.split(".")[:2])
-        # What lies deeper belongs to a dictionary, unless the parent has named keys of its own.
-        in_dictionary = parent in known and not any(name.startswith(f"{parent}.") for name in known)
-        if short not in known and not in_dictionary and not short.endswith(".class_path"):
-            raise RequestError(f"{where}unknown key {short}; {nearest(short, known)}")
+# Wrong values ------------------------------------------------------------------------------------
 
 
 def _check_backbone_options(model: ImageClassifier) -> None:

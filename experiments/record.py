@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -127,7 +129,7 @@ def record_figures(
     train = data.splits["train"]
     shown = train.images[:1]
     original = _to_bytes(data.preprocess.scale(shown))[0]  # resized as the augmented ones are
-    augmented = _to_bytes(data.augment(shown.expand(23, -1, -1, -1), generator_for("cpu", data.seed)))
+    augmented = _to_bytes(data.augment(shown.expand(24, -1, -1, -1), generator_for("cpu", data.seed)))
     drawn: dict[str, Figure] = {
         "learning_curves": figures.learning_curves(curves, best_epoch),
         "confusion_matrix": figures.confusion_matrix(counts, names),
@@ -150,7 +152,9 @@ def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
 
 def record_model(run: RunRecord, data: ImageDataModule, model: ImageClassifier) -> None:
     """Logs the network with the evaluation transform before it and probabilities behind it."""
-    predictor = Predictor(data.preprocess, model.network).cpu().eval()
+    # A copy, in the one memory layout that the traced graph stores without a doubt.
+    network = copy.deepcopy(model.network).to(memory_format=torch.contiguous_format)
+    predictor = Predictor(data.preprocess, network).cpu().eval()
     example = data.splits["train"].images[:2].numpy()  # a single one would fix the batch size at 1
     run.log_model(predictor, data.source_shape, data.class_names, example)
 

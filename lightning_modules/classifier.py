@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_modules.backbones import Initialization, build_network, is_backbone
 from lightning_modules.losses import CrossEntropy, to_probabilities, weight_penalty
@@ -131,7 +132,8 @@ class ImageClassifier(pl.LightningModule):
             image_shape: (C, H, W) as batches have it.
 
         Raises:
-            ValueError: The backbone can't be built for such images, or with its options.
+            ValueError: The backbone can't be built for such images, or with its options; nor can the
+                optimizer.
         """
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least two classes, the data has {num_classes}")
@@ -146,6 +148,7 @@ class ImageClassifier(pl.LightningModule):
             pretrained=self.hparams["pretrained"],
             initialization=self.hparams["initialization"],
         )
+        self._build_optimizer()  # thrown away: what it refuses is to be known before training
         self.criterion = CrossEntropy(self.hparams["label_smoothing"])
         metrics = build_metrics(num_classes)
         # One collection each, because stages interleave. Keys carry a suffix: "train" is a method.
@@ -248,13 +251,7 @@ class ImageClassifier(pl.LightningModule):
     # Optimization -------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(
-            self.network,
-            self.hparams["optimizer"],
-            self.hparams["lr"],
-            self.hparams["weight_decay"],
-            self.hparams["optimizer_options"] or {},
-        )
+        optimizer = self._build_optimizer()
         max_epochs = self.trainer.max_epochs
         assert max_epochs is not None  # our trainer always sets it
         steps_per_epoch = math.ceil(self.trainer.estimated_stepping_batches / max_epochs)
@@ -268,6 +265,15 @@ class ImageClassifier(pl.LightningModule):
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _build_optimizer(self) -> Optimizer:
+        return build_optimizer(
+            self.network,
+            self.hparams["optimizer"],
+            self.hparams["lr"],
+            self.hparams["weight_decay"],
+            self.hparams["optimizer_options"] or {},
+        )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step_update(self.global_step)

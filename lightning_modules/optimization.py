@@ -58,9 +58,18 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer over all trainable parameters; momentum is 0.9 where there is one.
 
-    Biases and norms are not decayed (He et al. 2019, section 3.1).
+    Biases and norms are not decayed (He et al. 2019, section 3.1). As timm names them, "sgd" has
+    Nesterov's momentum and "momentum" the plain one.
+
+    Raises:
+        ValueError: The optimizer does not take the options, or is not to be had on this machine.
     """
-    optimizer: Optimizer = create_optimizer_v2(network, opt=name, lr=lr, weight_decay=weight_decay, **options)
+    try:
+        optimizer: Optimizer = create_optimizer_v2(
+            network, opt=name, lr=lr, weight_decay=weight_decay, **options
+        )
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"model.optimizer={name} can't be made with {options}: {error}") from error
     return optimizer
 
 
@@ -86,6 +95,7 @@ def build_schedule(
         sched=name,
         num_epochs=max_epochs,
         decay_epochs=decay_epochs,
+        decay_rate=1.0 if name == "poly" else 0.1,  # for "poly" the power: a straight line
         min_lr=0.0,
         warmup_epochs=warmup_epochs,
         warmup_lr=0.0,

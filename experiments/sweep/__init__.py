@@ -1,0 +1,1 @@
+"""Search: the space, the study, its trials and their winner."""

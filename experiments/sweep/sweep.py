@@ -71,8 +71,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
                 run_trial(sweep, label=f"trial {number + 1}/{trials}  ")
             Console().print(leaderboard(sweep))
             result = train_winner(sweep)
-            if sweep.parent is not None:
-                record_winner(sweep, result)
+            record_winner(sweep, result)
     print_result(result)
     if sweep.store is not None:
         print("look at it: darkroom ui")
@@ -145,7 +144,7 @@ def run_trial(sweep: Sweep, label: str) -> None:
     """
     trial = adopt_or_ask(sweep.study)
     values = suggest(trial, sweep.settings)
-    described = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in values.items())
+    described = _describe(values)
     try:
         value, pruned_epoch = train_trial(sweep, trial, values, described, label)
     except StoreError:
@@ -230,7 +229,11 @@ def train_winner(sweep: Sweep) -> Result:
         if (record.checkpoint_folder / "last.ckpt").is_file():
             return resume(known)
     print(f"training the best configuration, of trial {best.number}, with seed {sweep.seed}")
-    experiment = sweep.experiment({key: str(value) for key, value in best.params.items()})
+    values = {key: str(value) for key, value in best.params.items()}
+    experiment = sweep.experiment(values)
+    experiment = replace(
+        experiment, mlflow=replace(experiment.mlflow, run_name=f"winner {_describe(values)}")
+    )
     return train(
         experiment,
         sweep.store,
@@ -241,12 +244,14 @@ def train_winner(sweep: Sweep) -> Result:
 
 
 def record_winner(sweep: Sweep, result: Result) -> None:
-    """Puts the best trial and the winner's test metrics on the parent run."""
-    assert sweep.parent is not None
+    """Puts the best trial and the winner's test metrics on the parent run, once."""
+    if sweep.parent is None or result.run is None:
+        return
+    if sweep.parent.tags.get("winner_run") == result.run.run_id:
+        return
     best = sweep.study.best_trial
     sweep.parent.log_metrics({**result.metrics, f"best/{sweep.settings.metric}": best.values[0]})
-    winner = {"winner_run": result.run.run_id} if result.run is not None else {}
-    sweep.parent.set_tags({"best_trial": str(best.number), **winner})
+    sweep.parent.set_tags({"best_trial": str(best.number), "winner_run": result.run.run_id})
     with sweep.parent.artifacts() as folder:
         (folder / "tables").mkdir()
         sweep.study.trials_dataframe().to_csv(folder / "tables" / "trials.csv", index=False)
@@ -277,6 +282,11 @@ def _outcome(trial: FrozenTrial) -> str:
         return f"{trial.values[0]:.4f}"
     last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else math.nan
     return f"{last:.4f} {trial.state.name.lower()}"
+
+
+def _describe(values: Mapping[str, str]) -> str:
+    """The varied keys with their values, in short: `lr=0.01 dropout=0.2`."""
+    return " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in values.items())
 
 
 def _short(value: object) -> str:

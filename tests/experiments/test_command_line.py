@@ -73,6 +73,7 @@ MISTAKES = [
     (["train", "digits/cnn", "--model.backbone_options.kernel_size=4"], ["kernel_size", "odd"]),
     (["train", "digits/cnn", "--model.backbone_options.widths=[4,4,4,4]"], ["too small", "stages"]),
     (["train", "digits/cnn", "--model.optimizer=adamm"], ["adamm", "adam"]),
+    (["train", "digits/cnn", "--model.optimizer_options={momentom: 0.5}"], ["model.optimizer", "momentom"]),
     (["train", "digits/cnn", "--model.schedule=cosin"], ["model.schedule", "cosine", "cosin"]),
     (["train", "digits/cnn", "--trainer.monitor=test/accuracy"], ["test/accuracy", "val/accuracy"]),
     (["train", "digits/cnn", "--trainer.monitor=val/acuracy"], ["acuracy", "accuracy"]),

@@ -176,6 +176,18 @@ def test_the_logged_model_needs_mlflow_alone_and_predicts_what_is_stored(trained
         generic.predict(test.images.float().numpy())
 
 
+def test_the_logged_model_predicts_the_same_whatever_the_memory_layout_in_training(darkroom, store):
+    answer = darkroom("train", "digits/cnn", "--trainer.channels_last=true", "--trainer.max_epochs=1")
+    assert answer.status == 0, answer.errors
+    run = store.find_run(answer.output.rpartition("run ")[2].split()[0])
+    data = Digits()
+    data.setup()
+    test = data.splits["test"]
+    stored = run.predictions("test").set_index("id").loc[list(test.ids)].filter(like="prob_").to_numpy()
+    predicted = mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model").predict(test.images.numpy())
+    np.testing.assert_allclose(predicted, stored, atol=1e-5)
+
+
 def test_a_binary_task_stores_one_probability():
     frame = prediction_frame(["a", "b"], np.array([0, 1]), np.array([[0.75, 0.25], [0.5, 0.5]], np.float32))
     assert list(frame.columns) == ["id", "target", "prob_1"]
