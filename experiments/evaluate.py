@@ -14,6 +14,7 @@ from experiments.config import Experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.tracking import RunRecord, open_store
 from experiments.train import evaluate, prepare
+from lightning_modules.metrics import METRIC_NAMES
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -63,8 +64,10 @@ def comparison(record: RunRecord, metrics: Mapping[str, float], split: str) -> T
     table.add_column("recorded", justify="right")
     table.add_column("now", justify="right")
     table.add_column("difference", justify="right")
-    for name, value in metrics.items():
-        before = record.metrics.get(f"{stage}/{name.partition('/')[2]}")
+    for name in METRIC_NAMES:
+        if f"{split}/{name}" not in metrics:
+            continue
+        value, before = metrics[f"{split}/{name}"], record.metrics.get(f"{stage}/{name}")
         recorded = ("-", "") if before is None else (f"{before:.6f}", f"{value - before:+.1e}")
-        table.add_row(name, recorded[0], f"{value:.6f}", recorded[1])
+        table.add_row(f"{split}/{name}", recorded[0], f"{value:.6f}", recorded[1])
     return table

@@ -14,6 +14,7 @@ from typing import Any, Literal
 # Settings that MLflow reads when it is imported. A server that is away for a minute is waited for.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import numpy as np
@@ -29,6 +30,8 @@ from experiments.errors import RequestError, RunError
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
+# What makes the UI show training runs rather than conversations with language models.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 PARENT_TAG = "mlflow.parentRunId"
 CHECKPOINTS = Path("mlruns") / "checkpoints"  # of runs under way, on the machine that trains
 MAX_PARAM_LENGTH = 6000
@@ -173,7 +176,11 @@ class Store:
             found = self._client.get_experiment_by_name(experiment)
             if found is not None and found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(found.experiment_id)
-            experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+            experiment_id = (
+                found.experiment_id
+                if found
+                else self._client.create_experiment(experiment, tags=EXPERIMENT_TAGS)
+            )
             parent_tag = {PARENT_TAG: parent.run_id} if parent else {}
             run = self._client.create_run(experiment_id, run_name=run_name, tags={**tags, **parent_tag})
         return RunRecord(self._client, run)
