@@ -153,7 +153,9 @@ def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
 def record_model(run: RunRecord, data: ImageDataModule, model: ImageClassifier) -> None:
     """Logs the network with the evaluation transform before it and probabilities behind it."""
     # A copy, in the one memory layout that the traced graph stores without a doubt.
-    network = copy.deepcopy(model.network).to(memory_format=torch.contiguous_format)
+    network = copy.deepcopy(model.network)
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     predictor = Predictor(data.preprocess, network).cpu().eval()
     example = data.splits["train"].images[:2].numpy()  # a single one would fix the batch size at 1
     run.log_model(predictor, data.source_shape, data.class_names, example)
