@@ -119,8 +119,8 @@ def parse_experiment(
     _check_backbone_options(experiment.model)
     if experiment.sweep is not None:
         check_keys(experiment.sweep.space, known, where="sweep.space: ")
-    if experiment.sweep is not None and check_space:
-        _check_space(arguments, experiment.sweep)
+        if check_space:
+            _check_space(arguments, experiment.sweep)
     return experiment
 
 

@@ -87,7 +87,10 @@ def claim_study(arguments: argparse.Namespace) -> Iterator[None]:
     if arguments.trials is not None and arguments.trials < 1:
         raise RequestError(f"--trials must be at least 1, got {arguments.trials}")
     name = (arguments.study or "-".join(arguments.experiments)).replace("/", "-")
-    Path("mlruns").mkdir(exist_ok=True)
+    try:
+        Path("mlruns").mkdir(exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"the folder {Path('mlruns').resolve()} can't be made: {error}") from error
     lock = FileLock(Path("mlruns") / f".sweep-{name}.lock", timeout=0)
     try:
         with lock:

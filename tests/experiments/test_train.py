@@ -194,9 +194,10 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_clearly(workspace, sto
     assert store.find_run("full").status == "FAILED"
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_training(fresh_workspace):
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_folder_that_cannot_be_written_is_refused_before_training(command, fresh_workspace):
     (fresh_workspace.folder / "mlruns").write_text("a file where the folder should be")
-    answer = fresh_workspace.run("train", "digits/cnn")
+    answer = fresh_workspace.run(command, "digits/cnn")
     assert answer.status == 2
     assert "mlruns" in answer.errors
     assert "Traceback" not in answer.errors
