@@ -13,6 +13,8 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 
 from experiments.tracking import RunRecord
 from experiments.trainer import TrainerSettings, is_minimized
+from lightning_modules import ImageClassifier
+from lightning_modules.classifier import Predictions
 
 
 class EpochRecorder(Checkpoint):
@@ -26,14 +28,17 @@ class EpochRecorder(Checkpoint):
 
     Args:
         run: Where to record; None only keeps the history.
+        monitor: The validation metric that chooses the epoch; None chooses the last one.
         continued: The run may hold epochs already.
     """
 
-    def __init__(self, run: RunRecord | None, continued: bool = False) -> None:
+    def __init__(self, run: RunRecord | None, monitor: str | None, continued: bool = False) -> None:
         super().__init__()
         self.run = run
+        self.monitor = monitor
         self.continued = continued
         self.history: list[dict[str, float]] = []  # one for each epoch, with "epoch" among the keys
+        self._chosen: tuple[int, Predictions] | None = None  # of the best epoch seen by this process
         self._recorded_epoch = 0
         self._started_at = 0.0
 
@@ -45,13 +50,29 @@ class EpochRecorder(Checkpoint):
         self._started_at = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassifier)
         epoch = trainer.current_epoch + 1  # 1 stands for "after one epoch"
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         metrics["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         metrics["epoch_seconds"] = time.perf_counter() - self._started_at
         self.history.append({"epoch": epoch, **metrics})
+        if "val" in pl_module.predictions and epoch == self._best_epoch():
+            self._chosen = (epoch, pl_module.predictions["val"])
         if self.run is not None and epoch > self._recorded_epoch:
             self.run.log_metrics(metrics, step=epoch)
+
+    def _best_epoch(self) -> int:
+        if self.monitor is None or self.monitor not in self.history[-1]:
+            return len(self.history)
+        values = [row[self.monitor] for row in self.history]
+        return 1 + values.index(min(values) if is_minimized(self.monitor) else max(values))
+
+    def validation(self, epoch: int) -> tuple[dict[str, float], Predictions] | None:
+        """That epoch's `val/...` metrics and predictions; None where another process saw it."""
+        if self._chosen is None or self._chosen[0] != epoch:
+            return None
+        metrics = {name: value for name, value in self.history[epoch - 1].items() if name.startswith("val/")}
+        return metrics, self._chosen[1]
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}

@@ -1,6 +1,7 @@
 """Figures of a run: pure functions from arrays to matplotlib figures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,16 @@ MAX_ANNOTATED_CLASSES = 20
 CURVE_GRID = np.linspace(0, 1, 500)
 TITLE: dict[str, Any] = {"fontsize": 10, "loc": "left"}
 LEGEND: dict[str, Any] = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "alignment": "left"}
+
+
+def save(figure: Figure, path: Path, dpi: int = 120) -> None:
+    """Write a figure, laid out once; `savefig` would do it twice, and draw it twice too."""
+    figure.set_dpi(dpi)
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+    figure.savefig(path, dpi=dpi)
 
 
 def confusion_matrix(counts: Ints, class_names: Sequence[str]) -> Figure:

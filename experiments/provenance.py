@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,8 +15,9 @@ import torch
 
 def packages() -> str:
     """All installed packages as a requirements file."""
-    pins = {f"{dist.name}=={dist.version}" for dist in distributions() if dist.name}
-    return "\n".join(sorted(pins, key=str.lower)) + "\n"
+    # By the names of their folders, name-version.dist-info: reading the metadata takes a third of a second.
+    folders = {path.stem for entry in sys.path for path in Path(entry or ".").glob("*.dist-info")}
+    return "\n".join(sorted((folder.replace("-", "==", 1) for folder in folders), key=str.lower)) + "\n"
 
 
 def hardware() -> dict[str, Any]:

@@ -142,7 +142,7 @@ def record_figures(
     }
     (folder / "figures").mkdir()
     for name, figure in drawn.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
+        figures.save(figure, folder / "figures" / f"{name}.png")
 
 
 def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:

@@ -102,7 +102,7 @@ def train(
     prepare(experiment)
     record = resumed or start_record(experiment, store, parent=parent, tags=tags, started=started)
     with recording(record), working_folder(record) as folder:
-        recorder = EpochRecorder(record, continued=resumed is not None)
+        recorder = EpochRecorder(record, experiment.trainer.monitor, continued=resumed is not None)
         progress = [ProgressLine()] if experiment.trainer.progress else []
         best_epoch = fit(experiment, recorder, folder, resumed=resumed is not None, callbacks=progress)
         return conclude(experiment, recorder, best_epoch, folder)
@@ -184,14 +184,27 @@ def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
     return metrics
 
 
+def chosen_epoch(experiment: Experiment, recorder: EpochRecorder, epoch: int) -> dict[str, float]:
+    """The chosen checkpoint on validation, as `best/...`; a metric `val/...` would pass for an epoch's.
+
+    Its predictions are left on the model. Training has judged it already, unless the process that did
+    is gone.
+    """
+    metrics: dict[str, float] = {}
+    if "val" in experiment.data.splits:
+        seen = recorder.validation(epoch)
+        if seen is None:
+            metrics = evaluate(experiment, ["val"])
+        else:
+            metrics, experiment.model.predictions["val"] = seen
+    return {name.replace("val/", "best/"): value for name, value in metrics.items()} | {"best/epoch": epoch}
+
+
 def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, folder: Path) -> Result:
-    """Judges the chosen checkpoint on validation and, once, on test; records what it leaves."""
+    """Judges the chosen checkpoint once on test; records what it leaves."""
     data, model, record = experiment.data, experiment.model, recorder.run
+    metrics = chosen_epoch(experiment, recorder, best_epoch) | evaluate(experiment, ["test"])
     splits = [split for split in ("val", "test") if split in data.splits]
-    metrics = evaluate(experiment, splits)
-    # A metric val/... here would stand among those of the last epoch.
-    metrics = {name.replace("val/", "best/"): value for name, value in metrics.items()}
-    metrics["best/epoch"] = best_epoch
     if record is not None:
         record.log_metrics(metrics, step=best_epoch)
         with record.artifacts() as artifacts:

@@ -27,7 +27,7 @@ from experiments.sweep.study import DEFAULT_STORAGE, adopt_or_ask, finished_tria
 from experiments.tracking import RunRecord, Store, StoreError, open_store
 from experiments.train import (
     Result,
-    evaluate,
+    chosen_epoch,
     fit,
     prepare,
     print_result,
@@ -178,13 +178,13 @@ def train_trial(
     record = trial_record(sweep, trial, experiment)
     pruning = Pruning(trial, sweep.settings.metric)
     with recording(record, to_continue="the same command again"), working_folder(record) as folder:
-        recorder = EpochRecorder(record, continued=True)
+        recorder = EpochRecorder(record, experiment.trainer.monitor, continued=True)
         callbacks = [pruning, ProgressLine(label, transient=True)]
         resumed = (folder / "last.ckpt").is_file()
         best_epoch = fit(experiment, recorder, folder, resumed=resumed, callbacks=callbacks)
         value = recorder.history[best_epoch - 1][sweep.settings.metric]
         if record is not None:
-            record_trial(record, experiment, recorder.history[best_epoch - 1])
+            record_trial(record, experiment, recorder, best_epoch)
             if pruning.pruned_epoch is not None:
                 record.set_tags({"pruned": "true", "pruned_epoch": str(pruning.pruned_epoch)})
                 record.end("KILLED")
@@ -208,11 +208,9 @@ def trial_record(sweep: Sweep, trial: optuna.Trial, experiment: Experiment) -> R
     )
 
 
-def record_trial(record: RunRecord, experiment: Experiment, best: Mapping[str, float]) -> None:
+def record_trial(record: RunRecord, experiment: Experiment, recorder: EpochRecorder, best_epoch: int) -> None:
     """The chosen epoch's validation metrics and predictions."""
-    metrics = {f"best/{name.removeprefix('val/')}": best[name] for name in best if name.startswith("val/")}
-    record.log_metrics({**metrics, "best/epoch": best["epoch"]}, step=int(best["epoch"]))
-    evaluate(experiment, ["val"])
+    record.log_metrics(chosen_epoch(experiment, recorder, best_epoch), step=best_epoch)
     with record.artifacts() as folder:
         record_predictions(folder, "val", experiment.model.predictions["val"], experiment.data)
 

@@ -48,7 +48,7 @@ def main() -> None:
             record = start_record(experiment, open_store())
             assert record is not None
             with working_folder(record) as folder:
-                recorder = EpochRecorder(record)
+                recorder = EpochRecorder(record, experiment.trainer.monitor)
                 best_epoch = fit(experiment, recorder, folder, callbacks=[ProgressLine()])
                 started_at = time.perf_counter()
                 conclude(experiment, recorder, best_epoch, folder)

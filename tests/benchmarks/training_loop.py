@@ -71,7 +71,7 @@ def darkroom(root: Path, epochs: int) -> float:
     prepare(experiment)
     record = start_record(experiment, open_store())
     with working_folder(record) as folder:
-        recorder = EpochRecorder(record)
+        recorder = EpochRecorder(record, experiment.trainer.monitor)
         clock = EpochClock()
         fit(experiment, recorder, folder, callbacks=[ProgressLine(), clock])
     assert record is not None
