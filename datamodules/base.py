@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.augmentation = augmentation
         self.seed = seed
         self.splits: dict[str, ImageStore] = {}
+        self._source: Mapping[str, ImageStore] | None = None
         self._resume_at: dict[str, Any] | None = None
+
+    def take(self, source: Mapping[str, ImageStore]) -> None:
+        """Trains on what `load` gave to another DataModule of the same source, in place of loading it."""
+        self._source = source
 
     @abstractmethod
     def load(self) -> dict[str, ImageStore]:
@@ -102,7 +107,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Loads and splits; a second call does nothing."""
         if self.splits:
             return
-        source = self.load()
+        source = self._source or self.load()
         train = source["train"]
         held_out = torch.from_numpy(self._in_validation(train.ids, train.targets.numpy()))
         splits = {"train": train.subset(~held_out), "test": source["test"]}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.errors import Interrupted, RequestError, RunError
 from experiments.overrides import split_overrides
+from experiments.startup import import_module
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,18 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials", type=int, metavar="N", help="configurations to try (default: the recipe's)"
     )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="trials at once (default: one, or one a GPU)"
+    )
+    parser.add_argument(
+        "--trials-per-gpu", type=int, default=1, metavar="N", help="trials that share a GPU (default: 1)"
+    )
     parser.add_argument("--study", metavar="NAME", help="name of the study (default: the recipe's)")
     parser.add_argument(
         "--storage", metavar="URL", help="Optuna's database (default: sqlite:///optuna.db in this folder)"
+    )
+    parser.add_argument(
+        "--extend", action="store_true", help="go on with a study although its space was changed"
     )
 
 
@@ -75,7 +83,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "train": Command("experiments.train", "one run: fit, test the best checkpoint, record all of it", _train),
     "sweep": Command(
-        "experiments.sweep.sweep", "a search over configurations; the best is trained and tested", _sweep
+        "experiments.sweep.command", "a search over configurations; the best is trained and tested", _sweep
     ),
     "evaluate": Command(
         "experiments.evaluate", "a recorded run's metrics, computed again or on other data", _evaluate
@@ -127,11 +135,7 @@ def _dispatch(argv: list[str]) -> int:
         options = [option for action in own_parser._actions for option in action.option_strings]
         own, overrides = split_overrides(own, options)
     arguments = own_parser.parse_args(own)
-    gc.disable()  # importing makes a million objects and no garbage: a second of every start
-    module = importlib.import_module(command.module)
-    gc.freeze()
-    gc.enable()
-    status: int | None = module.run(arguments, overrides)
+    status: int | None = import_module(command.module).run(arguments, overrides)
     return status or 0
 
 

@@ -16,8 +16,10 @@ from datamodules import ImageDataModule
 from experiments.claim import Claim
 from experiments.errors import RequestError, nearest
 from experiments.keys import CLASS_SECTIONS, check_keys, chosen_classes, given_keys, known_keys
+from experiments.overrides import to_text as to_text
 from experiments.recipes import find_recipe
-from experiments.sweep.space import SweepSettings
+from experiments.sweep.space import SweepSettings, configuration_keys, probes
+from experiments.sweep.space import overrides as trial_overrides
 from experiments.trainer import TrainerSettings
 from lightning_modules import ImageClassifier
 from lightning_modules.backbones import backbone_names, backbone_options
@@ -118,19 +120,10 @@ def parse_experiment(
     )
     _check_backbone_options(experiment.model)
     if experiment.sweep is not None:
-        check_keys(experiment.sweep.space, known, where="sweep.space: ")
+        check_keys(configuration_keys(experiment.sweep), known, where="sweep.space: ")
         if check_space:
-            _check_space(arguments, experiment.sweep)
+            _check_space(layers, overrides, experiment.sweep)
     return experiment
-
-
-def to_text(value: Any) -> str:
-    """A value as it would stand on the command line.
-
-    >>> to_text("adam"), to_text([16, 32]), to_text(None), to_text(1e-4)
-    ('adam', '[16, 32]', 'null', '0.0001')
-    """
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -204,7 +197,12 @@ def _join_sweeps(layers: Sequence[dict[str, Any]]) -> None:
     """Leaves one `sweep:` section, of all files' keys and ranges; the parser would keep or mix either."""
     sections = [layer.pop("sweep") for layer in layers if layer.get("sweep")]
     if sections:
-        joined = {key: value for section in sections for key, value in section.items()}
+        joined: dict[str, Any] = {}
+        for section in sections:
+            for strategy in ("sampler", "pruner"):  # the options of one are not those of another
+                if section.get(strategy, joined.get(strategy)) != joined.get(strategy):
+                    joined.pop(f"{strategy}_options", None)
+            joined |= section
         spaces = [section["space"] for section in sections if section.get("space")]
         joined["space"] = {key: dimension for space in spaces for key, dimension in space.items()}
         layers[-1]["sweep"] = joined
@@ -240,17 +238,32 @@ def _check_backbone_options(model: ImageClassifier) -> None:
         raise RequestError(f"model.backbone_options of {name}: {_one_paragraph(str(error))}") from error
 
 
-def _check_space(arguments: list[str], sweep: SweepSettings) -> None:
-    """Every key of the space must take each end of its range."""
+def _check_space(
+    layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, str], sweep: SweepSettings
+) -> None:
+    """The configuration must take what any trial may give it."""
     parser = _build_parser()
-    for key, dimension in sweep.space.items():
-        for value in dimension.examples:
-            try:
-                candidate = parser.parse_args([*arguments, f"--{key}={to_text(value)}"])
-                _check_backbone_options(parser.instantiate(candidate).model)
-            except (ArgumentError, ValueError, TypeError, RequestError) as error:
-                reason = _one_paragraph(str(error))
-                raise RequestError(f"sweep.space: {key} can't be {value!r}: {reason}") from error
+    # Without the search itself, which is read already.
+    texts = [json.dumps({key: value for key, value in layer.items() if key != "sweep"}) for layer in layers]
+    recipe = [f"--config={text}" for text in texts]
+    recipe += [f"--{key}={value}" for key, value in overrides.items() if key.partition(".")[0] != "sweep"]
+
+    @cache
+    def refusal(given: tuple[tuple[str, str], ...]) -> str | None:
+        try:
+            candidate = parser.parse_args([*recipe, *(f"--{key}={text}" for key, text in given)])
+            _check_backbone_options(parser.instantiate(candidate).model)
+        except (ArgumentError, ValueError, TypeError, RequestError) as error:
+            return _one_paragraph(str(error))
+        return None
+
+    for params in probes(sweep):
+        given = tuple(trial_overrides(params, sweep).items())
+        reason = refusal(given)
+        if reason is not None:
+            alone = [f"{key} can't be {text!r}" for key, text in given if refusal(((key, text),)) == reason]
+            together = f"a trial can't have {' and '.join(f'{key}={text}' for key, text in given)}"
+            raise RequestError(f"sweep.space: {alone[0] if alone else together}: {reason}")
 
 
 def _one_paragraph(message: str) -> str:

@@ -81,6 +81,17 @@ def check_keys(keys: Iterable[str], known: set[str], where: str = "") -> None:
             raise RequestError(f"{where}unknown key {short}; {nearest(short, known)}")
 
 
+def source_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What says which images a configuration's data has: the source's class and its own arguments.
+
+    Two configurations that agree in these may share what was decoded, however they split and augment it.
+    """
+    data = config["data"]
+    shared = inspect.signature(ImageDataModule).parameters
+    own = {key: value for key, value in data.get("init_args", {}).items() if key not in shared}
+    return {"class": data["class_path"], **own}
+
+
 @cache
 def _arguments(cls: type) -> frozenset[str]:
     """A constructor's arguments, those it passes on to its base, and those of dataclasses among them."""

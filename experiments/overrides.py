@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from experiments.errors import RequestError
 
@@ -28,3 +30,12 @@ def split_overrides(argv: Sequence[str], options: Iterable[str]) -> tuple[list[s
             value = pending.pop(0)
         overrides[flag.removeprefix("--")] = value
     return own, overrides
+
+
+def to_text(value: Any) -> str:
+    """A value as it would stand on the command line.
+
+    >>> to_text("adam"), to_text([16, 32]), to_text(None), to_text(1e-4)
+    ('adam', '[16, 32]', 'null', '0.0001')
+    """
+    return value if isinstance(value, str) else json.dumps(value)

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ def hardware() -> dict[str, Any]:
     }
 
 
+@cache
 def git_state() -> dict[str, str] | None:
-    """Commit and uncommitted diff (new files named) of the checkout one works in; None outside of any."""
+    """Commit and uncommitted diff (new files named) of the checkout one works in; None outside of any.
+
+    Asked once: what is edited later is not what this process, and those forked from it, have imported.
+    """
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return None

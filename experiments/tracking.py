@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import tempfile
@@ -56,6 +57,12 @@ class RunRecord:
         self.status: str = run.info.status
         self.tags: dict[str, str] = dict(run.data.tags)
         self.metrics: dict[str, float] = dict(run.data.metrics)
+
+    def through(self, client: Any) -> RunRecord:
+        """The same run, written by another client; None makes a copy that can be sent to a process."""
+        other = copy.copy(self)
+        other._client = client
+        return other
 
     @property
     def is_remote(self) -> bool:
@@ -167,30 +174,48 @@ class Store:
     """MLflow's store of runs: the one that MLFLOW_TRACKING_URI names, else ./mlflow.db."""
 
     def __init__(self, client: mlflow.MlflowClient, uri: str) -> None:
-        self._client = client
+        self.client = client
         self.uri = uri
 
     def start_run(
         self, experiment: str, run_name: str, tags: Mapping[str, str], parent: RunRecord | None = None
     ) -> RunRecord:
         with _one_clear_paragraph():
-            found = self._client.get_experiment_by_name(experiment)
+            found = self.client.get_experiment_by_name(experiment)
             if found is not None and found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
+                self.client.restore_experiment(found.experiment_id)
             experiment_id = (
                 found.experiment_id
                 if found
-                else self._client.create_experiment(experiment, tags=EXPERIMENT_TAGS)
+                else self.client.create_experiment(experiment, tags=EXPERIMENT_TAGS)
             )
             parent_tag = {PARENT_TAG: parent.run_id} if parent else {}
-            run = self._client.create_run(experiment_id, run_name=run_name, tags={**tags, **parent_tag})
-        return RunRecord(self._client, run)
+            run = self.client.create_run(experiment_id, run_name=run_name, tags={**tags, **parent_tag})
+        return RunRecord(self.client, run)
+
+    def start_child(self, parent: RunRecord, run_name: str, tags: Mapping[str, str]) -> RunRecord:
+        """A run below another one, in its experiment."""
+        with _one_clear_paragraph():
+            run = self.client.create_run(
+                parent.experiment_id, run_name=run_name, tags={**tags, PARENT_TAG: parent.run_id}
+            )
+        return RunRecord(self.client, run)
 
     def continue_run(self, run: RunRecord) -> None:
         """Marks a run that ended, or was killed, as running again."""
         with _one_clear_paragraph():
-            self._client.update_run(run.run_id, status="RUNNING")
+            self.client.update_run(run.run_id, status="RUNNING")
         run.status = "RUNNING"
+
+    def run(self, run_id: str) -> RunRecord:
+        """The run with exactly this id."""
+        with _one_clear_paragraph():
+            return RunRecord(self.client, self.client.get_run(run_id))
+
+    def call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """Makes a call of MLflow's client for a process that has none."""
+        with _one_clear_paragraph():
+            return getattr(self.client, method)(*arguments, **options)
 
     def find_run(self, query: str) -> RunRecord:
         """The run with this id, unique beginning of an id, or name.
@@ -199,12 +224,12 @@ class Store:
             RequestError: There is none, or several.
         """
         with _one_clear_paragraph():
-            experiments = [e.experiment_id for e in self._client.search_experiments()]
+            experiments = [e.experiment_id for e in self.client.search_experiments()]
             runs = self._all_runs(experiments, f"attributes.run_name = '{query.replace(chr(39), '')}'")
             if not runs:
                 runs = self._all_runs(experiments, f"attributes.run_id LIKE '{query.replace(chr(39), '')}%'")
         if len(runs) == 1:
-            return RunRecord(self._client, runs[0])
+            return RunRecord(self.client, runs[0])
         if not runs:
             raise RequestError(
                 f"no run in {self.uri} has the id or name {query!r}; darkroom ui shows what is there"
@@ -212,16 +237,19 @@ class Store:
         listed = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
         raise RequestError(f"{len(runs)} runs are called {query!r}: {listed}; give more of the id")
 
-    def child_runs(self, parent: RunRecord) -> list[RunRecord]:
+    def child_runs(self, parent: RunRecord, tags: Mapping[str, str] | None = None) -> list[RunRecord]:
+        """The runs below another one, of those only the ones with all of these tags."""
+        wanted = {PARENT_TAG: parent.run_id, **(tags or {})}
+        conditions = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
         with _one_clear_paragraph():
-            runs = self._all_runs([parent.experiment_id], f"tags.`{PARENT_TAG}` = '{parent.run_id}'")
-        return [RunRecord(self._client, run) for run in runs]
+            runs = self._all_runs([parent.experiment_id], conditions)
+        return [RunRecord(self.client, run) for run in runs]
 
     def _all_runs(self, experiment_ids: list[str], filter_string: str) -> list[Run]:
         found: list[Run] = []
         token: str | None = None
         while experiment_ids:
-            page = self._client.search_runs(
+            page = self.client.search_runs(
                 experiment_ids, filter_string, ViewType.ACTIVE_ONLY, 1000, page_token=token
             )
             found += page

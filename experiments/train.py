@@ -221,15 +221,16 @@ def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, f
 
 
 @contextlib.contextmanager
-def working_folder(record: RunRecord | None) -> Iterator[Path]:
-    """Where checkpoints lie while the run lasts; gone once it has finished."""
+def working_folder(record: RunRecord | None, keep: bool = False) -> Iterator[Path]:
+    """Where checkpoints lie while the run lasts; gone once it has finished, unless another ends it."""
     if record is None:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
         return
     record.checkpoint_folder.mkdir(parents=True, exist_ok=True)
     yield record.checkpoint_folder
-    shutil.rmtree(record.checkpoint_folder)
+    if not keep:
+        shutil.rmtree(record.checkpoint_folder)
 
 
 @contextlib.contextmanager

@@ -1,52 +1,64 @@
-"""What a sweep varies: the `sweep:` section of a recipe."""
+"""What a sweep varies: the `sweep:` section of a recipe, and the points of its space."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.trainer import is_minimized
+from experiments.errors import nearest
+from experiments.overrides import to_text
+from experiments.sweep.constraints import read_constraint
+from experiments.sweep.dimension import Dimension
+from experiments.sweep.points import (
+    Params,
+    check_space,
+    check_start,
+    configuration,
+    configured_point,
+    drawn_dimensions,
+    is_active,
+    points,
+    points_around,
+    stored_point,
+    written_keys,
+)
+from experiments.trainer import check_validation_metric, is_minimized
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = [
+    "Confirm", "Dimension", "SweepSettings", "configuration_keys", "directions", "grid_size", "is_feasible",
+    "overrides", "probes", "starting_points", "suggest",
+]  # fmt: skip
+
+OBJECTIVES = ("num_parameters", "train_seconds", "latency_ms")
+MAX_GRID_POINTS = 100_000
+MAX_PROBED_POINTS = 1_000  # of the combinations that are tried before the search
+
+Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
-class Dimension:
-    """One varied key: a range from `low` to `high`, or a list of `choices`.
+class Confirm:
+    """Trains the best configurations anew, since the best of many trials was also the luckiest.
 
     Args:
-        low: Smallest value; whole numbers on both ends make a whole-number range.
-        high: Largest value, included.
-        log: Draw the logarithm uniformly.
-        step: Distance between the values of a grid over the range.
-        choices: Values to choose from, instead of a range.
+        top: How many of the best configurations.
+        seeds: Fresh seeds for each of them.
     """
 
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    step: int | float | None = None
-    choices: list[Any] | None = None
+    top: int = 3
+    seeds: int = 3
 
     def __post_init__(self) -> None:
-        if self.choices is not None:
-            if self.low is not None or self.high is not None:
-                raise ValueError("give either choices or low and high, not both")
-            if not self.choices:
-                raise ValueError("choices must name at least one value")
-            return
-        if self.low is None or self.high is None:
-            raise ValueError("give low and high, or choices")
-        if self.low >= self.high:
-            raise ValueError(f"low must lie below high, got {self.low} and {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range must start above 0, got {self.low}")
-        if self.log and self.step is not None:
-            raise ValueError("a logarithmic range takes no step")
-
-    @property
-    def examples(self) -> list[Any]:
-        """Values that the configuration must accept if it is to accept all of them."""
-        return list(self.choices) if self.choices is not None else [self.low, self.high]
+        for name in ("top", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"sweep.confirm.{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -54,27 +66,231 @@ class SweepSettings:
     """How to search.
 
     Args:
-        space: The varied configuration keys, such as model.lr, with their ranges.
+        space: The varied configuration keys, such as model.lr, with what each can be.
         metric: What the search improves: a validation metric; the test set stays unseen.
+        objectives: What it shall keep small besides: num_parameters, train_seconds, latency_ms.
+            The answer is then a front of trials, found with "nsga2" or "tpe".
         trials: Configurations to try.
-        sampler: Who proposes them: "tpe" learns from earlier ones, "random" does not.
-        pruner: "median" stops a trial that is worse than the median of the earlier ones; "none" never does.
+        sampler: Who proposes them: "tpe" learns from earlier ones; "random"; "grid" tries every point
+            once; "qmc" spreads them evenly; "gp" models the metric, good for few and long trials;
+            "cmaes" is for many trials of numbers alone; "nsga2" breeds for several objectives.
+        sampler_options: Arguments of Optuna's sampler of that name.
+        pruner: Who stops hopeless trials: "median" those worse than the median of the earlier ones,
+            "percentile" those outside the best quarter, "halving" two of three at each of a few epochs,
+            "hyperband" likewise with several schedules, "patient" as median, but only where nothing
+            improves any more; "none" stops none; "wilcoxon" compares folds, which there are not yet.
+        pruner_options: Arguments of Optuna's pruner of that name.
+        start: Points to try first, after the recipe's own: values by dimension. What a point leaves
+            open is proposed.
+        constraints: Conditions between the values, such as "model.lr * 10 > model.weight_decay" or
+            "model.backbone_options.widths[0] <= 32". One that speaks of a key without a value holds.
+        confirm: Trains the best configurations again with fresh seeds; null tests the best trial's.
     """
 
     space: Mapping[str, Dimension] = field(default_factory=dict)
     metric: str = "val/accuracy"
+    objectives: list[str] = field(default_factory=list)
     trials: int = 20
-    sampler: Literal["tpe", "random"] = "tpe"
-    pruner: Literal["median", "none"] = "median"
+    sampler: Literal["tpe", "random", "grid", "qmc", "gp", "cmaes", "nsga2"] = "tpe"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    pruner: Literal["median", "percentile", "halving", "hyperband", "wilcoxon", "patient", "none"] = "median"
+    pruner_options: dict[str, Any] = field(default_factory=dict)
+    start: list[dict[str, Any]] = field(default_factory=list)
+    constraints: list[str] = field(default_factory=list)
+    confirm: Confirm | None = None
 
     def __post_init__(self) -> None:
-        if not self.metric.startswith("val/"):
-            raise ValueError(
-                f"sweep.metric must be a validation metric such as val/accuracy, got {self.metric!r}"
-            )
+        check_validation_metric("sweep.metric", self.metric)
+        for objective in self.objectives:
+            if objective not in OBJECTIVES:
+                raise ValueError(
+                    f"sweep.objectives: none is named {objective!r}; {nearest(objective, OBJECTIVES)}"
+                )
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"sweep.objectives must differ, got {', '.join(self.objectives)}")
         if self.trials < 1:
             raise ValueError(f"sweep.trials must be at least 1, got {self.trials}")
+        check_space(self.space)
+        check_start(self.start, self.space)
+        _check_constraints(self)
+        _check_strategies(self)
 
     @property
-    def direction(self) -> Literal["minimize", "maximize"]:
+    def direction(self) -> Direction:
+        """Of the metric."""
         return "minimize" if is_minimized(self.metric) else "maximize"
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether some trials have dimensions that others have not."""
+        return any(dimension.when for dimension in self.space.values())
+
+
+def directions(settings: SweepSettings) -> list[Direction]:
+    """Whether to minimise or maximise the metric, and each further objective.
+
+    >>> directions(SweepSettings(objectives=["num_parameters"]))
+    ['maximize', 'minimize']
+    """
+    return [settings.direction] + ["minimize"] * len(settings.objectives)
+
+
+def suggest(trial: optuna.Trial, settings: SweepSettings) -> dict[str, Any]:
+    """The values that the study proposes for a trial, by dimension and as Optuna stores them."""
+    params: dict[str, Any] = {}
+    for name, dimension in drawn_dimensions(settings.space).items():
+        if is_active(name, params, settings.space):
+            params[name] = dimension.suggest(trial, name)
+    return params
+
+
+def overrides(params: Params, settings: SweepSettings) -> dict[str, str]:
+    """The configuration overrides of a trial with these stored values, constants included.
+
+    >>> space = {"network": Dimension(choices={"small": {"model.lr": 0.1}}), "seed": Dimension(value=7)}
+    >>> overrides({"network": "small"}, SweepSettings(space))
+    {'seed': '7', 'model.lr': '0.1'}
+    """
+    values = configuration(params, settings.space)
+    # A whole comes before its parts, which it would undo.
+    return {key: to_text(values[key]) for key in sorted(values, key=lambda key: key.count("."))}
+
+
+def is_feasible(params: Params, settings: SweepSettings) -> bool:
+    """Whether these values meet the constraints; one that speaks of an absent value does not apply.
+
+    >>> space = {"a": Dimension(low=0, high=9), "b": Dimension(low=0, high=9)}
+    >>> settings = SweepSettings(space, constraints=["a < b"])
+    >>> is_feasible({"a": 1, "b": 2}, settings), is_feasible({"a": 2, "b": 2}, settings)
+    (True, False)
+    """
+    return _broken_constraint(params, settings) is None
+
+
+def starting_points(settings: SweepSettings, configured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trials to begin with: the recipe's own values where they lie within the space, then `start`.
+
+    For a grid they are all of its points, those ones first, the rest in an order that only the space
+    decides. Each is given as Optuna stores it.
+
+    Args:
+        configured: The recipe's values by dotted key.
+    """
+    wanted = [configured_point(configured, settings.space)]
+    wanted += [stored_point(point, settings.space) for point in settings.start]
+    if settings.sampler == "grid":
+        grid = _grid(settings)
+        random.Random(0).shuffle(grid)  # cut short, it has still been all over the space
+        return sorted(grid, key=lambda point: _first_match(point, wanted))
+    distinct = [point for place, point in enumerate(wanted) if point not in wanted[:place]]
+    return [point for point in distinct if point and is_feasible(point, settings)]
+
+
+def grid_size(settings: SweepSettings) -> int:
+    """How many points the grid has, without those that a constraint refuses.
+
+    >>> grid_size(SweepSettings({"a": Dimension(low=1, high=3), "b": Dimension(choices=["x", "y"])}))
+    6
+    """
+    return len(_grid(settings))
+
+
+def configuration_keys(settings: SweepSettings) -> list[str]:
+    """The configuration keys that trials may set."""
+    return [key for name, dimension in settings.space.items() for key in written_keys(name, dimension)]
+
+
+def probes(settings: SweepSettings) -> Iterator[dict[str, Any]]:
+    """Stored values of whole trials that show each choice, each end of a range and each point of `start`.
+
+    What no feasible one of them could have is left out.
+    """
+    drawn = drawn_dimensions(settings.space)
+    fixed = [{name: example} for name, dimension in drawn.items() for example in dimension.examples]
+    fixed += [stored_point(point, settings.space) for point in settings.start]
+    for values in [{}, *fixed]:
+        candidates = islice(points_around(values, settings.space), MAX_PROBED_POINTS)
+        feasible = (point for point in candidates if is_feasible(point, settings))
+        yield from islice(feasible, 1)
+
+
+def _grid(settings: SweepSettings) -> list[dict[str, Any]]:
+    values = {name: dimension.options for name, dimension in drawn_dimensions(settings.space).items()}
+    return [point for point in points(values, settings.space) if is_feasible(point, settings)]
+
+
+def _first_match(point: Params, wanted: Sequence[Params]) -> int:
+    """The place of the first of the wanted points whose values this one has."""
+    matches = (place for place, want in enumerate(wanted) if want and want.items() <= point.items())
+    return next(matches, len(wanted))
+
+
+def _broken_constraint(params: Params, settings: SweepSettings) -> str | None:
+    values = {**params, **configuration(params, settings.space)}
+    return next((text for text in settings.constraints if not read_constraint(text).holds(values)), None)
+
+
+# Wrong settings ------------------------------------------------------------------------------------
+
+
+def _check_constraints(settings: SweepSettings) -> None:
+    """Each speaks of keys that trials have, can be computed for examples, and lets `start` in."""
+    known = {*settings.space, *configuration_keys(settings)}
+    for text in settings.constraints:
+        for key in sorted(read_constraint(text).keys - known):
+            raise ValueError(
+                f"sweep.constraints: {text!r} speaks of {key}, which the space does not set; "
+                f"{nearest(key, known)}"
+            )
+    if settings.constraints:
+        for params in islice(points_around({}, settings.space), MAX_PROBED_POINTS):
+            is_feasible(params, settings)
+    for point in settings.start:
+        broken = _broken_constraint(stored_point(point, settings.space), settings)
+        if broken is not None:
+            raise ValueError(f"sweep.start: {point} breaks the constraint {broken!r}")
+
+
+def _check_strategies(settings: SweepSettings) -> None:
+    """The sampler can search such a space for such objectives, and both strategies take their options."""
+    if settings.sampler == "cmaes":
+        if settings.objectives:
+            raise ValueError(
+                "sweep.sampler: cmaes improves one objective only; take nsga2 or tpe for several"
+            )
+        for name, dimension in settings.space.items():
+            if dimension.choices is not None or dimension.when:
+                what = "drawn only under a condition" if dimension.when else "a choice"
+                raise ValueError(
+                    f"sweep.sampler: cmaes searches ranges that all trials have, but {name} is {what}; "
+                    "take tpe"
+                )
+    if settings.sampler == "grid":
+        _check_grid(settings)
+    if settings.pruner == "wilcoxon":
+        raise ValueError(
+            "sweep.pruner: wilcoxon compares trials over several seeds or folds, and a trial has only one "
+            "until there are folds; take median, halving or hyperband, and sweep.confirm for more seeds"
+        )
+    if settings.sampler_options or settings.pruner_options:
+        from experiments.sweep.strategies import check_options  # Optuna takes 0.2 s to import
+
+        check_options(settings)
+
+
+def _check_grid(settings: SweepSettings) -> None:
+    drawn = drawn_dimensions(settings.space)
+    for name, dimension in drawn.items():
+        if not dimension.is_countable:
+            raise ValueError(
+                f"sweep.sampler: grid needs values to count, but {name} is a range of fractions; "
+                "give it a step or choices"
+            )
+    count = prod(len(dimension.options) for dimension in drawn.values())
+    if count > MAX_GRID_POINTS:
+        raise ValueError(
+            f"sweep.sampler: the grid would have {count:,} points, more than {MAX_GRID_POINTS:,}; "
+            "take larger steps, or tpe or qmc"
+        )
+    if drawn and not _grid(settings):
+        raise ValueError("sweep.constraints: they leave no point of the grid")

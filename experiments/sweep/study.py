@@ -1,133 +1,205 @@
-"""The Optuna study: opened or created, and the values it proposes."""
+"""The Optuna study: opened or created, its trials claimed one by one, and adopted where their owner died."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import optuna
-from filelock import FileLock
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from datamodules.randomness import derive_seed
-from experiments.config import Experiment, flatten, to_text
-from experiments.errors import RequestError
-from experiments.sweep.space import Dimension, SweepSettings
+from experiments.config import Experiment, flatten
+from experiments.errors import RequestError, RunError
+from experiments.sweep.report import counted_trials
+from experiments.sweep.space import (
+    SweepSettings,
+    directions,
+    is_feasible,
+    overrides,
+    starting_points,
+    suggest,
+)
+from experiments.sweep.storage import Leases, Sightings
+from experiments.sweep.strategies import build_pruner, build_sampler, should_prune
 
-DEFAULT_STORAGE = "sqlite:///optuna.db"
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+MAX_REFUSED = 1000  # proposals in a row that a constraint may refuse
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", message="The reported value is ignored because")  # as it should be
 
 
-def open_study(experiment: Experiment, name: str, storage_url: str) -> optuna.Study:
-    """The study of this name, continued if it is there.
+class Plan(Protocol):
+    """What the trials of a study are: the search itself, or the confirmation of its best."""
+
+    study: optuna.Study
+    total: int
+    role: str
+
+    def draw(self, trial: optuna.Trial) -> bool:
+        """Has the study propose the trial's values; False where a constraint refuses them."""
+
+    def overrides(self, trial: FrozenTrial) -> dict[str, str]:
+        """The trial's values and seed, as configuration overrides."""
+
+    def report(self, trial: optuna.Trial, epoch: int, value: float) -> bool:
+        """Keeps an epoch's metric; whether the trial is hopeless."""
+
+
+class Search:
+    """The study's own trials: proposed by the sampler, stopped by the pruner."""
+
+    role = "trial"
+
+    def __init__(self, study: optuna.Study, settings: SweepSettings, seed: int, total: int) -> None:
+        self.study = study
+        self.settings = settings
+        self.seed = seed
+        self.total = total
+
+    def draw(self, trial: optuna.Trial) -> bool:
+        return is_feasible(suggest(trial, self.settings), self.settings)
+
+    def overrides(self, trial: FrozenTrial) -> dict[str, str]:
+        seed = derive_seed(self.seed, trial.number) % 2**31
+        return {**overrides(trial.params, self.settings), "seed": str(seed)}
+
+    def report(self, trial: optuna.Trial, epoch: int, value: float) -> bool:
+        if not self.settings.objectives:
+            trial.report(value, epoch)
+            return bool(trial.should_prune())
+        # With several objectives Optuna takes no reports: the curves stand in an attribute.
+        curve = {**trial.user_attrs.get("curve", {}), str(epoch): value}
+        trial.set_user_attr("curve", curve)
+        trials = self.study.get_trials(deepcopy=False)
+        direction = self.settings.direction
+        return should_prune(self.study.pruner, trials, trials[trial.number], direction)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that is now this process's, and what keeps it so."""
+
+    trial: optuna.Trial
+    lease: int
+    adopted: bool
+
+
+def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: bool = False) -> optuna.Study:
+    """The search's study of this name, continued if it is there. To be called while claiming.
 
     Raises:
-        RequestError: The storage does not answer, or the study searched another space or recipe.
+        RequestError: The study searched another space or trained another recipe.
     """
-    sweep = experiment.sweep
-    assert sweep is not None  # the command has looked
-    try:
-        # Processes that create one SQLite store together crash each other.
-        with FileLock(Path("mlruns") / ".optuna.lock"):
-            study = optuna.create_study(
-                study_name=name,
-                storage=storage_url,
-                direction=sweep.direction,
-                load_if_exists=True,
-            )
-    except Exception as error:  # whatever a database driver may raise
-        reason = " ".join(str(error).split())[:300]
-        raise RequestError(f"the study's storage {storage_url} can't be opened: {reason}") from error
+    settings = experiment.sweep
+    assert settings is not None  # the command has looked
+    study = optuna.create_study(
+        study_name=name, storage=storage, directions=directions(settings), load_if_exists=True
+    )
     asked = json.loads(json.dumps(_identity(experiment)))
-    if "experiment" not in study.user_attrs:
+    known = study.user_attrs.get("experiment")
+    if known is None:
+        for point in starting_points(settings, flatten(experiment.config)):
+            study.enqueue_trial(point, skip_if_exists=True)
+        study.set_user_attr("experiment", asked)  # last: a kill before it only enqueues again
+    elif known != asked:
+        _check_extension(name, known, asked, extend)
         study.set_user_attr("experiment", asked)
-        study.enqueue_trial(_own_values(experiment))
-    elif study.user_attrs["experiment"] != asked:
-        raise RequestError(
-            f"the study {name!r} searched with other settings: "
-            f"{_difference(study.user_attrs['experiment'], asked)}. Give this sweep its own --study NAME"
-        )
-    study.sampler = _build_sampler(sweep, derive_seed(experiment.seed, len(study.trials)))
-    study.pruner = _build_pruner(sweep, experiment.trainer.max_epochs)
+    study.sampler = build_sampler(settings, derive_seed(experiment.seed, len(study.trials)) % 2**32)
+    study.pruner = build_pruner(settings, experiment.trainer.max_epochs)
     return study
 
 
-def adopt_or_ask(study: optuna.Study) -> optuna.Trial:
-    """A trial that an interrupted sweep left running, in place, or else a new one.
+def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sightings) -> Claim | None:
+    """A trial whose owner died, in place, else a new one while there are to be more; None where there is none.
 
-    The caller must hold the study for itself: a running trial is then nobody's. Adopted, it keeps its
-    number, its values and what it has reported.
+    Adopted, a trial keeps its number, its values and what it has reported. One process at a time does
+    this, so that the number of trials is exact.
     """
-    orphans = study.get_trials(states=[TrialState.RUNNING])
-    return optuna.trial.Trial(study, orphans[0]._trial_id) if orphans else study.ask()
+    study = plan.study
+    with leases.claiming():
+        trials = study.get_trials(deepcopy=False)
+        for frozen in trials:
+            if frozen.state is TrialState.RUNNING and frozen.number not in mine:
+                lease = leases.take(lease_name(frozen.number))
+                if lease is None:
+                    sightings.forget(frozen.number)
+                elif not sightings.ripe(frozen.number):
+                    leases.release(lease_name(frozen.number))
+                else:
+                    trial = optuna.trial.Trial(study, frozen._trial_id)
+                    if _is_to_run(plan, trial):
+                        return Claim(trial, lease, adopted=True)
+                    leases.release(lease_name(frozen.number))
+        started = len(counted_trials(study))
+        for _ in range(MAX_REFUSED if started < plan.total else 0):
+            trial = study.ask()
+            if _is_to_run(plan, trial):
+                lease = leases.take(lease_name(trial.number))
+                assert lease is not None  # nobody else could know of it
+                return Claim(trial, lease, adopted=False)
+    if started < plan.total:
+        raise RunError(f"{MAX_REFUSED} proposals in a row broke sweep.constraints: loosen them")
+    return None
 
 
-def suggest(trial: optuna.Trial, sweep: SweepSettings) -> dict[str, str]:
-    """The values that the study proposes for a trial, as overrides."""
-    return {key: to_text(_suggest(trial, key, dimension)) for key, dimension in sweep.space.items()}
+def lease_name(number: int) -> str:
+    return f"trial-{number}"
 
 
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that need no more work, best first; pruned and failed ones last."""
-    trials = study.get_trials(states=FINISHED)
-    sign = 1 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1
-    order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
-    return sorted(trials, key=lambda trial: (order.index(trial.state), sign * (trial.value or 0)))
+def is_done(plan: Plan) -> bool:
+    """Whether all trials there are to be have ended."""
+    trials = counted_trials(plan.study)
+    return len(trials) >= plan.total and all(trial.state.is_finished() for trial in trials)
 
 
-def _suggest(trial: optuna.Trial, key: str, dimension: Dimension) -> Any:
-    if dimension.choices is not None:
-        # Optuna stores only scalars; as text a list is one too.
-        return trial.suggest_categorical(key, [to_text(choice) for choice in dimension.choices])
-    low, high = dimension.low, dimension.high
-    assert low is not None  # the dimension has looked
-    assert high is not None
-    if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(key, low, high, log=dimension.log, step=int(dimension.step or 1))
-    return trial.suggest_float(key, low, high, log=dimension.log, step=dimension.step)
-
-
-def _own_values(experiment: Experiment) -> dict[str, Any]:
-    """The recipe's own values, where they lie within the space: the first trial."""
-    configured = flatten(experiment.config)
-    assert experiment.sweep is not None
-    own: dict[str, Any] = {}
-    for key, dimension in experiment.sweep.space.items():
-        value = configured.get(key.replace(".init_args.", "."))
-        if dimension.choices is not None:
-            if value in dimension.choices:
-                own[key] = to_text(value)
-        elif isinstance(value, int | float) and dimension.low <= value <= dimension.high:  # type: ignore[operator]
-            own[key] = value
-    return own
-
-
-def _build_sampler(sweep: SweepSettings, seed: int) -> optuna.samplers.BaseSampler:
-    seed %= 2**32
-    if sweep.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True)
-
-
-def _build_pruner(sweep: SweepSettings, max_epochs: int) -> optuna.pruners.BasePruner:
-    if sweep.pruner == "none":
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=max(1, max_epochs // 5))
+def _is_to_run(plan: Plan, trial: optuna.Trial) -> bool:
+    if plan.draw(trial):
+        return True
+    trial.set_user_attr("infeasible", True)
+    plan.study.tell(trial, state=TrialState.FAIL)
+    return False
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
-    """What must not change between the trials of one study: all but how many there are to be."""
+    """What must not change between the trials of one study."""
     flat = flatten(experiment.config)
-    ignored = ("sweep.trials", "mlflow.", "claim", "trainer.progress", "data.root", "data.download")
+    ignored = (
+        "sweep.trials",
+        "sweep.confirm",
+        "mlflow.",
+        "claim",
+        "trainer.progress",
+        "data.root",
+        "data.download",
+    )
     return {key: value for key, value in flat.items() if not key.startswith(ignored)}
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    return ", ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys[:5])
+def _check_extension(name: str, known: Mapping[str, Any], asked: Mapping[str, Any], extend: bool) -> None:
+    keys = [key for key in sorted({*known, *asked}) if known.get(key) != asked.get(key)]
+    difference = ", ".join(f"{key} was {known.get(key)!r} and is {asked.get(key)!r}" for key in keys[:5])
+    fixed = [key for key in keys if not _is_extension(key, known.get(key), asked.get(key))]
+    if not fixed and extend:
+        return
+    hint = "" if fixed else "; it can be continued so with --extend"
+    raise RequestError(
+        f"the study {name!r} searched with other settings: {difference}. "
+        f"Give this sweep its own --study NAME{hint}"
+    )
+
+
+def _is_extension(key: str, known: Any, asked: Any) -> bool:
+    """Whether a changed setting leaves the earlier trials comparable, and Optuna able to go on.
+
+    Ranges may move, parameters come and go, and sampler and pruner change; what is measured and what is
+    trained may not, nor may a choice's values, which Optuna keeps fixed.
+    """
+    if key.startswith("sweep.space."):
+        return not key.endswith((".choices", ".log")) or known is None or asked is None
+    return key.startswith(("sweep.sampler", "sweep.pruner", "sweep.start", "sweep.constraints"))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from experiments.tracking import RunRecord, Store, open_store
 
@@ -42,7 +47,7 @@ class Workspace:
     def environment(self, **extra: str) -> dict[str, str]:
         return {**os.environ, "MLFLOW_TRACKING_URI": self.store_uri, **extra}
 
-    def start(self, *arguments: str, **extra: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, start_new_session: bool = False, **extra: str) -> subprocess.Popen[str]:
         """Starts `darkroom` in a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "experiments", *arguments],
@@ -51,6 +56,7 @@ class Workspace:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=start_new_session,
         )
 
     def run(self, *arguments: str, **extra: str) -> Answer:
@@ -77,6 +83,18 @@ def inside(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.chdir(workspace.folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.store_uri)
     return workspace
+
+
+@pytest.fixture
+def open_store_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Workspace], Store]:
+    """Opens the store of another project folder, and stands in it."""
+
+    def open_at(workspace: Workspace) -> Store:
+        monkeypatch.chdir(workspace.folder)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace.store_uri)
+        return open_store()
+
+    return open_at
 
 
 @pytest.fixture
@@ -112,3 +130,45 @@ def trained(workspace: Workspace) -> str:
 @pytest.fixture
 def trained_run(trained: str, store: Store) -> RunRecord:
     return store.find_run(trained)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serve_mlflow(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A tracking server that keeps everything in `folder`, killed at the end of the block."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    where = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    what = [
+        f"--backend-store-uri=sqlite:///{folder / 'server.db'}",
+        f"--artifacts-destination={folder / 'kept'}",
+    ]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *where, *what],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{url}/health", timeout=1).ok:
+                    break
+            time.sleep(0.1)
+        yield url
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Callable[..., contextlib.AbstractContextManager[str]]:
+    """Starts a real tracking server."""
+    return serve_mlflow

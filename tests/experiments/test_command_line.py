@@ -127,6 +127,6 @@ def test_a_mistake_in_the_search_space_is_found_before_the_search(darkroom, insi
 
 
 def count_runs(store) -> int:
-    client = store._client
+    client = store.client
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return len(client.search_runs(experiments))

@@ -28,7 +28,7 @@ def digits() -> Digits:
 
 
 def test_params_are_the_resolved_configuration_and_what_follows_from_it(trained_run, store):
-    params = store._client.get_run(trained_run.run_id).data.params
+    params = store.client.get_run(trained_run.run_id).data.params
     assert params["model.lr"] == "0.003"
     assert params["model.backbone_options.widths"] == "[8]"
     assert params["trainer.max_epochs"] == "3"
@@ -41,7 +41,7 @@ def test_params_are_the_resolved_configuration_and_what_follows_from_it(trained_
 def test_every_epoch_is_recorded_once_with_every_metric(trained_run, store):
     for stage in ("train", "val"):
         for name in NAMES:
-            history = store._client.get_metric_history(trained_run.run_id, f"{stage}/{name}")
+            history = store.client.get_metric_history(trained_run.run_id, f"{stage}/{name}")
             assert [point.step for point in history] == [1, 2, 3], f"{stage}/{name}"
     for name in NAMES:
         assert f"test/{name}" in trained_run.metrics
@@ -49,7 +49,7 @@ def test_every_epoch_is_recorded_once_with_every_metric(trained_run, store):
 
 
 def test_the_chosen_checkpoint_is_the_best_epochs(trained_run, store):
-    history = store._client.get_metric_history(trained_run.run_id, "val/loss")
+    history = store.client.get_metric_history(trained_run.run_id, "val/loss")
     best = min(history, key=lambda point: point.value)
     assert trained_run.metrics["best/epoch"] == best.step
     assert trained_run.metrics["best/loss"] == pytest.approx(best.value, abs=1e-6)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 import torch
 
 from experiments.tracking import RunRecord
@@ -60,7 +56,7 @@ def assert_same_run(first: RunRecord, second: RunRecord, store) -> None:
     assert first.predictions("test").equals(second.predictions("test"))
     for name in ("train/loss", "train/auroc", "val/loss", "val/accuracy", "lr"):
         histories = [
-            [(point.step, point.value) for point in store._client.get_metric_history(run.run_id, name)]
+            [(point.step, point.value) for point in store.client.get_metric_history(run.run_id, name)]
             for run in (first, second)
         ]
         assert histories[0] == histories[1]
@@ -206,44 +202,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(command, fre
 # A real tracking server --------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    url = f"http://127.0.0.1:{port}"
-    where = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
-    what = [
-        f"--backend-store-uri=sqlite:///{folder / 'server.db'}",
-        f"--artifacts-destination={folder / 'kept'}",
-    ]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", *where, *what],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        for _ in range(600):
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{url}/health", timeout=1).ok:
-                    break
-            time.sleep(0.1)
-        yield url
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def test_a_tracking_server_keeps_the_whole_run_and_one_that_dies_stops_it_clearly(fresh_workspace):
-    folder, port = fresh_workspace.folder, free_port()
+def test_a_tracking_server_keeps_the_whole_run_and_one_that_dies_stops_it_clearly(
+    fresh_workspace, mlflow_server
+):
+    folder = fresh_workspace.folder
     small = ["train", "digits/cnn", "--model.backbone_options.widths=[8]"]
-    with mlflow_server(folder, port) as url:
+    with mlflow_server(folder) as url:
         answer = fresh_workspace.run(*small, "--trainer.max_epochs=2", MLFLOW_TRACKING_URI=url)
         assert answer.status == 0, answer.errors
         again = fresh_workspace.run("evaluate", run_id(answer.output), MLFLOW_TRACKING_URI=url)

@@ -126,7 +126,7 @@ def test_a_killed_sweep_ends_with_every_trial_once(workspace, space_file, store)
     assert sorted(run.tags["trial"] for run in children if run.tags["role"] == "trial") == list("01234")
     for run in children:
         assert run.status in ("FINISHED", "KILLED")
-        epochs = [point.step for point in store._client.get_metric_history(run.run_id, "train/loss")]
+        epochs = [point.step for point in store.client.get_metric_history(run.run_id, "train/loss")]
         assert epochs == list(range(1, len(epochs) + 1))
 
 

@@ -1,0 +1,393 @@
+"""Runs a plan's trials on this machine, several at once, and alone talks to the study and to MLflow.
+
+Nothing it knows is needed to go on: whatever dies, and when, the next conductor finds in the study and
+in MLflow what is left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import FrameType
+
+import optuna
+from optuna.trial import TrialState
+
+from experiments.errors import Interrupted, RunError
+from experiments.sweep.channel import EpochReport, Outcome, StoreCall, Verdict
+from experiments.sweep.live import Display, Progress, RunningTrial
+from experiments.sweep.report import best_trial, counted_trials, describe
+from experiments.sweep.space import SweepSettings
+from experiments.sweep.storage import STORAGE_ERRORS, Leases, Sightings
+from experiments.sweep.study import Claim, Plan, claim, is_done, lease_name
+from experiments.sweep.trial import Task
+from experiments.sweep.worker import Worker
+from experiments.tracking import CHECKPOINTS, RunRecord, Store, StoreError
+
+MAX_DEATHS = 3  # of a trial's process without an epoch between them, before the trial is given up
+MAX_FIRST_FAILURES = 3  # failures of one kind before anything else happened
+TICK_SECONDS = 0.5
+SHOW_SECONDS = 0.25
+PATIENCE_SECONDS = 600  # how long a storage or server that went away is waited for
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all trials of a sweep share."""
+
+    name: str
+    sources: Sequence[str]
+    overrides: Mapping[str, str]
+    settings: SweepSettings
+    seed: int
+    max_epochs: int
+    store: Store | None
+    parent: RunRecord | None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one trial: so many processor cores, and one GPU if there is any."""
+
+    threads: int
+    gpu: str | None = None
+
+
+@dataclass
+class Running:
+    """A trial under way."""
+
+    trial: optuna.Trial
+    record: RunRecord | None
+    lease: int
+    slot: Slot
+    task: Task
+    worker: Worker
+    started_at: float = field(default_factory=time.time)
+    epoch: int = 0
+    value: float | None = None
+    deaths: int = 0
+
+
+class Conductor:
+    """Claims trials, gives each a process, answers what the processes say, and tells the study.
+
+    Args:
+        sweep: What the trials share.
+        plan: Which trials there are to be.
+        leases: Which of them are whose.
+        slots: How many to run at once, and on what.
+        display: Where to show how it goes.
+        on_trial_end: Called after each trial that has ended.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        plan: Plan,
+        leases: Leases,
+        slots: Sequence[Slot],
+        display: Display,
+        on_trial_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._sweep = sweep
+        self._plan = plan
+        self._leases = leases
+        self._free = list(slots)
+        self._display = display
+        self._on_trial_end = on_trial_end
+        self._running: dict[int, Running] = {}
+        self._sightings = Sightings(leases.adoption_delay)
+        self._interrupts = 0
+        self._claim_at = 0.0
+        self._shown_at = 0.0
+        self._started_at = time.monotonic()
+        self._num_ended = 0  # here, since the start
+
+    def run(self) -> None:
+        """Returns when every trial of the plan has ended, here or elsewhere.
+
+        Raises:
+            Interrupted: Ctrl-C. Once: at the end of each trial's epoch; twice: at once.
+            RunError: The first trials all failed in the same way, or a store stayed away.
+        """
+        with self._counting_interrupts():
+            try:
+                while True:
+                    try:
+                        self._fill()
+                        if not self._running and (self._interrupts or is_done(self._plan)):
+                            break
+                        self._listen()
+                        self._leases.check()
+                    except (*STORAGE_ERRORS, StoreError) as error:
+                        self._withdraw()
+                        self._wait_for_stores(error)
+            except BaseException:
+                records = [running.record for running in self._running.values() if running.record]
+                self._withdraw()
+                for record in records:
+                    with contextlib.suppress(StoreError):  # the first error is the one to report
+                        record.end("KILLED")
+                raise
+        if self._interrupts:
+            raise Interrupted("interrupted")
+
+    # Starting -----------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Starts trials while there is room for them."""
+        while self._free and not self._interrupts and time.monotonic() >= self._claim_at:
+            claimed = claim(self._plan, self._leases, self._running, self._sightings)
+            if claimed is None:
+                self._claim_at = time.monotonic() + TICK_SECONDS
+                return
+            self._start(claimed, self._free.pop(0))
+
+    def _start(self, claimed: Claim, slot: Slot) -> None:
+        trial, lease = claimed.trial, claimed.lease
+        frozen = self._plan.study.get_trials(deepcopy=False)[trial.number]
+        described = describe(trial.params)
+        settings = self._sweep.settings
+        record = self._record(trial, described, claimed.adopted)
+        task = Task(
+            sources=self._sweep.sources,
+            overrides={**self._sweep.overrides, **self._plan.overrides(frozen)},
+            metric=settings.metric,
+            objectives=settings.objectives,
+            described=described,
+            record=record.through(None) if record else None,
+            threads=slot.threads,
+            gpu=slot.gpu,
+        )
+        worker = Worker(task, lease, self._log(trial.number))
+        self._running[trial.number] = Running(trial, record, lease, slot, task, worker)
+
+    def _record(self, trial: optuna.Trial, described: str, adopted: bool) -> RunRecord | None:
+        """The trial's run: the one it had when it was interrupted, or a new one."""
+        store, parent = self._sweep.store, self._sweep.parent
+        if store is None or parent is None:
+            return None
+        known = trial.user_attrs.get("mlflow_run")
+        if known is not None:
+            record = store.run(known)
+        else:
+            tags = {"role": self._plan.role, "trial": str(trial.number), "study": self._plan.study.study_name}
+            # Whoever was killed may have created it, and not been able to say so.
+            found = store.child_runs(parent, tags) if adopted else []
+            record = found[0] if found else store.start_child(parent, described, tags)
+            trial.set_user_attr("mlflow_run", record.run_id)
+        if record.status != "RUNNING":
+            store.continue_run(record)
+        return record
+
+    def _log(self, number: int) -> Path:
+        folder = CHECKPOINTS / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{self._plan.study.study_name.replace('/', '-')}-{number}.log"
+
+    # Answering ----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Answers what the processes have to say, or waits a moment for it."""
+        if self._interrupts:
+            self._display.note("Ctrl-C: stopping after the present epochs; again stops at once")
+        self._show()
+        speaking = wait([each.worker.connection for each in self._running.values()], TICK_SECONDS)
+        for running in [each for each in self._running.values() if each.worker.connection in speaking]:
+            try:
+                message = running.worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(running)
+                continue
+            self._answer(running, message)
+
+    def _answer(self, running: Running, message: object) -> None:
+        reply: object
+        if isinstance(message, Outcome):
+            self._finish(running, message)
+            return
+        if isinstance(message, EpochReport):
+            reply = self._judge(running, message)
+        else:
+            assert isinstance(message, StoreCall)
+            assert self._sweep.store is not None  # the trial has a run
+            reply = self._sweep.store.call(message.method, *message.arguments, **message.options)
+        with contextlib.suppress(OSError):  # it died meanwhile, which is noticed next
+            running.worker.connection.send(reply)
+
+    def _judge(self, running: Running, report: EpochReport) -> Verdict:
+        running.epoch, running.value, running.deaths = report.epoch, report.value, 0
+        hopeless = self._plan.report(running.trial, report.epoch, report.value)
+        # What comes after the last epoch can't be saved any more.
+        if hopeless and report.epoch < self._sweep.max_epochs:
+            return "prune"
+        return "stop" if self._interrupts else "go on"
+
+    def _bury(self, running: Running) -> None:
+        """Starts a trial again whose process died, in place, unless it does nothing but die."""
+        words = running.worker.last_words()
+        running.worker.kill()
+        if self._interrupts:
+            self._finish(running, Outcome(stopped=True))
+            return
+        running.deaths += 1
+        if running.deaths < MAX_DEATHS:
+            self._display.say(f"trial {running.trial.number}  {words}; it goes on from its last checkpoint")
+            running.worker = Worker(running.task, running.lease, self._log(running.trial.number))
+        else:
+            log = running.worker.log.read_text(errors="replace")
+            error = f"{words}, {MAX_DEATHS} times without an epoch between"
+            self._finish(running, Outcome(failure="death", error=error, traceback=log or error))
+
+    def _finish(self, running: Running, outcome: Outcome) -> None:
+        """Ends the trial's run, then tells the study: a kill in between has both done again."""
+        trial, study = running.trial, self._plan.study
+        running.worker.end()
+        record = running.record
+        if outcome.stopped:
+            if record is not None:
+                record.end("KILLED")
+        else:
+            state = TrialState.COMPLETE
+            if outcome.error is not None:
+                state = TrialState.FAIL
+            elif outcome.pruned_epoch is not None:
+                state = TrialState.PRUNED
+            if record is not None:
+                _end_record(record, outcome)
+            for name, value in (("epochs", outcome.epochs), ("seconds", outcome.seconds)):
+                trial.set_user_attr(name, value)
+            if outcome.error is not None:
+                trial.set_user_attr("error", outcome.error[:500])
+                trial.set_user_attr("failure", outcome.failure)
+            study.tell(trial, list(outcome.values) if state is TrialState.COMPLETE else None, state=state)
+            if record is not None:
+                shutil.rmtree(record.checkpoint_folder, ignore_errors=True)
+        self._leases.release(lease_name(trial.number))
+        del self._running[trial.number]
+        self._free.append(running.slot)
+        self._claim_at = 0.0
+        self._num_ended += 1
+        if outcome.stopped:
+            self._display.say(f"trial {trial.number}  stopped after epoch {running.epoch}; it can go on")
+            return
+        self._display.say(self._told(running, outcome))
+        if outcome.error is not None:
+            self._check_first_failures(outcome)
+        self._on_trial_end()
+
+    def _told(self, running: Running, outcome: Outcome) -> str:
+        number, described = running.trial.number, running.task.described
+        if outcome.error is not None:
+            return f"trial {number}  failed: {outcome.error}  ({described})"
+        line = f"trial {number}  {self._sweep.settings.metric} {outcome.values[0]:.4f}"
+        pruned = f", pruned after epoch {outcome.pruned_epoch}" if outcome.pruned_epoch else ""
+        return f"{line}{pruned}  ({described})"
+
+    def _check_first_failures(self, outcome: Outcome) -> None:
+        ended = [trial for trial in counted_trials(self._plan.study) if trial.state.is_finished()]
+        alike = all(trial.user_attrs.get("failure") == outcome.failure for trial in ended)
+        if alike and len(ended) >= MAX_FIRST_FAILURES:
+            raise RunError(f"the first {len(ended)} trials failed alike, the last with: {outcome.error}")
+
+    # Stopping -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _counting_interrupts(self) -> Iterator[None]:
+        def interrupt(signum: int, frame: FrameType | None) -> None:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                raise Interrupted("interrupted")
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def _withdraw(self) -> None:
+        """Ends all processes at once, before anybody else takes up their trials."""
+        for running in self._running.values():
+            running.worker.kill()
+            self._free.append(running.slot)
+            with contextlib.suppress(*STORAGE_ERRORS, KeyError):
+                self._leases.release(lease_name(running.trial.number))
+        self._running.clear()
+
+    def _wait_for_stores(self, error: Exception) -> None:
+        """Waits until study and MLflow answer again.
+
+        Raises:
+            RunError: They did not, for ten minutes.
+        """
+        started_at = time.monotonic()
+        while (waited := time.monotonic() - started_at) < PATIENCE_SECONDS:
+            if self._interrupts:
+                raise Interrupted("interrupted")
+            which = "MLflow" if isinstance(error, StoreError) else "the study's storage"
+            self._display.note(f"{which} is away, waiting for it ({waited:.0f} s)")
+            time.sleep(TICK_SECONDS)
+            try:
+                self._leases.renew()
+                self._plan.study.get_trials(deepcopy=False)
+                if self._sweep.store is not None and self._sweep.parent is not None:
+                    self._sweep.store.run(self._sweep.parent.run_id)
+            except (*STORAGE_ERRORS, StoreError) as again:
+                error = again
+            else:
+                self._display.note("")
+                return
+        raise RunError(f"a store stayed away: {' '.join(str(error).split())[:300]}")
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._shown_at < SHOW_SECONDS:
+            return
+        self._shown_at = now
+        trials = counted_trials(self._plan.study)
+        number_in = Counter(trial.state for trial in trials)
+        best = best_trial(self._plan.study, self._sweep.settings)
+        running = [
+            RunningTrial(
+                number=each.trial.number,
+                described=each.task.described,
+                epoch=each.epoch,
+                max_epochs=self._sweep.max_epochs,
+                value=each.value,
+                started_at=each.started_at,
+            )
+            for each in self._running.values()
+        ]
+        progress = Progress(
+            study=self._plan.study.study_name,
+            metric=self._sweep.settings.metric,
+            trials=self._plan.total,
+            complete=number_in[TrialState.COMPLETE],
+            pruned=number_in[TrialState.PRUNED],
+            failed=number_in[TrialState.FAIL],
+            running=running,
+            best=(best.number, best.values[0], describe(best.params)) if best else None,
+            seconds_per_trial=(now - self._started_at) / self._num_ended if self._num_ended else None,
+        )
+        self._display.update(progress)
+
+
+def _end_record(record: RunRecord, outcome: Outcome) -> None:
+    """The status that the trial deserves, with what the UI needs to tell pruned from crashed."""
+    if outcome.error is not None:
+        with record.artifacts() as folder:
+            (folder / "traceback.txt").write_text(outcome.traceback or outcome.error)
+        record.end("FAILED")
+    elif outcome.pruned_epoch is not None:
+        record.set_tags({"pruned": "true", "pruned_epoch": str(outcome.pruned_epoch)})
+        record.end("KILLED")
+    else:
+        record.end("FINISHED")

@@ -1,0 +1,53 @@
+"""What the server that trials are forked from does once, so that no trial has to do it.
+
+Imported by multiprocessing's forkserver before the first fork. Nothing here may start a thread: threads
+do not survive a fork, and the locks they held would never be freed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch._dynamo  # the first optimizer would import it, for two seconds
+
+from datamodules.store import ImageStore
+from experiments.config import Experiment, load_experiment
+from experiments.errors import RequestError
+from experiments.keys import source_arguments
+from experiments.provenance import git_state
+from experiments.sweep import trial as trial  # with all that it imports
+
+RECIPE = "DARKROOM_WARM_RECIPE"  # sources and overrides of the sweep's recipe, as JSON
+
+_source: dict[str, ImageStore] = {}
+_arguments: Mapping[str, Any] = {}
+
+
+def hand_over(experiment: Experiment) -> None:
+    """Gives the experiment the images that were loaded before the fork, where it is to train on the same."""
+    if _source and source_arguments(experiment.config) == _arguments:
+        experiment.data.take(_source)
+
+
+def _prepare() -> None:
+    global _source, _arguments
+    torch.set_num_threads(1)  # more would start OpenMP's pool of threads
+    git_state()
+    if RECIPE not in os.environ:
+        return
+    try:
+        experiment = load_experiment(*json.loads(os.environ[RECIPE]))
+        experiment.model.build(len(experiment.data.class_names), experiment.data.image_shape)
+        experiment.data.prepare_data()
+        _source, _arguments = dict(experiment.data.load()), source_arguments(experiment.config)
+    except (RequestError, ValueError, OSError):
+        return  # the conductor meets the same error, and says so
+
+
+_prepare()
+gc.freeze()  # forked processes then leave these pages alone

@@ -1,0 +1,118 @@
+"""Whatever is killed, and when, a sweep ends with every trial once, and loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+
+import optuna
+import psutil
+import pytest
+
+from experiments.sweep.storage import complete_url
+
+KILLS = 10
+TRIALS = 24
+
+
+class Torment:
+    """Starts a sweep again and again, and kills something of it each time it has come a little further."""
+
+    def __init__(self, workspace, command, seed):
+        self.workspace = workspace
+        self.command = command
+        self.random = random.Random(seed)
+        self.process = None
+        self.killed = []
+
+    def run(self, kills):
+        for _ in range(kills):
+            self.start()
+            self.wait_for_trials()
+            time.sleep(self.random.uniform(0.0, 1.5))
+            self.kill(self.random.choice(["trial", "conductor", "group"]))
+        self.start()
+        output, errors = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, errors
+        return output
+
+    def start(self):
+        if self.process is None or self.process.poll() is not None:
+            self.process = self.workspace.start(*self.command, start_new_session=True)
+
+    def trial_processes(self):
+        """They are the children of the server, which is the conductor's child."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            servers = psutil.Process(self.process.pid).children()
+            return [child for server in servers for child in server.children()]
+        return []
+
+    def wait_for_trials(self):
+        deadline = time.monotonic() + 120
+        while not self.trial_processes():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, "no trial began in 120 s"
+            time.sleep(0.05)
+
+    def kill(self, what):
+        if self.process.poll() is not None:  # it was done before
+            return
+        self.killed.append(what)
+        if what == "trial":
+            processes = self.trial_processes()
+            if processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self.random.choice(processes).kill()
+        elif what == "conductor":
+            orphans = self.trial_processes()
+            self.process.kill()
+            self.process.communicate()
+            _, alive = psutil.wait_procs(orphans, timeout=5)
+            assert not alive, "trials outlived their conductor"
+        else:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request, fresh_workspace) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{fresh_workspace.folder / 'optuna.db'}"
+    return request.getfixturevalue("database")
+
+
+def test_ten_random_kills_lose_and_double_nothing(
+    fresh_workspace, storage, small, write_recipe, open_store_at
+):
+    recipe = write_recipe(fresh_workspace.folder, "tormented", trials=TRIALS)
+    command = ["sweep", recipe, f"--storage={storage}", "--workers=2", *small, "--data.batch_size=16"]
+    torment = Torment(fresh_workspace, command, seed=KILLS)
+    output = torment.run(KILLS)
+    assert len(torment.killed) == KILLS
+
+    study = optuna.load_study(study_name="digits/tormented", storage=complete_url(storage))
+    assert [trial.number for trial in study.trials] == list(range(TRIALS))
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
+
+    store = open_store_at(fresh_workspace)
+    children = store.child_runs(store.find_run("sweep digits/tormented"))
+    runs = {int(run.tags["trial"]): run for run in children if run.tags["role"] == "trial"}
+    assert sorted(run.tags["role"] for run in children) == ["trial"] * TRIALS + ["winner"]
+    assert sorted(runs) == list(range(TRIALS))
+    for trial in study.trials:
+        run = runs[trial.number]
+        assert run.run_id == trial.user_attrs["mlflow_run"]
+        assert run.status == ("FINISHED" if trial.state.name == "COMPLETE" else "KILLED")
+        epochs = [point.step for point in store.client.get_metric_history(run.run_id, "val/accuracy")]
+        assert epochs == list(range(1, len(epochs) + 1)), f"trial {trial.number} recorded {epochs}"
+        assert len(epochs) == trial.user_attrs["epochs"]
+        assert list(trial.intermediate_values) == epochs
+    assert not [path for path in fresh_workspace.folder.glob("mlruns/checkpoints/*") if len(path.name) == 32]
+
+    again = fresh_workspace.run(*command)
+    assert again.status == 0, again.errors
+    assert "nothing is left to do" in again.output
+    assert f"{TRIALS} trials" in output
