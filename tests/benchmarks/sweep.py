@@ -1,4 +1,4 @@
-"""A sweep's costs: against a fresh process for each trial, against bare ask and tell, with and without pruning.
+"""A sweep's costs: against a fresh process a trial, against bare ask and tell, with and without pruning.
 
     python tests/benchmarks/sweep.py [trials start conductor pruning]
 
@@ -186,9 +186,8 @@ def benchmark_conductor(folder: Path, trials: int = 1000) -> None:
     print(
         f"conducted {1000 * conducted:.1f} ms each: {1000 * (conducted - asked_and_told):+.1f} ms of its own"
     )
-    print(
-        f"memory after {trials // 10} trials {memory[trials // 10]:.0f} MiB, after {trials} {memory[-1]:.0f} MiB"
-    )
+    early, late = memory[trials // 10], memory[-1]
+    print(f"memory after {trials // 10} trials {early:.0f} MiB, after {trials} {late:.0f} MiB")
 
 
 def benchmark_pruning(folder: Path, trials: int = 24) -> None:

@@ -13,7 +13,12 @@ import pytest
 
 from experiments.sweep.storage import complete_url
 
-LONG = ["--trainer.max_epochs=40", "--data.batch_size=16", "--sweep.pruner=none"]
+LONG = [
+    "--trainer.max_epochs=40",
+    "--trainer.early_stopping=null",
+    "--data.batch_size=16",
+    "--sweep.pruner=none",
+]
 
 
 def trial_processes(process) -> list[psutil.Process]:
@@ -124,7 +129,7 @@ def test_two_machines_share_a_study_and_outlast_a_database_and_a_server_that_go_
     time.sleep(30)
     with mlflow_server(kept, port) as url:
         for process in processes:
-            output, errors = process.communicate(timeout=300)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
         study = optuna.load_study(study_name="digits/shared", storage=complete_url(database))
         assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 8

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import time
+import json
+import os
 
 import optuna
+import pandas as pd
 import pytest
-import yaml
 
+from datamodules.randomness import derive_seed
 from experiments.tracking import PARENT_TAG
 
-SMALL = ["--model.backbone_options.widths=[8]", "--trainer.max_epochs=4", "--data.batch_size=128"]
-SPACE = """
-sweep:
-  metric: val/accuracy
-  space:
-    model.lr: {low: 1.0e-6, high: 3.0e-2, log: true}
-    model.dropout: {low: 0.0, high: 0.5}
-"""
-
 
 @pytest.fixture(scope="module")
-def space_file(workspace) -> str:
-    """A search space of its own, without the recipe's choice of widths."""
-    recipe = {
-        "name": "digits/searched",
-        "data": "Digits",
-        "model": {"class_path": "ImageClassifier", "init_args": {"lr": 0.003}},
-        **yaml.safe_load(SPACE),
-    }
-    path = workspace.folder / "searched.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def swept(workspace, space_file) -> str:
+def swept(workspace, space_file, small) -> str:
     """What a finished sweep of ten trials printed."""
-    answer = workspace.run("sweep", space_file, "--trials=10", *SMALL)
+    answer = workspace.run("sweep", space_file, "--trials=10", *small)
     assert answer.status == 0, answer.errors
     return answer.output
 
@@ -90,68 +68,158 @@ def test_it_ends_with_leaderboard_test_metrics_run_id_and_the_way_to_the_ui(swep
     ending = swept[swept.index("digits/searched") :]
     assert f"{study.best_value:.4f}" in ending
     assert "10 trials" in ending
+    assert "pruning saved" in ending
     winner = store.find_run(store.find_run("sweep digits/searched").tags["winner_run"])
     assert winner.run_id in ending
     assert f"{winner.metrics['test/accuracy']:.4f}" in ending
     assert ending.rstrip().endswith("darkroom ui")
 
 
-def test_the_same_command_again_says_that_nothing_is_left(swept, workspace, space_file, store, study):
-    answer = workspace.run("sweep", space_file, "--trials=10", *SMALL)
+def test_the_same_command_again_says_that_nothing_is_left(swept, workspace, space_file, store, study, small):
+    answer = workspace.run("sweep", space_file, "--trials=10", *small)
     assert answer.status == 0, answer.errors
     assert "nothing is left to do" in answer.output
     assert len(store.child_runs(store.find_run("sweep digits/searched"))) == 11
 
 
-def test_another_recipe_under_the_same_name_is_refused_with_the_difference(swept, darkroom, space_file):
-    answer = darkroom("sweep", space_file, *SMALL, "--model.optimizer=sgd")
+def test_another_recipe_under_the_same_name_is_refused_with_the_difference(
+    swept, darkroom, space_file, small
+):
+    answer = darkroom("sweep", space_file, *small, "--model.optimizer=sgd")
     assert answer.status == 2
     assert "model.optimizer was 'adamw' and is 'sgd'" in answer.errors
     assert "--study" in answer.errors
 
 
-def test_a_killed_sweep_ends_with_every_trial_once(workspace, space_file, store):
-    command = ["sweep", space_file, "--trials=5", "--study=killed", *SMALL]
-    for _ in range(2):
-        process = workspace.start(*command)
-        wait_for_trial_in_progress(workspace, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    answer = workspace.run(*command)
+def test_trial_seeds_follow_from_the_sweeps_seed_and_the_number(study, store):
+    for run in store.child_runs(store.find_run("sweep digits/searched")):
+        if run.tags["role"] == "trial":
+            assert int(run.tags["seed"]) == derive_seed(0, int(run.tags["trial"])) % 2**31
+
+
+def test_a_trial_is_named_by_what_was_varied_alone(study, store):
+    names = {run.name for run in store.child_runs(store.find_run("sweep digits/searched"))}
+    assert "lr=0.003 dropout=0" in names
+    assert "winner lr=0.003 dropout=0" in names or study.best_trial.number > 0
+
+
+def test_the_sweeps_run_shows_figures_tables_and_the_budget_spent(study, store):
+    parent = store.find_run("sweep digits/searched")
+    for name in ("history", "intermediate_values", "slice", "timeline"):
+        assert parent.download(f"figures/{name}.png").stat().st_size > 5_000
+    assert parent.download("sweep.html").stat().st_size > 1_000_000
+    table = pd.read_csv(parent.download("tables/trials.csv"))
+    assert sorted(table["trial"]) == list(range(10))
+    assert int(parent.tags["trials"]) == 10
+    assert int(parent.tags["epochs"]) == sum(trial.user_attrs["epochs"] for trial in study.trials)
+
+
+def test_the_winner_is_a_recipe_that_trains_to_the_very_same_weights(swept, workspace, store, study):
+    path = workspace.folder / "digits-searched-best.yaml"
+    answer = workspace.run("train", str(path), "--mlflow.run_name=from the file")
     assert answer.status == 0, answer.errors
-    study = optuna.load_study(study_name="killed", storage=f"sqlite:///{workspace.folder / 'optuna.db'}")
-    assert [trial.number for trial in study.trials] == list(range(5))
-    assert {trial.state.name for trial in study.trials} <= {"COMPLETE", "PRUNED"}
-    children = store.child_runs(store.find_run("sweep killed"))
-    assert sorted(run.tags["trial"] for run in children if run.tags["role"] == "trial") == list("01234")
-    for run in children:
-        assert run.status in ("FINISHED", "KILLED")
-        epochs = [point.step for point in store.client.get_metric_history(run.run_id, "train/loss")]
-        assert epochs == list(range(1, len(epochs) + 1))
+    winner = store.find_run(store.find_run("sweep digits/searched").tags["winner_run"])
+    again = store.find_run("from the file")
+    assert again.metrics["test/log_loss"] == winner.metrics["test/log_loss"]
 
 
-def wait_for_trial_in_progress(workspace, process) -> None:
-    seen = set(workspace.folder.glob("mlruns/checkpoints/*/last.ckpt"))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if set(workspace.folder.glob("mlruns/checkpoints/*/last.ckpt")) - seen:
-            return
-        time.sleep(0.02)
-    raise AssertionError("no trial began in 120 s")
+def test_a_moved_range_is_refused_until_it_is_asked_for(swept, workspace, write_recipe, small):
+    folder = workspace.folder / "moved"
+    folder.mkdir()
+    moved = {"model.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "model.dropout": {"low": 0.0, "high": 0.5}}
+    recipe = write_recipe(folder, space=moved)
+    answer = workspace.run("sweep", recipe, "--trials=11", *small)
+    assert answer.status == 2
+    assert "sweep.space.model.lr.low was 1e-06 and is 0.0001" in answer.errors
+    assert "--extend" in answer.errors
+    answer = workspace.run("sweep", recipe, "--trials=11", "--extend", *small)
+    assert answer.status == 0, answer.errors
+    assert "10 of 11 trials are done" in answer.output
+
+
+def test_more_workers_than_cores_are_refused(darkroom, space_file):
+    cores = len(os.sched_getaffinity(0))
+    answer = darkroom("sweep", space_file, f"--workers={cores + 1}")
+    assert answer.status == 2
+    assert f"at most {cores}" in answer.errors
+
+
+def test_the_best_are_confirmed_on_fresh_seeds_and_only_the_winner_is_tested(
+    workspace, write_recipe, small, store
+):
+    recipe = write_recipe(
+        workspace.folder, "confirmed", trials=4, pruner="none", confirm={"top": 2, "seeds": 2}
+    )
+    answer = workspace.run("sweep", recipe, "--workers=2", *small)
+    assert answer.status == 0, answer.errors
+    assert "confirmed on 2 fresh seeds" in answer.output
+    assert "by its mean on fresh seeds" in answer.output
+    parent = store.find_run("sweep digits/confirmed")
+    children = store.child_runs(parent)
+    roles = [run.tags["role"] for run in children]
+    assert sorted(roles) == ["confirmation"] * 4 + ["trial"] * 4 + ["winner"]
+    assert [run.tags["role"] for run in children if "test/accuracy" in run.metrics] == ["winner"]
+    seeds = {role: {run.tags["seed"] for run in children if run.tags["role"] == role} for role in roles}
+    assert len(seeds["confirmation"]) == 2
+    assert not seeds["confirmation"] & seeds["trial"]
+    table = pd.read_csv(parent.download("tables/confirmation.csv"))
+    for row in table.itertuples():
+        assert row.mean == pytest.approx(sum(json.loads(row.values)) / 2)
+    best = table.sort_values("mean", ascending=False).iloc[0]
+    assert parent.tags["winner_trial"] == parent.tags["confirmed_trial"] == str(best["trial"])
+    assert parent.metrics["confirmed/val/accuracy"] == best["mean"]
+    top = table.sort_values("search", ascending=False).iloc[0]
+    assert parent.metrics["confirmed/optimism"] == pytest.approx(top["search"] - top["mean"])
+
+
+def test_a_grid_is_searched_to_its_end_and_no_further(workspace, write_recipe, small, store):
+    space = {"model.dropout": {"choices": [0.0, 0.2]}, "model.optimizer": {"choices": ["adamw", "sgd"]}}
+    recipe = write_recipe(workspace.folder, "grid", space=space, sampler="grid", pruner="none")
+    answer = workspace.run("sweep", recipe, "--trials=9", "--workers=2", *small, "--trainer.max_epochs=1")
+    assert answer.status == 0, answer.errors
+    study = optuna.load_study(study_name="digits/grid", storage=f"sqlite:///{workspace.folder / 'optuna.db'}")
+    points = {tuple(trial.params.values()) for trial in study.trials}
+    assert len(study.trials) == len(points) == 4
+    assert answer.output.count("\ntrial ") + answer.output.startswith("trial ") == 4
+
+
+def test_several_objectives_give_a_front_and_still_prune_on_the_metric(workspace, write_recipe, small, store):
+    space = {
+        "model.lr": {"low": 1e-6, "high": 3e-2, "log": True},
+        "network": {
+            "choices": {
+                "small": {"model.backbone_options.widths": [4]},
+                "large": {"model.backbone_options.widths": [8, 16]},
+            }
+        },
+    }
+    recipe = write_recipe(
+        workspace.folder, "front", space=space, objectives=["num_parameters"], sampler="nsga2", trials=10
+    )
+    answer = workspace.run("sweep", recipe, "--workers=2", "--trainer.max_epochs=4", "--data.batch_size=128")
+    assert answer.status == 0, answer.errors
+    study = optuna.load_study(
+        study_name="digits/front", storage=f"sqlite:///{workspace.folder / 'optuna.db'}"
+    )
+    states = {trial.state.name for trial in study.trials}
+    assert states == {"COMPLETE", "PRUNED"}
+    sizes = {trial.params["network"]: trial.values[1] for trial in study.trials if trial.values}
+    assert len(set(sizes.values())) == len(sizes)
+    parent = store.find_run("sweep digits/front")
+    assert parent.download("figures/pareto_front.png").stat().st_size > 5_000
 
 
 def test_a_trial_that_fails_is_recorded_and_the_first_three_failing_stop_the_sweep(
-    workspace, store, space_file
+    workspace, store, space_file, small
 ):
     broken = workspace.folder / "broken.yaml"
     broken.write_text("sweep: {space: {model.lr: {low: 1.0e+29, high: 1.0e+30}}}\nname: digits/broken")
     answer = workspace.run(
-        "sweep", space_file, str(broken), *SMALL, "--model.optimizer=sgd",
+        "sweep", space_file, str(broken), *small, "--model.optimizer=sgd",
         "--model.backbone_options.normalization=none", "--trials=9",
     )  # fmt: skip
     assert answer.status == 1
-    assert "first 3 trials failed" in answer.errors
+    assert "the first 3 trials failed alike" in answer.errors
     assert "model.lr" in answer.errors
     children = store.child_runs(store.find_run("sweep digits/broken"))
     assert [run.status for run in children] == ["FAILED"] * 3
