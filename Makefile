@@ -6,8 +6,8 @@ BIN := .venv/bin
 
 install: .venv/.installed  ## the virtual environment, with what a user needs
 
-demo: install  ## the main job on bundled data: a small sweep, its winner trained and tested
-	$(BIN)/darkroom sweep digits/cnn
+demo: install  ## the main job on bundled data: a small sweep, confirmed on fresh seeds, its winner tested
+	$(BIN)/darkroom sweep digits/cnn --workers $$($(PYTHON) -c 'import os; print(min(2, os.cpu_count()))')
 
 test: .venv/.installed-dev  ## all tests but the slow ones and those that need a GPU
 	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile
@@ -22,6 +22,7 @@ bench: install  ## speed against the alternatives, as ratios
 	$(BIN)/python tests/benchmarks/training_loop.py
 	$(BIN)/python tests/benchmarks/run_end.py
 	$(BIN)/python tests/benchmarks/start.py
+	$(BIN)/python tests/benchmarks/sweep.py
 
 clean:  ## removes the environment and caches; recorded runs stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

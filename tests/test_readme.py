@@ -50,3 +50,16 @@ def test_every_make_target_it_names_exists():
 
 def test_nothing_it_shows_is_left_to_be_filled_in():
     assert not re.search(r"@[A-Z]+@", README)
+
+
+def test_the_search_space_it_shows_is_one(tmp_path):
+    from experiments.config import load_experiment
+
+    shown = re.findall(r"```yaml\n(sweep:.*?)```", README, flags=re.DOTALL)
+    assert shown
+    for number, text in enumerate(shown):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(f"data: Digits\nmodel: ImageClassifier\nname: digits/shown\n{text}")
+        experiment = load_experiment([str(path)], check_space=True)
+        assert experiment.sweep is not None
+        assert len(experiment.sweep.space) >= 4

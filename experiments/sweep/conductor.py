@@ -7,11 +7,10 @@ in MLflow what is left to do.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -21,35 +20,20 @@ import optuna
 from optuna.trial import TrialState
 
 from experiments.errors import Interrupted, RunError
+from experiments.sweep.books import Sweep, check_first_failures, close, open_record
 from experiments.sweep.channel import EpochReport, Outcome, StoreCall, Verdict
 from experiments.sweep.live import Display, Progress, RunningTrial
-from experiments.sweep.report import best_trial, counted_trials, describe
-from experiments.sweep.space import SweepSettings
+from experiments.sweep.ranking import best_trial, counted_trials, describe
 from experiments.sweep.storage import STORAGE_ERRORS, Leases, Sightings
 from experiments.sweep.study import Claim, Plan, claim, is_done, lease_name
 from experiments.sweep.trial import Task
 from experiments.sweep.worker import Worker
-from experiments.tracking import CHECKPOINTS, RunRecord, Store, StoreError
+from experiments.tracking import CHECKPOINTS, RunRecord, StoreError
 
 MAX_DEATHS = 3  # of a trial's process without an epoch between them, before the trial is given up
-MAX_FIRST_FAILURES = 3  # failures of one kind before anything else happened
 TICK_SECONDS = 0.5
 SHOW_SECONDS = 0.25
 PATIENCE_SECONDS = 600  # how long a storage or server that went away is waited for
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What all trials of a sweep share."""
-
-    name: str
-    sources: Sequence[str]
-    overrides: Mapping[str, str]
-    settings: SweepSettings
-    seed: int
-    max_epochs: int
-    store: Store | None
-    parent: RunRecord | None
 
 
 @dataclass(frozen=True)
@@ -156,7 +140,7 @@ class Conductor:
         frozen = self._plan.study.get_trials(deepcopy=False)[trial.number]
         described = describe(trial.params)
         settings = self._sweep.settings
-        record = self._record(trial, described, claimed.adopted)
+        record = open_record(self._sweep, self._plan, trial, described, claimed.adopted)
         task = Task(
             sources=self._sweep.sources,
             overrides={**self._sweep.overrides, **self._plan.overrides(frozen)},
@@ -169,24 +153,6 @@ class Conductor:
         )
         worker = Worker(task, lease, self._log(trial.number))
         self._running[trial.number] = Running(trial, record, lease, slot, task, worker)
-
-    def _record(self, trial: optuna.Trial, described: str, adopted: bool) -> RunRecord | None:
-        """The trial's run: the one it had when it was interrupted, or a new one."""
-        store, parent = self._sweep.store, self._sweep.parent
-        if store is None or parent is None:
-            return None
-        known = trial.user_attrs.get("mlflow_run")
-        if known is not None:
-            record = store.run(known)
-        else:
-            tags = {"role": self._plan.role, "trial": str(trial.number), "study": self._plan.study.study_name}
-            # Whoever was killed may have created it, and not been able to say so.
-            found = store.child_runs(parent, tags) if adopted else []
-            record = found[0] if found else store.start_child(parent, described, tags)
-            trial.set_user_attr("mlflow_run", record.run_id)
-        if record.status != "RUNNING":
-            store.continue_run(record)
-        return record
 
     def _log(self, number: int) -> Path:
         folder = CHECKPOINTS / "logs"
@@ -248,55 +214,30 @@ class Conductor:
             self._finish(running, Outcome(failure="death", error=error, traceback=log or error))
 
     def _finish(self, running: Running, outcome: Outcome) -> None:
-        """Ends the trial's run, then tells the study: a kill in between has both done again."""
-        trial, study = running.trial, self._plan.study
+        """Writes down how a trial ended, and makes room for the next."""
         running.worker.end()
-        record = running.record
-        if outcome.stopped:
-            if record is not None:
-                record.end("KILLED")
-        else:
-            state = TrialState.COMPLETE
-            if outcome.error is not None:
-                state = TrialState.FAIL
-            elif outcome.pruned_epoch is not None:
-                state = TrialState.PRUNED
-            if record is not None:
-                _end_record(record, outcome)
-            for name, value in (("epochs", outcome.epochs), ("seconds", outcome.seconds)):
-                trial.set_user_attr(name, value)
-            if outcome.error is not None:
-                trial.set_user_attr("error", outcome.error[:500])
-                trial.set_user_attr("failure", outcome.failure)
-            study.tell(trial, list(outcome.values) if state is TrialState.COMPLETE else None, state=state)
-            if record is not None:
-                shutil.rmtree(record.checkpoint_folder, ignore_errors=True)
-        self._leases.release(lease_name(trial.number))
-        del self._running[trial.number]
+        close(self._plan, running.trial, running.record, outcome)
+        self._leases.release(lease_name(running.trial.number))
+        del self._running[running.trial.number]
         self._free.append(running.slot)
         self._claim_at = 0.0
         self._num_ended += 1
-        if outcome.stopped:
-            self._display.say(f"trial {trial.number}  stopped after epoch {running.epoch}; it can go on")
-            return
         self._display.say(self._told(running, outcome))
+        if outcome.stopped:
+            return
         if outcome.error is not None:
-            self._check_first_failures(outcome)
+            check_first_failures(self._plan, outcome)
         self._on_trial_end()
 
     def _told(self, running: Running, outcome: Outcome) -> str:
         number, described = running.trial.number, running.task.described
+        if outcome.stopped:
+            return f"trial {number}  stopped after epoch {running.epoch}; it can go on"
         if outcome.error is not None:
             return f"trial {number}  failed: {outcome.error}  ({described})"
         line = f"trial {number}  {self._sweep.settings.metric} {outcome.values[0]:.4f}"
         pruned = f", pruned after epoch {outcome.pruned_epoch}" if outcome.pruned_epoch else ""
         return f"{line}{pruned}  ({described})"
-
-    def _check_first_failures(self, outcome: Outcome) -> None:
-        ended = [trial for trial in counted_trials(self._plan.study) if trial.state.is_finished()]
-        alike = all(trial.user_attrs.get("failure") == outcome.failure for trial in ended)
-        if alike and len(ended) >= MAX_FIRST_FAILURES:
-            raise RunError(f"the first {len(ended)} trials failed alike, the last with: {outcome.error}")
 
     # Stopping -----------------------------------------------------------------------------------
 
@@ -378,16 +319,3 @@ class Conductor:
             seconds_per_trial=(now - self._started_at) / self._num_ended if self._num_ended else None,
         )
         self._display.update(progress)
-
-
-def _end_record(record: RunRecord, outcome: Outcome) -> None:
-    """The status that the trial deserves, with what the UI needs to tell pruned from crashed."""
-    if outcome.error is not None:
-        with record.artifacts() as folder:
-            (folder / "traceback.txt").write_text(outcome.traceback or outcome.error)
-        record.end("FAILED")
-    elif outcome.pruned_epoch is not None:
-        record.set_tags({"pruned": "true", "pruned_epoch": str(outcome.pruned_epoch)})
-        record.end("KILLED")
-    else:
-        record.end("FINISHED")

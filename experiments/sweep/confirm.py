@@ -17,7 +17,7 @@ from rich.table import Table
 from scipy import stats
 
 from datamodules.randomness import derive_seed
-from experiments.sweep.report import describe, ranked
+from experiments.sweep.ranking import describe, ranked
 from experiments.sweep.space import SweepSettings, overrides
 from experiments.trainer import is_minimized
 

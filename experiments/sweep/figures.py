@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 from typing import Any
@@ -16,90 +15,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.figures import BLUE, GREY, INK, LEGEND, PALETTE, RED, TITLE, Floats, _plain, _short
+from experiments.sweep.columns import Column, drawn_range, padded, smoothed
+from experiments.sweep.ranking import STATE_NAMES, complete_trials, is_on_front, last_value
 
-STATES = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: PALETTE[3]}
-STATES |= {TrialState.FAIL: RED, TrialState.RUNNING: PALETTE[1]}
-HOLLOW: dict[str, Any] = {"s": 16, "facecolor": "white", "edgecolor": STATES[TrialState.PRUNED]}
+STATE_COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: PALETTE[3]}
+STATE_COLOURS |= {TrialState.FAIL: RED, TrialState.RUNNING: PALETTE[1]}
+HOLLOW: dict[str, Any] = {"s": 16, "facecolor": "white", "edgecolor": STATE_COLOURS[TrialState.PRUNED]}
 BETTER = ListedColormap(colormaps["Blues"](np.linspace(0.2, 1, 256)))  # the best is darkest
+NOT_USED = -0.12  # where a line of parallel coordinates passes an axis whose key its trial lacks
 UNITS = (("h", 3600), ("min", 60), ("s", 1))
-KERNEL_WIDTH = 0.1  # of a range, in the smoothed map of two keys
-
-
-@dataclass(frozen=True)
-class Column:
-    """One varied key's values over trials, as places on an axis; categories stand at 0, 1, 2, ...
-
-    Attributes:
-        places: (N,), NaN for trials without this key.
-        bounds: The range searched; of categories, the first and the last place.
-        categories: Names in the order of the recipe; none for a range.
-    """
-
-    name: str
-    places: Floats
-    bounds: tuple[float, float]
-    log: bool
-    categories: tuple[str, ...]
-
-    @classmethod
-    def of(cls, name: str, trials: Sequence[FrozenTrial]) -> Column:
-        """The column of a key that at least one trial has."""
-        ranges: list[Any] = [trial.distributions[name] for trial in trials if name in trial.params]
-        values = [trial.params.get(name, math.nan) for trial in trials]
-        if not isinstance(ranges[0], CategoricalDistribution):
-            bounds = min(each.low for each in ranges), max(each.high for each in ranges)
-            return cls(name, np.array(values, float), bounds, ranges[0].log, ())
-        choices = list(dict.fromkeys(choice for each in ranges for choice in each.choices))
-        places = [choices.index(value) if value in choices else math.nan for value in values]
-        names = tuple(_short(str(choice), 16) for choice in choices)
-        return cls(name, np.array(places, float), (0, len(choices) - 1), False, names)
-
-    def unit(self, places: Floats) -> Floats:
-        """Places as fractions of the range searched; of a single value, a half."""
-        low, high = self.bounds
-        if low == high:
-            return np.where(np.isnan(places), places, 0.5)
-        if self.log:
-            return np.asarray(np.log(places / low) / math.log(high / low))
-        return np.asarray((places - low) / (high - low))
-
-    def grid(self, points: int) -> Floats:
-        """Places over the whole range, evenly in its own scale; of categories, each once."""
-        if self.categories:
-            return np.arange(len(self.categories), dtype=float)
-        return (np.geomspace if self.log else np.linspace)(*self.bounds, points)
-
-    def ticks(self) -> tuple[Floats, list[str]]:
-        """Round places within the range, with what to write there."""
-        if self.categories:
-            return self.grid(0), list(self.categories)
-        narrow = self.log and self.bounds[1] < 300 * self.bounds[0]
-        locator = LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=6) if self.log else MaxNLocator(5)
-        places = np.asarray(locator.tick_values(*self.bounds))
-        places = places[(places >= self.bounds[0]) & (places <= self.bounds[1])]
-        places = places if len(places) > 1 else np.array(self.bounds)
-        return places, [f"{place:.5g}" for place in places]
-
-    def label(self, axes: Axes, side: str) -> None:
-        """Make one side, x or y, of the axes this column's."""
-        axes.set(**{f"{side}label": self.name, f"{side}scale": "log" if self.log else "linear"})
-        axis = getattr(axes, f"{side}axis")
-        if self.log:
-            axis.set_ticks(*self.ticks())
-            axis.set_ticks([], minor=True)
-        elif self.categories:
-            axes.set(**{f"{side}lim": (-0.5, len(self.categories) - 0.5)})
-            slanted = side == "x" and sum(map(len, self.categories)) > 24
-            axis.set_ticks(*self.ticks(), **({"rotation": 30, "ha": "right"} if slanted else {}))
-
-
-def complete_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that trained to their end with a finite value."""
-    return [each for each in trials if each.state is TrialState.COMPLETE and math.isfinite(each.values[0])]
 
 
 def history(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figure:
@@ -109,8 +36,8 @@ def history(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figu
     """
     figure, axes = _frame((6.4, 3.4))
     complete = complete_trials(trials)
-    pruned = [(each.number, _last(each)) for each in _pruned(trials)]
-    limits = _limits([*(each.values[0] for each in complete), *(value for _, value in pruned)], minimized)
+    pruned = [(each.number, last_value(each)) for each in _pruned(trials)]
+    limits = drawn_range([*(each.values[0] for each in complete), *(value for _, value in pruned)], minimized)
     if pruned:
         numbers, values = zip(*pruned, strict=True)
         axes.scatter(numbers, np.clip(values, *limits), label="pruned", **HOLLOW)
@@ -135,14 +62,14 @@ def history(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figu
 def curves(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figure:
     """Draw the metric after each epoch, of all trials that reported one, with the best trial on top."""
     figure, axes = _frame((6.4, 3.4))
-    best = _best(complete_trials(trials), minimized)
+    best = (min if minimized else max)(complete_trials(trials), key=last_value, default=None)
     reported: list[float] = []
     for trial in sorted(trials, key=lambda each: each.state is not TrialState.PRUNED):
         if not (points := sorted(trial.intermediate_values.items())):
             continue
         epochs, values = zip(*points, strict=True)
         reported += values
-        colour, name = STATES[trial.state], _state(trial)
+        colour, name = STATE_COLOURS[trial.state], STATE_NAMES[trial.state]
         look: dict[str, Any] = {"color": colour, "linewidth": 0.9, "alpha": 0.7, "label": name}
         if best is not None and trial.number == best.number:
             look = {"color": INK, "linewidth": 2, "zorder": 4, "label": f"best (trial {best.number})"}
@@ -150,8 +77,8 @@ def curves(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figur
         if trial.state is not TrialState.COMPLETE or len(epochs) == 1:
             axes.plot(epochs[-1], values[-1], "o", color=colour, markersize=2.8, zorder=3)
     finite = [value for value in reported if math.isfinite(value)]
-    low, high = _limits(finite, minimized) if finite else (0, 1)
-    axes.set(xlabel="Epoch", ylabel=metric, ylim=_padded(low, high))
+    low, high = drawn_range(finite, minimized) if finite else (0, 1)
+    axes.set(xlabel="Epoch", ylabel=metric, ylim=padded(low, high))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     _state_legend(figure, axes)
     return figure
@@ -164,11 +91,11 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], metric: str, minimized: 
     """
     complete = complete_trials(trials)
     values = np.array([each.values[0] for each in complete])
-    limits = _limits(values, minimized)
+    limits = drawn_range(values, minimized)
     keys = [Column.of(name, complete) for name in _names(complete)]
     columns = [*keys, Column(metric, np.clip(values, *limits), limits, False, ())]
     heights = np.stack([column.unit(column.places) for column in columns])  # (K + 1, N)
-    heights[np.isnan(heights)] = -0.12
+    heights[np.isnan(heights)] = NOT_USED
     figure = Figure((1.1 + 1.35 * len(columns), 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     goodness = heights[-1] if not minimized else 1 - heights[-1]
@@ -186,7 +113,9 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], metric: str, minimized: 
             text = axes.text(place + 0.05, height, name, size=7.5, va="center", color=INK, zorder=5)
             text.set_bbox(box)
         if np.isnan(column.places).any():
-            axes.text(place + 0.05, -0.12, "not used", size=7.5, va="center", color=GREY, zorder=5, bbox=box)
+            axes.text(
+                place + 0.05, NOT_USED, "not used", size=7.5, va="center", color=GREY, zorder=5, bbox=box
+            )
     axes.set(xlim=(-0.25, len(columns) - 0.6), yticks=[], ylim=(-0.17, 1.04))
     axes.set_xticks(range(len(columns)), [column.name for column in columns], size=9)
     axes.xaxis.tick_top()
@@ -204,8 +133,8 @@ def slices(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figur
     complete = complete_trials(trials)
     pruned = _pruned(trials)
     values = np.array([each.values[0] for each in complete])
-    last_values = [_last(each) for each in pruned]
-    limits = _limits([*values, *last_values], minimized)
+    last_values = [last_value(each) for each in pruned]
+    limits = drawn_range([*values, *last_values], minimized)
     names = _names(complete)
     across = min(len(names), 4)
     down = -(-len(names) // across)
@@ -220,7 +149,7 @@ def slices(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figur
         places, heights = column.places[: len(complete)], np.clip(values, *limits)
         axes.scatter(places, heights, s=22, c=numbers, zorder=3, **look)
         column.label(axes, "x")
-        axes.set_ylim(*_padded(*limits))
+        axes.set_ylim(*padded(*limits))
         _plain(axes)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
@@ -239,17 +168,13 @@ def contours(trials: Sequence[FrozenTrial], metric: str, minimized: bool, names:
     pairs = list(combinations(names, 2))
     figure = Figure((1.0 + 2.7 * len(pairs), 2.8), dpi=150, layout="constrained")
     complete = complete_trials(trials)
-    limits = _limits([each.values[0] for each in complete], minimized)
+    limits = drawn_range([each.values[0] for each in complete], minimized)
     look: dict[str, Any] = {"cmap": BETTER.reversed() if minimized else BETTER, "norm": Normalize(*limits)}
     for axes, pair in zip(figure.subplots(1, len(pairs), squeeze=False).flat, pairs, strict=True):
         both = [each for each in complete if all(name in each.params for name in pair)]
         values = np.array([each.values[0] for each in both])  # (N,)
         x, y = (Column.of(name, both) for name in pair)
-        near_x, near_y = (_closeness(column) for column in (x, y))  # (X, N), (Y, N)
-        weights = near_y[:, None] * near_x  # (Y, X, N)
-        total = weights.sum(axis=2)
-        means = (weights @ np.clip(values, *limits)) / np.maximum(total, 1e-12)
-        means = np.ma.masked_where(weights.max(axis=2) < 0.1, means)
+        means = smoothed(x, y, np.clip(values, *limits), points=100)
         axes.pcolormesh(x.grid(100), y.grid(100), means, shading="nearest", rasterized=True, **look)
         dots: dict[str, Any] = {"linewidth": 0.7, "edgecolor": "white", **look}
         axes.scatter(x.places, y.places, s=20, c=np.clip(values, *limits), **dots)
@@ -294,9 +219,9 @@ def timeline(trials: Sequence[FrozenTrial], now: datetime) -> Figure:
     for (_, _, trial), (begin, end) in zip(spans, offsets, strict=True):
         row = next((row for row, until in enumerate(row_ends) if until <= begin), len(row_ends))
         row_ends[row : row + 1] = [end]
-        bar: dict[str, Any] = {"color": STATES[trial.state], "edgecolor": "white", "linewidth": 0.5}
+        bar: dict[str, Any] = {"color": STATE_COLOURS[trial.state], "edgecolor": "white", "linewidth": 0.5}
         width = (end - begin) / seconds
-        axes.barh(row + 1, width, 0.8, left=begin / seconds, label=_state(trial), **bar)
+        axes.barh(row + 1, width, 0.8, left=begin / seconds, label=STATE_NAMES[trial.state], **bar)
         if end - begin > 0.03 * latest:
             place = (begin / seconds + width / 2, row + 1)
             axes.text(*place, str(trial.number), size=7, color="white", ha="center", va="center")
@@ -347,17 +272,6 @@ def pareto_front(numbers: Sequence[int], values: Floats, names: Sequence[str], m
     return figure
 
 
-def is_on_front(costs: Floats) -> Any:
-    """Which rows, of (N, M) costs, no other row surpasses: no worse in all, better in one.
-
-    >>> is_on_front(np.array([[1, 3], [2, 2], [2, 3], [1, 3]])).tolist()
-    [True, True, False, True]
-    """
-    no_worse = (costs[:, None] <= costs).all(axis=2)  # (N, N)
-    better = (costs[:, None] < costs).any(axis=2)
-    return ~(no_worse & better).any(axis=0)
-
-
 def _frame(inches: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(inches, dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -369,53 +283,16 @@ def _names(trials: Sequence[FrozenTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
 
 
-def _best(complete: Sequence[FrozenTrial], minimized: bool) -> FrozenTrial | None:
-    return (min if minimized else max)(complete, key=lambda each: each.values[0], default=None)
-
-
 def _pruned(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Pruned trials with a finite last value."""
-    pruned = [each for each in trials if each.state is TrialState.PRUNED and each.intermediate_values]
-    return [each for each in pruned if math.isfinite(_last(each))]
-
-
-def _last(trial: FrozenTrial) -> float:
-    return trial.intermediate_values[max(trial.intermediate_values)]
-
-
-def _state(trial: FrozenTrial) -> str:
-    return "failed" if trial.state is TrialState.FAIL else trial.state.name.lower()
+    pruned = [each for each in trials if each.state is TrialState.PRUNED]
+    return [each for each in pruned if math.isfinite(last_value(each))]
 
 
 def _state_legend(figure: Figure, axes: Axes) -> None:
     """Each state once, though every trial has its own mark."""
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside right upper", **LEGEND)
-
-
-def _closeness(column: Column) -> Floats:
-    """Gaussian weights of trials at the places of a column's grid, (G, N); categories don't mix."""
-    if column.categories:
-        return np.equal(column.grid(0)[:, None], column.places).astype(float)
-    distances = column.unit(column.grid(100))[:, None] - column.unit(column.places)
-    return np.asarray(np.exp(-0.5 * (distances / KERNEL_WIDTH) ** 2))
-
-
-def _limits(values: Sequence[float] | Floats, minimized: bool) -> tuple[float, float]:
-    """The range to draw: from the best to the worst, but no further than 3 times the better half's spread.
-
-    One diverged loss would otherwise flatten all the others.
-    """
-    low, median, high = np.quantile(values, [0, 0.5, 1]).tolist()
-    if low == high:
-        return low - 0.5 * abs(low or 1), high + 0.5 * abs(high or 1)
-    if minimized:
-        return low, min(high, low + 3 * (median - low)) if median > low else high
-    return max(low, high - 3 * (high - median)) if median < high else low, high
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _scale(figure: Figure, mappable: ScalarMappable, name: str, ticks: Any = None) -> None:

@@ -20,14 +20,15 @@ import sqlalchemy
 from filelock import FileLock
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 
 from experiments.errors import RequestError
 
 DEFAULT_STORAGE = "sqlite:///optuna.db"
 LOCK_SECONDS = 60  # how long SQLite waits for another writer
 PEER_SECONDS = 2.0  # how long a peer's trial must be seen without an owner before it is adopted
-STORAGE_ERRORS = (DBAPIError, optuna.exceptions.StorageInternalError)
+# The second is what a connection that was lost says from then on.
+STORAGE_ERRORS = (DBAPIError, InvalidRequestError, optuna.exceptions.StorageInternalError)
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -44,8 +45,7 @@ def open_storage(url: str) -> RDBStorage:
         {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
     )
     try:
-        # Processes that create one SQLite store together crash each other.
-        with FileLock(f"{_sqlite_path(url)}.lock") if is_sqlite else contextlib.nullcontext():
+        with _creating_alone(url):
             storage = RDBStorage(url, engine_kwargs=options)
     except Exception as error:  # whatever a database driver may raise
         reason = " ".join(str(error).split())[:300]
@@ -53,6 +53,19 @@ def open_storage(url: str) -> RDBStorage:
     if is_sqlite:
         _let_writers_queue(storage.engine)
     return storage
+
+
+@contextlib.contextmanager
+def _creating_alone(url: str) -> Iterator[None]:
+    """Processes that create one database's tables together crash each other."""
+    if url.startswith("sqlite"):
+        with FileLock(f"{_sqlite_path(url)}.lock"):
+            yield
+        return
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as session:
+        session.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _key("tables")})
+        yield
 
 
 def complete_url(url: str) -> str:
@@ -166,18 +179,15 @@ class AdvisoryLeases:
         self._ask("SELECT 1")
 
     def renew(self) -> None:
-        self._session.invalidate()
-        self._session.close()
+        with contextlib.suppress(*STORAGE_ERRORS):  # it is closed where the last attempt failed
+            self._session.invalidate()
+            self._session.close()
         self._connect()
 
     def _ask(self, statement: str, name: str | None = None) -> Any:
-        values = {} if name is None else {"key": self._key(name)}
+        values = {} if name is None else {"key": _key(f"{self._study_name}/{name}")}
         result = self._session.execute(sqlalchemy.text(statement), values)
         return result.scalar() if result.returns_rows else None
-
-    def _key(self, name: str) -> int:
-        digest = hashlib.blake2b(f"darkroom/{self._study_name}/{name}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big", signed=True)
 
 
 def open_leases(storage: RDBStorage, study_name: str) -> Leases:
@@ -219,6 +229,12 @@ def _let_writers_queue(engine: sqlalchemy.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     engine.dispose()  # connections made before know nothing of it
+
+
+def _key(name: str) -> int:
+    """An advisory lock's 64-bit key."""
+    digest = hashlib.blake2b(f"darkroom/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _sqlite_path(url: str) -> Path:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from datamodules.randomness import derive_seed
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError, RunError
-from experiments.sweep.report import counted_trials
+from experiments.sweep.ranking import counted_trials
 from experiments.sweep.space import (
     SweepSettings,
     directions,
@@ -116,7 +116,7 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
 
 
 def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sightings) -> Claim | None:
-    """A trial whose owner died, in place, else a new one while there are to be more; None where there is none.
+    """A trial whose owner died, in place, else a new one while there are to be more; else None.
 
     Adopted, a trial keeps its number, its values and what it has reported. One process at a time does
     this, so that the number of trials is exact.

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError, RunError
-from experiments.sweep.conductor import Conductor, Slot, Sweep
+from experiments.sweep.books import Sweep
+from experiments.sweep.conductor import Conductor, Slot
 from experiments.sweep.confirm import (
     Confirmation,
     Confirmed,
@@ -28,7 +29,8 @@ from experiments.sweep.confirm import (
     optimism,
 )
 from experiments.sweep.live import Display
-from experiments.sweep.report import best_trial, counted_trials, describe, leaderboard, savings, write_report
+from experiments.sweep.ranking import best_trial, counted_trials, describe, leaderboard, savings
+from experiments.sweep.report import write_report
 from experiments.sweep.space import grid_size, overrides
 from experiments.sweep.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
 from experiments.sweep.study import Search, is_done, open_study

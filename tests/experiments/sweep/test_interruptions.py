@@ -110,16 +110,19 @@ def test_a_trial_whose_process_crashes_is_tried_again_then_failed_and_harms_no_o
 
 
 def test_two_machines_share_a_study_and_outlast_a_database_and_a_server_that_go_away(
-    tmp_path_factory, workspace, small, write_recipe, mlflow_server, postgres, database
+    tmp_path_factory, workspace, small, write_recipe, mlflow_server, postgres, database, request
 ):
     """Two folders stand for two machines: neither sees the other's checkpoints."""
     machines = [type(workspace)(tmp_path_factory.mktemp("machine")) for _ in range(2)]
     recipe = write_recipe(machines[0].folder, "shared")
-    command = ["sweep", recipe, "--trials=8", f"--storage={database}", *small, *LONG]
+    command = ["sweep", recipe, "--trials=4", f"--storage={database}", *small, *LONG]
+    command.append("--trainer.max_epochs=15")
     kept = tmp_path_factory.mktemp("server")
     with mlflow_server(kept) as url:
         port = int(url.rpartition(":")[2])
         processes = [machine.start(*command, MLFLOW_TRACKING_URI=url) for machine in machines]
+        for process in processes:
+            request.addfinalizer(process.kill)
         for machine, process in zip(machines, processes, strict=True):
             wait_for(lambda machine=machine: checkpoints(machine), process)
         postgres.stop()
@@ -132,7 +135,7 @@ def test_two_machines_share_a_study_and_outlast_a_database_and_a_server_that_go_
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
         study = optuna.load_study(study_name="digits/shared", storage=complete_url(database))
-        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 8
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", url)
             patch.chdir(kept)
@@ -140,8 +143,8 @@ def test_two_machines_share_a_study_and_outlast_a_database_and_a_server_that_go_
 
             store = open_store()
             children = store.child_runs(store.find_run("sweep digits/shared"))
-            assert sorted(run.tags["role"] for run in children) == ["trial"] * 8 + ["winner"]
+            assert sorted(run.tags["role"] for run in children) == ["trial"] * 4 + ["winner"]
             assert {run.status for run in children} == {"FINISHED"}
             for run in children:
                 epochs = [point.step for point in store.client.get_metric_history(run.run_id, "train/loss")]
-                assert epochs == list(range(1, 41))
+                assert epochs == list(range(1, 16))

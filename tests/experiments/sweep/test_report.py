@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from experiments.sweep import report
+from experiments.sweep import ranking, report
 from experiments.sweep.dimension import Dimension
 from experiments.sweep.space import SweepSettings
 
@@ -81,28 +81,28 @@ def study() -> optuna.Study:
 
 
 def test_the_best_trial_is_the_one_that_optuna_holds_for_the_best(study):
-    assert report.best_trial(study, ONE).number == study.best_trial.number
-    assert report.ranked(study)[0].number == study.best_trial.number
+    assert ranking.best_trial(study, ONE).number == study.best_trial.number
+    assert ranking.ranked(study)[0].number == study.best_trial.number
 
 
 def test_with_several_objectives_the_best_trial_is_the_best_in_the_metric():
     several = search(20, TWO)
     complete = several.get_trials(states=[TrialState.COMPLETE])
     best = max(complete, key=lambda trial: accuracy(trial.params["model.lr"], trial.params["model.dropout"]))
-    assert report.best_trial(several, TWO).number == best.number
+    assert ranking.best_trial(several, TWO).number == best.number
 
 
 def test_pruned_and_failed_trials_come_last_and_refused_proposals_nowhere(study):
-    states = [trial.state.name for trial in report.ranked(study)]
+    states = [trial.state.name for trial in ranking.ranked(study)]
     assert states == sorted(states, key=["COMPLETE", "PRUNED", "FAIL"].index)
     assert set(states) == {"COMPLETE", "PRUNED", "FAIL"}
-    assert [trial for trial in report.ranked(study) if trial.number % 7 == 6] == []
+    assert [trial for trial in ranking.ranked(study) if trial.number % 7 == 6] == []
 
 
 def test_the_leaderboard_counts_the_trials_of_each_state(study):
     states = [trial.state.name for trial in study.trials if trial.number % 7 != 6]
     complete, pruned, failed = (states.count(name) for name in ("COMPLETE", "PRUNED", "FAIL"))
-    table = report.leaderboard(study, ONE, rows=5)
+    table = ranking.leaderboard(study, ONE, rows=5)
     assert table.caption == f"{len(states)} trials: {complete} complete, {pruned} pruned, {failed} failed"
     assert table.row_count == 5
     names = [column.header for column in table.columns]
@@ -114,8 +114,8 @@ def test_the_leaderboard_counts_the_trials_of_each_state(study):
 def test_a_running_trial_is_counted_but_not_ranked():
     running = search(5)
     running.ask()
-    assert report.leaderboard(running, ONE).caption == "6 trials: 5 complete, 1 running"
-    assert len(report.ranked(running)) == 5
+    assert ranking.leaderboard(running, ONE).caption == "6 trials: 5 complete, 1 running"
+    assert len(ranking.ranked(running)) == 5
 
 
 def test_pruning_saved_the_epochs_that_pruned_trials_lack_at_their_own_pace(study):
@@ -125,7 +125,7 @@ def test_pruning_saved_the_epochs_that_pruned_trials_lack_at_their_own_pace(stud
     would_train = EPOCHS * (len(pruned) + len(study.get_trials(states=[TrialState.COMPLETE]))) + 2 * len(
         failed
     )
-    saved = report.savings(study, EPOCHS)
+    saved = ranking.savings(study, EPOCHS)
     assert lacking > 0
     assert (saved.epochs, saved.all_epochs, saved.seconds) == (lacking, would_train, 2.0 * lacking)
     assert f"{lacking} of {would_train} epochs ({lacking / would_train:.0%}".rstrip("%") in str(saved)
@@ -194,7 +194,7 @@ def test_trials_that_are_all_alike_or_infinite_are_no_obstacle(tmp_path):
 
 
 def test_the_pareto_front_is_the_one_that_optuna_finds():
-    from experiments.sweep.figures import is_on_front
+    from experiments.sweep.ranking import is_on_front
 
     several = search(30, TWO)
     complete = several.get_trials(states=[TrialState.COMPLETE])

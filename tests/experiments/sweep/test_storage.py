@@ -88,6 +88,11 @@ def test_lost_leases_are_noticed_and_can_be_taken_again(database, postgres):
     postgres.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid();")
     with pytest.raises(STORAGE_ERRORS):
         leases.check()
+    postgres.stop()
+    for _ in range(2):
+        with pytest.raises(STORAGE_ERRORS):
+            leases.renew()
+    postgres.start()
     leases.renew()
     assert leases.take("trial-0") is not None
 

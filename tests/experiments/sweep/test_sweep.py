@@ -105,7 +105,7 @@ def test_a_trial_is_named_by_what_was_varied_alone(study, store):
 
 def test_the_sweeps_run_shows_figures_tables_and_the_budget_spent(study, store):
     parent = store.find_run("sweep digits/searched")
-    for name in ("history", "intermediate_values", "slice", "timeline"):
+    for name in ("history", "intermediate_values", "slices", "timeline"):
         assert parent.download(f"figures/{name}.png").stat().st_size > 5_000
     assert parent.download("sweep.html").stat().st_size > 1_000_000
     table = pd.read_csv(parent.download("tables/trials.csv"))

@@ -1,0 +1,218 @@
+"""A sweep in words and tables: which trials count and in which order, the leaderboard, what pruning saved."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.table import Table
+
+if TYPE_CHECKING:  # it takes seconds to import
+    from experiments.sweep.space import SweepSettings
+
+STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+STATE_NAMES = {TrialState.FAIL: "failed"} | {
+    state: state.name.lower() for state in STATES if state.name != "FAIL"
+}
+
+
+# Trials ------------------------------------------------------------------------------------------
+
+
+def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """All trials that began, without the proposals that a constraint refused; not to be changed."""
+    trials = study.get_trials(deepcopy=False, states=STATES)
+    return [trial for trial in trials if not trial.user_attrs.get("infeasible")]
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """Finished trials, best first by the first objective; pruned and failed ones last."""
+    sign = -1 if study.directions[0] is optuna.study.StudyDirection.MAXIMIZE else 1
+    finished = [trial for trial in counted_trials(study) if trial.state.is_finished()]
+
+    def place(trial: FrozenTrial) -> tuple[int, float, int]:
+        value = last_value(trial)
+        return STATES.index(trial.state), math.inf if math.isnan(value) else sign * value, trial.number
+
+    return sorted(finished, key=place)
+
+
+def best_trial(study: optuna.Study, settings: SweepSettings) -> FrozenTrial | None:
+    """The complete trial that is best in `settings.metric`, whatever else is; None before one."""
+    complete = [trial for trial in counted_trials(study) if trial.state is TrialState.COMPLETE]
+    choose = min if settings.direction == "minimize" else max
+    return choose(complete, key=lambda trial: trial.values[0], default=None)
+
+
+def complete_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that trained to their end with a finite value."""
+    return [each for each in trials if each.state is TrialState.COMPLETE and math.isfinite(each.values[0])]
+
+
+def curve(trial: FrozenTrial) -> dict[int, float]:
+    """The metric after each epoch, in order; with several objectives Optuna keeps it as an attribute."""
+    points = trial.intermediate_values or trial.user_attrs.get("curve", {})
+    return {int(epoch): float(points[epoch]) for epoch in sorted(points, key=int)}
+
+
+def last_value(trial: FrozenTrial) -> float:
+    """A complete trial's metric, or else what it reported last; NaN when nothing."""
+    if trial.state is TrialState.COMPLETE:
+        return float(trial.values[0])
+    return next(reversed(curve(trial).values()), math.nan)
+
+
+def epochs_trained(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs.get("epochs", max(curve(trial), default=0)))
+
+
+def finite_points(study: optuna.Study) -> dict[int, list[float]]:
+    """Complete trials' objectives by number, where all are finite."""
+    complete = [trial for trial in counted_trials(study) if trial.state is TrialState.COMPLETE]
+    return {each.number: each.values for each in complete if all(map(math.isfinite, each.values))}
+
+
+def is_on_front(costs: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+    """Which rows, of (N, M) costs, no other row surpasses: no worse in all, better in one.
+
+    >>> is_on_front(np.array([[1, 3], [2, 2], [2, 3], [1, 3]])).tolist()
+    [True, True, False, True]
+    """
+    no_worse = (costs[:, None] <= costs).all(axis=2)  # (N, N)
+    better = (costs[:, None] < costs).any(axis=2)
+    return np.asarray(~(no_worse & better).any(axis=0))
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What pruning spared: the epochs and seconds that pruned trials did not train.
+
+    Attributes:
+        all_epochs: What all finished trials would have trained without pruning.
+    """
+
+    epochs: int
+    all_epochs: int
+    seconds: float
+
+    @property
+    def share(self) -> float:
+        """Of all epochs, as a fraction."""
+        return self.epochs / self.all_epochs if self.all_epochs else 0.0
+
+    def __str__(self) -> str:
+        """
+        >>> str(Savings(epochs=212, all_epochs=480, seconds=212.0))
+        'pruning saved 212 of 480 epochs (44 %), about 3.5 min'
+        """
+        text = f"pruning saved {self.epochs} of {self.all_epochs} epochs ({self.share:.0%})".replace(
+            "%", " %"
+        )
+        return f"{text}, about {_duration(self.seconds)}" if self.seconds else text
+
+
+def savings(study: optuna.Study, max_epochs: int) -> Savings:
+    """What pruning saved if each pruned trial had trained `max_epochs` at its own seconds an epoch."""
+    finished = ranked(study)
+    trained = sum(map(epochs_trained, finished))
+    saved, seconds = 0, 0.0
+    for trial in finished:
+        if trial.state is TrialState.PRUNED:
+            epochs = epochs_trained(trial)
+            saved += max_epochs - epochs
+            seconds += trial.user_attrs.get("seconds", 0.0) / max(epochs, 1) * (max_epochs - epochs)
+    return Savings(saved, trained + saved, seconds)
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Each key's last part, or as many of its last parts as tell it from the others.
+
+    >>> short_names(["model.lr", "model.size", "data.size"])
+    {'model.lr': 'lr', 'model.size': 'model.size', 'data.size': 'data.size'}
+    """
+    parts = {key: key.split(".") for key in keys}
+    names = {}
+    for key, own in parts.items():
+        others = [other for name, other in parts.items() if name != key]
+        count = next((n for n in range(1, len(own)) if all(own[-n:] != o[-n:] for o in others)), len(own))
+        names[key] = ".".join(own[-count:])
+    return names
+
+
+def describe(params: Mapping[str, Any]) -> str:
+    """The varied keys with their values, in short.
+
+    >>> describe({"model.lr": 0.0123456, "model.widths": "[32, 64]", "data.batch_size": 1024})
+    'lr=0.0123 widths=[32, 64] batch_size=1024'
+    """
+    return " ".join(f"{name}={short_value(params[key])}" for key, name in short_names(params).items())
+
+
+def short_value(value: object) -> str:
+    """A number with a fraction in three digits, all else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def count_states(trials: Sequence[FrozenTrial]) -> str:
+    """How many there are, such as "24 trials: 14 complete, 9 pruned, 1 failed"."""
+    counts = Counter(trial.state for trial in trials)
+    parts = [f"{counts[state]} {STATE_NAMES[state]}" for state in STATES if counts[state]]
+    total = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
+    return f"{total}: {', '.join(parts)}" if parts else total
+
+
+def leaderboard(study: optuna.Study, settings: SweepSettings, rows: int = 10) -> Table:
+    """The best trials, and how many there are of each state."""
+    table = Table(title=study.study_name, caption=count_states(counted_trials(study)))
+    header, body = leaderboard_cells(study, settings, rows)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 1 else "right", overflow="fold")
+    for index, (row, trial) in enumerate(zip(body, ranked(study), strict=False)):
+        finished = trial.state is TrialState.COMPLETE
+        table.add_row(*row, style="bold" if finished and index == 0 else None if finished else "dim")
+    return table
+
+
+def leaderboard_cells(
+    study: optuna.Study, settings: SweepSettings, rows: int
+) -> tuple[list[str], list[list[str]]]:
+    """The leaderboard's header and rows, as text."""
+    trials = ranked(study)[:rows]
+    names = short_names(varied_keys(trials, settings))
+    body = []
+    for trial in trials:
+        value = last_value(trial)
+        further = (
+            trial.values[1:] if trial.state is TrialState.COMPLETE else [math.nan] * len(settings.objectives)
+        )
+        cells = [str(trial.number), STATE_NAMES[trial.state], "" if math.isnan(value) else f"{value:.4f}"]
+        cells += ["" if math.isnan(each) else f"{each:,.6g}" for each in further]
+        body.append(
+            [*cells, str(epochs_trained(trial)), *(short_value(trial.params.get(key, "")) for key in names)]
+        )
+    return ["trial", "state", settings.metric, *settings.objectives, "epochs", *names.values()], body
+
+
+def varied_keys(trials: Sequence[FrozenTrial], settings: SweepSettings) -> list[str]:
+    """The keys that trials vary, in the recipe's order."""
+    used = dict.fromkeys(key for trial in trials for key in trial.params)
+    return [
+        *(key for key in settings.space if key in used),
+        *(key for key in used if key not in settings.space),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
