@@ -63,6 +63,28 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extend", action="store_true", help="go on with a study although its space was changed"
     )
+    parser.add_argument(
+        "--launcher",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="who runs it: this machine (default), or several of a Ray cluster or of SLURM",
+    )
+    parser.add_argument(
+        "--machines",
+        type=int,
+        metavar="N",
+        help="machines to run it on (default: all of Ray's, one of SLURM)",
+    )
+    parser.add_argument(
+        "--launcher-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of SLURM's jobs, such as time=120 (minutes), partition=gpu, cpus_per_task=8",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show the script for SLURM, and submit nothing"
+    )
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
