@@ -158,7 +158,9 @@ class ImageDataModule(pl.LightningDataModule):
     # Batches ------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> BatchLoader:
-        loader = BatchLoader(self.splits["train"], self.batch_size, shuffle=True, seed=self.seed)
+        loader = BatchLoader(
+            self.splits["train"], self.batch_size, shuffle=True, seed=self.seed, **self._place()
+        )
         if self._resume_at is not None:
             loader.load_state_dict(self._resume_at)
             self._resume_at = None
@@ -172,7 +174,13 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> BatchLoader:
         # Without gradients more images fit; small batches would only cost time.
-        return BatchLoader(self.splits[split], max(self.batch_size, 256))
+        return BatchLoader(self.splits[split], max(self.batch_size, 256), **self._place())
+
+    def _place(self) -> dict[str, int]:
+        """Which of the processes that train together this one is."""
+        if self.trainer is None:
+            return {}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands. Lightning saves its loader's state too, but restores it only in

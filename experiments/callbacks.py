@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from experiments.tracking import RunRecord
 from experiments.trainer import TrainerSettings, is_minimized
 from lightning_modules import ImageClassifier
-from lightning_modules.classifier import Predictions
+from lightning_modules.outputs import Predictions
 
 
 class EpochRecorder(Checkpoint):

@@ -21,7 +21,7 @@ from experiments.callbacks import EpochRecorder, ProgressLine
 from experiments.config import load_experiment
 from experiments.tracking import open_store
 from experiments.train import conclude, fit, prepare, start_record, working_folder
-from lightning_modules.classifier import Predictor
+from lightning_modules.predictor import Predictor
 
 
 def main() -> None:
