@@ -97,6 +97,19 @@ class ResumableEarlyStopping(EarlyStopping):
             trainer.should_stop = True
 
 
+class StopTogether(Checkpoint):
+    """Has all processes of a run stop after the same epoch: the one for which rank 0 was told to.
+
+    A Checkpoint, to stand behind those callbacks, which rank 0 alone has, and before the checkpoints.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
+
+
 class ProgressLine(Checkpoint):
     """One line for each epoch; on a terminal also how far the present one is.
 

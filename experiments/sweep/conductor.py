@@ -54,10 +54,10 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one trial: so many processor cores, and one GPU if there is any."""
+    """Room for one trial: so many processor cores, and its GPUs if there are any."""
 
     threads: int
-    gpu: str | None = None
+    gpus: str | None = None
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Conductor:
             described=described,
             record=record.through(None) if record else None,
             threads=slot.threads,
-            gpu=slot.gpu,
+            gpus=slot.gpus,
         )
         worker = Worker(task, lease, self._log(trial.number))
         self._running[trial.number] = Running(trial, record, lease, slot, task, worker)

@@ -116,7 +116,7 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
 
 
 def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sightings) -> Claim | None:
-    """A trial whose owner died, in place, else a new one while there are to be more; None where there is none.
+    """A trial whose owner died, in place, else a new one while more are to be; None where there is none.
 
     Adopted, a trial keeps its number, its values and what it has reported. One process at a time does
     this, so that the number of trials is exact.
