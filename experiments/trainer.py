@@ -159,4 +159,4 @@ def _quieten_lightning() -> None:
         "lightning_fabric.utilities.distributed",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")

@@ -131,12 +131,13 @@ def share_out(experiment: Experiment, workers: int | None, trials_per_gpu: int) 
             )
         return [Slot(max(1, cores // workers), team) for team in places[:workers]]
     workers = workers or 1
+    if devices > cores:
+        raise RequestError(f"each trial asks for {devices} cores (trainer.devices); this machine has {cores}")
     if workers * devices > cores:
-        needed = f"; {devices} are needed for each trial (trainer.devices)" if devices > 1 else ""
+        each = f", {devices} for each trial (trainer.devices)" if devices > 1 else ""
         raise RequestError(
-            f"--workers must be at most {cores // devices}: this machine has {cores} cores{needed}, got {workers}"
-            if devices <= cores
-            else f"each trial asks for {devices} cores (trainer.devices), and this machine has {cores}"
+            f"--workers must be at most {cores // devices}, got {workers}; "
+            f"this machine has {cores} cores{each}"
         )
     return [Slot(cores // workers) for _ in range(workers)]
 
