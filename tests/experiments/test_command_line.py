@@ -78,7 +78,10 @@ MISTAKES = [
     (["train", "digits/cnn", "--trainer.monitor=test/accuracy"], ["test/accuracy", "val/accuracy"]),
     (["train", "digits/cnn", "--trainer.monitor=val/acuracy"], ["acuracy", "accuracy"]),
     (["train", "digits/cnn", "--trainer.devices=0"], ["trainer.devices", "at least 1", "0"]),
-    (["sweep", "digits/cnn", "--trainer.devices=999", "--trainer.accelerator=cpu"], ["trainer.devices", "999", "cores"]),
+    (
+        ["sweep", "digits/cnn", "--trainer.devices=999", "--trainer.accelerator=cpu"],
+        ["trainer.devices", "999", "cores"],
+    ),
     (["train", "digits/cnn", "--sweep.metric=test/accuracy"], ["sweep.metric", "val/accuracy"]),
     (["sweep", "digits/cnn", "--trials=0"], ["--trials", "at least 1"]),
     (["sweep", "mnist/lenet5"], ["sweep.space"]),
