@@ -158,7 +158,15 @@ class ImageDataModule(pl.LightningDataModule):
     # Batches ------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> BatchLoader:
-        loader = BatchLoader(self.splits["train"], self.batch_size, shuffle=True, seed=self.seed)
+        rank, world_size = self._place()
+        loader = BatchLoader(
+            self.splits["train"],
+            self.batch_size,
+            shuffle=True,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
         if self._resume_at is not None:
             loader.load_state_dict(self._resume_at)
             self._resume_at = None
@@ -172,7 +180,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> BatchLoader:
         # Without gradients more images fit; small batches would only cost time.
-        return BatchLoader(self.splits[split], max(self.batch_size, 256))
+        rank, world_size = self._place()
+        return BatchLoader(self.splits[split], max(self.batch_size, 256), rank=rank, world_size=world_size)
+
+    def _place(self) -> tuple[int, int]:
+        """Which of how many processes that train together this one is."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands. Lightning saves its loader's state too, but restores it only in

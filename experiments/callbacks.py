@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 from experiments.tracking import RunRecord
 from experiments.trainer import TrainerSettings, is_minimized
 from lightning_modules import ImageClassifier
-from lightning_modules.classifier import Predictions
+from lightning_modules.outputs import Predictions
 
 
 class EpochRecorder(Checkpoint):
@@ -95,6 +95,19 @@ class ResumableEarlyStopping(EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+
+
+class StopTogether(Checkpoint):
+    """Has all processes of a run stop after the same epoch: the one for which rank 0 was told to.
+
+    A Checkpoint, to stand behind those callbacks, which rank 0 alone has, and before the checkpoints.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.strategy.broadcast(trainer.should_stop)
 
 
 class ProgressLine(Checkpoint):

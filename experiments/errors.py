@@ -14,6 +14,10 @@ class RunError(Exception):
     """The work failed on its way; what was recorded is kept. Exit status 1."""
 
 
+class RankError(RunError):
+    """Another process of a run that trains on several devices failed or died."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C. Exit status 130.
 

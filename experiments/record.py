@@ -19,7 +19,8 @@ from experiments.config import Experiment, flatten
 from experiments.provenance import git_state, hardware, packages
 from experiments.tracking import RunRecord
 from lightning_modules import ImageClassifier
-from lightning_modules.classifier import Predictions, Predictor
+from lightning_modules.outputs import Predictions
+from lightning_modules.predictor import Predictor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

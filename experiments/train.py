@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import shutil
-import signal
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import pytorch_lightning as pl
 import torch
@@ -21,17 +16,19 @@ from rich.table import Table
 from experiments.callbacks import (
     EpochRecorder,
     ProgressLine,
+    StopTogether,
     build_checkpoints,
     build_early_stopping,
     chosen_checkpoint,
     load_weights,
 )
 from experiments.config import Experiment, load_experiment, parse_experiment
-from experiments.errors import Interrupted, RequestError, RunError
+from experiments.ending import recording, working_folder
+from experiments.errors import RequestError
+from experiments.ranks import Furnish, other_ranks
 from experiments.record import record_figures, record_model, record_predictions, record_start
-from experiments.tracking import RunRecord, Store, StoreError, open_store
-from experiments.trainer import build_trainer
-from lightning_modules.classifier import NonFiniteLossError
+from experiments.tracking import RunRecord, Store, open_store
+from experiments.trainer import build_trainer, check_devices
 from lightning_modules.metrics import METRIC_NAMES
 
 
@@ -113,6 +110,7 @@ def prepare(experiment: Experiment) -> None:
     data, model = experiment.data, experiment.model
     pl.seed_everything(experiment.seed, verbose=False)
     try:
+        check_devices(experiment.trainer)
         model.build(len(data.class_names), data.image_shape)
         data.prepare_data()
         data.setup()
@@ -149,8 +147,23 @@ def fit(
     *,
     resumed: bool = False,
     callbacks: Sequence[pl.Callback] = (),
+    furnish: Furnish | None = None,
 ) -> int:
-    """Trains and loads the chosen checkpoint's weights; returns the epoch they are of."""
+    """Trains, on all devices, and loads the chosen checkpoint's weights; returns the epoch they are of."""
+    with other_ranks(experiment, folder, resumed=resumed, furnish=furnish):
+        train_epochs(experiment, recorder, folder, resumed=resumed, callbacks=callbacks)
+    return load_weights(experiment.model, chosen_checkpoint(folder))
+
+
+def train_epochs(
+    experiment: Experiment,
+    recorder: EpochRecorder,
+    folder: Path,
+    *,
+    resumed: bool = False,
+    callbacks: Sequence[pl.Callback] = (),
+) -> None:
+    """Trains in this process, be it the only one or one rank of several."""
     settings, data = experiment.trainer, experiment.data
     has_validation = "val" in data.splits
     early_stopping = build_early_stopping(settings) if has_validation else None
@@ -160,17 +173,18 @@ def fit(
             *([early_stopping] if early_stopping else []),
             recorder,
             *callbacks,
+            StopTogether(),
             *build_checkpoints(folder, settings, has_validation),  # last, so that what they save is recorded
         ],
     )
     last = folder / "last.ckpt" if resumed else None
     trainer.fit(experiment.model, datamodule=data, ckpt_path=last, weights_only=True)
-    return load_weights(experiment.model, chosen_checkpoint(folder))
 
 
 def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
     """Metrics of the model as it is on the given splits; its `predictions` are left on the model."""
-    settings = replace(experiment.trainer, early_stopping=None)
+    # On one device: the other ranks have left, and what training took hours for takes this seconds.
+    settings = replace(experiment.trainer, early_stopping=None, devices=1)
     trainer = build_trainer(settings, [])
     metrics: dict[str, float] = {}
     for split in splits:
@@ -215,88 +229,6 @@ def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, f
             shutil.copy(chosen_checkpoint(folder), artifacts / "checkpoints" / "best.ckpt")
         record_model(record, data, model)
     return Result(metrics, best_epoch, record)
-
-
-# Around the work --------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def working_folder(record: RunRecord | None, keep: bool = False) -> Iterator[Path]:
-    """Where checkpoints lie while the run lasts; gone once it has finished, unless another ends it."""
-    if record is None:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-        return
-    record.checkpoint_folder.mkdir(parents=True, exist_ok=True)
-    yield record.checkpoint_folder
-    if not keep:
-        shutil.rmtree(record.checkpoint_folder)
-
-
-@contextlib.contextmanager
-def recording(record: RunRecord | None, to_continue: str | None = None) -> Iterator[None]:
-    """Gives the run the status it deserves, however the work ends, unless it was given one already.
-
-    Args:
-        record: The run; None where nothing is recorded.
-        to_continue: The command that goes on with the work; `darkroom train --resume` where not given.
-    """
-    if to_continue is None and record is not None:
-        to_continue = f"darkroom train --resume {record.run_id}"
-    hint = f" Continue with: {to_continue}" if to_continue else ""
-    try:
-        with raising_on_ctrl_c():
-            yield
-    except Interrupted:
-        _end(record, "KILLED")
-        raise Interrupted(f"interrupted; everything so far is kept.{hint}") from None
-    except NonFiniteLossError as error:
-        _end(record, "FAILED", error)
-        raise RunError(str(error)) from error
-    except StoreError as error:
-        if record is not None and not record.is_remote:  # a server that is away would be waited for again
-            _end(record, "FAILED", error)
-        raise
-    except OSError as error:
-        _end(record, "FAILED", error)
-        raise RunError(
-            f"writing failed: {error.strerror or error} ({error.filename or 'a checkpoint'}). "
-            f"Free some space or allow writing there.{hint}"
-        ) from error
-    except BaseException as error:
-        _end(record, "FAILED", error)
-        raise
-    if record is not None and record.status == "RUNNING":
-        record.end("FINISHED")
-
-
-def _end(record: RunRecord | None, status: str, error: BaseException | None = None) -> None:
-    if record is None:
-        return
-    try:
-        record.end("KILLED" if status == "KILLED" else "FAILED")
-        if error is not None:
-            with record.artifacts() as folder:
-                text = "".join(traceback.format_exception(error))
-                (folder / "traceback.txt").write_text(text)
-    except (RunError, OSError):
-        # The store or the disk is what failed. The first error is the one to report; the run stays
-        # RUNNING in the store, and can be resumed like a killed one.
-        return
-
-
-@contextlib.contextmanager
-def raising_on_ctrl_c() -> Iterator[None]:
-    """Turns SIGINT into `Interrupted`, which passes through Lightning untouched."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted("interrupted")
-
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def run_name(experiment: Experiment) -> str:

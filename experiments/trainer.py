@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from experiments.errors import nearest
 from lightning_modules.metrics import METRIC_NAMES
@@ -55,7 +57,8 @@ class TrainerSettings:
             takes the last epoch's.
         early_stopping: Stops when nothing improves; null never does. Off without validation images.
         accelerator: Where to train: "auto" takes a GPU where there is one.
-        devices: How many of them. Several are not supported yet.
+        devices: How many of them, on one machine. Each trains on its share of every batch, with a process of
+            its own; batch-norm sees one share at a time.
         precision: Of the arithmetic: 32-true, bf16-mixed or 16-mixed.
         channels_last: Keep each pixel's channels together in memory, which convolutions on most
             processors and on tensor cores read faster.
@@ -84,8 +87,8 @@ class TrainerSettings:
             raise ValueError(f"trainer.max_epochs must be at least 1, got {self.max_epochs}")
         if self.monitor is not None:
             check_validation_metric("trainer.monitor", self.monitor)
-        if self.devices != 1:
-            raise ValueError(f"trainer.devices must be 1, got {self.devices}: several are not supported yet")
+        if self.devices < 1:
+            raise ValueError(f"trainer.devices must be at least 1, got {self.devices}")
         if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
             raise ValueError(f"trainer.gradient_clip_norm must be positive, got {self.gradient_clip_norm}")
         if self.accumulate_batches < 1:
@@ -95,6 +98,10 @@ class TrainerSettings:
 def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Lightning's Trainer; what it should do besides training stands in `callbacks`."""
     _quieten_lightning()
+    arguments: dict[str, Any] = {}
+    if settings.devices > 1:
+        # The other processes are ours; without this a cluster's job scheduler would be asked for them.
+        arguments = {"strategy": "ddp", "plugins": [LightningEnvironment()]}
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator=settings.accelerator,
@@ -109,8 +116,23 @@ def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -
         enable_model_summary=False,
         enable_checkpointing=True,
         num_sanity_val_steps=0,
-        **(settings.extra or {}),
+        **(arguments | (settings.extra or {})),
     )
+
+
+def check_devices(settings: TrainerSettings) -> None:
+    """Refuses more GPUs than there are.
+
+    Raises:
+        ValueError: So it is.
+    """
+    gpus = torch.cuda.device_count()
+    on_gpus = settings.accelerator in ("gpu", "cuda") or (settings.accelerator == "auto" and gpus > 0)
+    if on_gpus and settings.devices > max(1, gpus):
+        raise ValueError(
+            f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "
+            "trainer.accelerator=cpu trains without them"
+        )
 
 
 def check_validation_metric(key: str, metric: str) -> None:
@@ -131,6 +153,10 @@ def check_validation_metric(key: str, metric: str) -> None:
 
 def _quieten_lightning() -> None:
     # Its hints are about knobs that Darkroom sets, and its device report repeats what the run records.
-    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators"):
+    for name in (
+        "pytorch_lightning.utilities.rank_zero",
+        "pytorch_lightning.accelerators",
+        "lightning_fabric.utilities.distributed",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning\.")
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")

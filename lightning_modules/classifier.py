@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import pytorch_lightning as pl
@@ -17,6 +16,7 @@ from lightning_modules.backbones import Initialization, build_network, is_backbo
 from lightning_modules.losses import CrossEntropy, to_probabilities, weight_penalty
 from lightning_modules.metrics import build_metrics
 from lightning_modules.optimization import Schedule, build_optimizer, build_schedule, optimizer_names
+from lightning_modules.outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
 
 Stage = Literal["train", "val", "test"]
 
@@ -34,29 +34,12 @@ class Batch(Protocol):
     def indices(self) -> Tensor: ...  # int64 (B,), places in the split
     @property
     def seed(self) -> int: ...  # of this step
+    @property
+    def global_targets(self) -> Tensor | None: ...  # of all processes' shares, where there are several
 
 
 class NonFiniteLossError(RuntimeError):
     """The training loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a network says of a split: probabilities (N, C), class indices and places (N,)."""
-
-    probabilities: Tensor
-    targets: Tensor
-    indices: Tensor
-
-
-@dataclass
-class _EpochOutputs:
-    """Kept on the device until the epoch ends; metrics at each step would cost more than the step."""
-
-    losses: list[Tensor] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
-    indices: list[Tensor] = field(default_factory=list)
 
 
 class ImageClassifier(pl.LightningModule):
@@ -121,7 +104,7 @@ class ImageClassifier(pl.LightningModule):
             raise ValueError(f"model.warmup_epochs must be at least 0, got {warmup_epochs}")
         self.save_hyperparameters()
         # Lightning starts no epoch when it goes on in the midst of one, hence the default.
-        self._outputs: defaultdict[Stage, _EpochOutputs] = defaultdict(_EpochOutputs)
+        self._outputs: defaultdict[Stage, EpochOutputs] = defaultdict(EpochOutputs)
         self.predictions: dict[Stage, Predictions] = {}
 
     def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> None:
@@ -183,8 +166,8 @@ class ImageClassifier(pl.LightningModule):
         self._step("test", batch)
 
     def _step(self, stage: Stage, batch: Batch) -> Tensor:
-        logits = self(batch.images)  # (B, K)
-        loss: Tensor = self.criterion(logits, batch.targets)
+        logits = self(batch.images)[: len(batch.targets)]  # (B, K); an empty share has an image all the same
+        loss = self._loss(logits, batch)
         outputs = self._outputs[stage]
         outputs.losses.append(loss.detach())
         outputs.logits.append(logits.detach())
@@ -192,16 +175,27 @@ class ImageClassifier(pl.LightningModule):
         outputs.indices.append(batch.indices)
         return loss
 
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Whose mean over all processes is the criterion on the global batch, and so are its gradients."""
+        if batch.global_targets is None:
+            whole: Tensor = self.criterion(logits, batch.targets)
+            return whole
+        if len(batch.targets) == 0:
+            return logits.sum()  # 0, with gradients of 0
+        share = self.criterion.weight(batch.targets) / self.criterion.weight(batch.global_targets)
+        scaled: Tensor = self.criterion(logits, batch.targets) * share * num_ranks()
+        return scaled
+
     # Epochs -------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
-        self._outputs["train"] = _EpochOutputs()
+        self._outputs["train"] = EpochOutputs()
 
     def on_validation_epoch_start(self) -> None:
-        self._outputs["val"] = _EpochOutputs()
+        self._outputs["val"] = EpochOutputs()
 
     def on_test_epoch_start(self) -> None:
-        self._outputs["test"] = _EpochOutputs()
+        self._outputs["test"] = EpochOutputs()
 
     def on_train_epoch_end(self) -> None:
         self._check_finite()
@@ -220,11 +214,10 @@ class ImageClassifier(pl.LightningModule):
     def _report(self, stage: Stage) -> Tensor:
         """Computes the epoch's metrics, all at once, logs them as `stage/name`, returns the loss."""
         outputs = self._outputs.pop(stage)
-        targets = torch.cat(outputs.targets)  # (N,)
-        probabilities = to_probabilities(torch.cat(outputs.logits).float())  # (N, C)
-        self.predictions[stage] = Predictions(probabilities, targets, torch.cat(outputs.indices))
-        sizes = torch.tensor([len(chunk) for chunk in outputs.targets], device=targets.device)
-        loss = (torch.stack(outputs.losses).float() * sizes).sum() / len(targets)
+        logits, targets, indices = outputs.whole()
+        probabilities = to_probabilities(logits.float())  # (N, C)
+        self.predictions[stage] = Predictions(probabilities, targets, indices)
+        loss = outputs.mean_loss()
         collection = self.metrics[f"{stage}_"]
         collection.update(probabilities, targets)  # type: ignore[operator]
         values = {"loss": loss, **collection.compute()}  # type: ignore[operator]
@@ -234,7 +227,8 @@ class ImageClassifier(pl.LightningModule):
 
     def _check_finite(self) -> None:
         losses = self._outputs["train"].losses
-        unchecked = torch.stack(losses[-FINITE_CHECK_STEPS:])
+        # All processes look at the same values, and leave together.
+        unchecked = mean_over_ranks(torch.stack(losses[-FINITE_CHECK_STEPS:]))
         finite = torch.isfinite(unchecked)
         if finite.all():
             return
@@ -288,23 +282,6 @@ class ImageClassifier(pl.LightningModule):
             built_for = checkpoint["built_for"]
             self.hparams["pretrained"] = False  # the checkpoint's weights follow
             self.build(built_for["num_classes"], tuple(built_for["image_shape"]))
-
-
-class Predictor(nn.Module):
-    """What a run leaves behind: uint8 images (N, C, H, W) to class probabilities (N, num_classes).
-
-    Args:
-        preprocess: The data's evaluation transform, from uint8 to what the network eats.
-        network: From there to logits.
-    """
-
-    def __init__(self, preprocess: nn.Module, network: nn.Module) -> None:
-        super().__init__()
-        self.preprocess = preprocess
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return to_probabilities(self.network(self.preprocess(images)).float())
 
 
 def _seed_dropout(seed: int) -> None:

@@ -30,6 +30,10 @@ class CrossEntropy(nn.Module):
         weights = images.sum() / (len(counts) * images.clamp(min=1))
         self.class_weights = torch.where(images > 0, weights, torch.zeros_like(weights))
 
+    def weight(self, targets: Tensor) -> Tensor | int:
+        """What the sum over these class indices (B,) is divided by: their number, or their weights' sum."""
+        return len(targets) if self.class_weights is None else self.class_weights[targets].sum()
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, K) with K = 1 for two classes, and class indices (B,), to a scalar."""
         if logits.shape[1] == 1:  # the sigmoid of z is the softmax of (0, z)

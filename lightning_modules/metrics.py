@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -43,8 +45,8 @@ class LogLoss(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
@@ -130,8 +132,8 @@ class Ranking(Metric):
     probabilities: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, **options: Any) -> None:
+        super().__init__(**options)
         self.classes = [1] if num_classes == 2 else list(range(num_classes))
         self.add_state("probabilities", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
@@ -156,17 +158,19 @@ def build_metrics(num_classes: int) -> MetricCollection:
     both, `auroc` and `average_precision` those of class 1. With more classes these two are averaged,
     each class against the rest.
     """
+    # The module has gathered what all processes saw: to add up their counts would double them.
+    alone: dict[str, Any] = {"sync_on_compute": False}
     metrics: dict[str, Metric | MetricCollection] = {
-        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-        "balanced_accuracy": BalancedAccuracy(num_classes, average="macro"),
-        "precision_macro": MulticlassPrecision(num_classes, average="macro"),
-        "recall_macro": MulticlassRecall(num_classes, average="macro"),
-        "f1_macro": MulticlassF1Score(num_classes, average="macro"),
-        "f1_weighted": MulticlassF1Score(num_classes, average="weighted"),
-        "log_loss": LogLoss(),
-        "ece": CalibrationError(num_classes, n_bins=15, norm="l1"),
-        "ranking": Ranking(num_classes),
+        "accuracy": MulticlassAccuracy(num_classes, average="micro", **alone),
+        "balanced_accuracy": BalancedAccuracy(num_classes, average="macro", **alone),
+        "precision_macro": MulticlassPrecision(num_classes, average="macro", **alone),
+        "recall_macro": MulticlassRecall(num_classes, average="macro", **alone),
+        "f1_macro": MulticlassF1Score(num_classes, average="macro", **alone),
+        "f1_weighted": MulticlassF1Score(num_classes, average="weighted", **alone),
+        "log_loss": LogLoss(**alone),
+        "ece": CalibrationError(num_classes, n_bins=15, norm="l1", **alone),
+        "ranking": Ranking(num_classes, **alone),
     }
     if num_classes >= TOP5_MIN_CLASSES:
-        metrics["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
+        metrics["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, **alone)
     return MetricCollection(metrics)

@@ -38,10 +38,10 @@ PATIENCE_SECONDS = 600  # how long a storage or server that went away is waited 
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one trial: so many processor cores, and one GPU if there is any."""
+    """Room for one trial: so many processor cores, and its GPUs if there are any."""
 
     threads: int
-    gpu: str | None = None
+    gpus: str | None = None
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Conductor:
             described=described,
             record=record.through(None) if record else None,
             threads=slot.threads,
-            gpu=slot.gpu,
+            gpus=slot.gpus,
         )
         worker = Worker(task, lease, self._log(trial.number))
         self._running[trial.number] = Running(trial, record, lease, slot, task, worker)

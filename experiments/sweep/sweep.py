@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from experiments.config import Experiment, load_experiment
+from experiments.ending import recording
 from experiments.errors import RequestError, RunError
 from experiments.sweep.books import Sweep
 from experiments.sweep.conductor import Conductor, Slot
@@ -31,11 +32,11 @@ from experiments.sweep.confirm import (
 from experiments.sweep.live import Display
 from experiments.sweep.ranking import best_trial, counted_trials, describe, leaderboard, savings
 from experiments.sweep.report import write_report
-from experiments.sweep.space import grid_size, overrides
+from experiments.sweep.space import configuration_keys, grid_size, overrides
 from experiments.sweep.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
 from experiments.sweep.study import Search, is_done, open_study
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import Result, prepare, print_result, recording, resume, train
+from experiments.train import Result, prepare, print_result, resume, train
 
 REFRESH_SECONDS = 20.0  # between two looks of the sweep's run in MLflow, while it lasts
 
@@ -100,13 +101,17 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
 
 
 def share_out(experiment: Experiment, workers: int | None, trials_per_gpu: int) -> list[Slot]:
-    """Room for `workers` trials at once: the cores divided among them, or a GPU for each.
+    """Room for `workers` trials at once: the cores divided among them, or GPUs for each.
 
-    More threads than cores would halve what all of them do.
+    More threads than cores would halve what all of them do. A trial that trains on several devices
+    takes so many GPUs, or, without them, cores.
 
     Raises:
         RequestError: There are not that many cores or GPUs.
     """
+    devices = experiment.trainer.devices
+    if experiment.sweep is not None and "trainer.devices" in configuration_keys(experiment.sweep):
+        raise RequestError("trainer.devices can't be searched: every trial has the same room")
     cores = len(os.sched_getaffinity(0))
     gpus: list[str] = []
     if experiment.trainer.accelerator in ("auto", "gpu", "cuda"):
@@ -114,18 +119,30 @@ def share_out(experiment: Experiment, workers: int | None, trials_per_gpu: int) 
         names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
         gpus = [name for name in names if name]
     if gpus:
-        places = gpus * trials_per_gpu
+        if devices > len(gpus):
+            raise RequestError(
+                f"each trial asks for {devices} GPUs (trainer.devices), and {len(gpus)} are visible"
+            )
+        teams = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus), devices)]
+        places = teams[: len(gpus) // devices] * trials_per_gpu
         workers = workers or len(places)
         if workers > len(places):
             raise RequestError(
-                f"--workers must be at most {len(places)} ({len(gpus)} GPUs, --trials-per-gpu "
-                f"{trials_per_gpu}), got {workers}"
+                f"--workers must be at most {len(places)} ({len(gpus)} GPUs, {devices} for each trial, "
+                f"--trials-per-gpu {trials_per_gpu}), got {workers}"
             )
-        return [Slot(max(1, cores // workers), gpu) for gpu in places[:workers]]
+        return [Slot(max(1, cores // workers), team) for team in places[:workers]]
     workers = workers or 1
-    if workers > cores:
-        raise RequestError(f"--workers must be at most {cores}, the cores of this machine, got {workers}")
-    return [Slot(cores // workers) for _ in range(workers)]
+    if devices > cores:
+        raise RequestError(f"each trial asks for {devices} cores (trainer.devices); this machine has {cores}")
+    if workers * devices > cores:
+        each = f", {devices} for each trial (trainer.devices)" if devices > 1 else ""
+        raise RequestError(
+            f"--workers must be at most {cores // devices}, got {workers}; "
+            f"this machine has {cores} cores{each}"
+        )
+    # Never more than the environment allows (OMP_NUM_THREADS).
+    return [Slot(min(cores // workers, torch.get_num_threads())) for _ in range(workers)]
 
 
 def parent_run(experiment: Experiment, study: optuna.Study, store: Store | None) -> RunRecord | None:

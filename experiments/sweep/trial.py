@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
@@ -14,10 +14,12 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.callbacks import EpochRecorder
 from experiments.config import Experiment, load_experiment
+from experiments.ending import working_folder
+from experiments.ranks import Furnish
 from experiments.record import record_predictions, record_start
 from experiments.sweep.channel import Channel, Outcome, RelayedClient
 from experiments.tracking import RunRecord
-from experiments.train import chosen_epoch, fit, prepare, working_folder
+from experiments.train import chosen_epoch, fit, prepare
 
 LATENCY_ROUNDS = 20
 
@@ -34,7 +36,7 @@ class Task:
         described: Its name in MLflow.
         record: Its run; None where nothing is recorded.
         threads: How many processor cores it may use.
-        gpu: The one GPU it may see, as CUDA_VISIBLE_DEVICES names it; None leaves the choice open.
+        gpus: Those it may see, as CUDA_VISIBLE_DEVICES names them; None leaves the choice open.
     """
 
     sources: Sequence[str]
@@ -44,7 +46,7 @@ class Task:
     described: str
     record: RunRecord | None
     threads: int
-    gpu: str | None = None
+    gpus: str | None = None
 
 
 class Reporting(Checkpoint):
@@ -78,9 +80,7 @@ class Reporting(Checkpoint):
         self.pruned_epoch = epoch if verdict == "prune" else None
 
 
-def run_trial(
-    task: Task, channel: Channel, furnish: Callable[[Experiment], None] = lambda experiment: None
-) -> Outcome:
+def run_trial(task: Task, channel: Channel, furnish: Furnish | None = None) -> Outcome:
     """Trains on train, judges on validation, and never touches test.
 
     Args:
@@ -92,7 +92,8 @@ def run_trial(
         # Without the search that it is part of, which would take as long again to parse.
         experiment = load_experiment(task.sources, {**task.overrides, "sweep": "null", "claim": "null"})
         experiment = replace(experiment, mlflow=replace(experiment.mlflow, run_name=task.described))
-        furnish(experiment)
+        if furnish is not None:
+            furnish(experiment)
         prepare(experiment)
         record = task.record.through(RelayedClient(channel)) if task.record else None
         with working_folder(record, keep=True) as folder:
@@ -101,7 +102,9 @@ def run_trial(
                 record_start(record, experiment)
             recorder = EpochRecorder(record, experiment.trainer.monitor, continued=True)
             reporting = Reporting(channel, task.metric, recorder)
-            best_epoch = fit(experiment, recorder, folder, resumed=resumed, callbacks=[reporting])
+            best_epoch = fit(
+                experiment, recorder, folder, resumed=resumed, callbacks=[reporting], furnish=furnish
+            )
             if reporting.stopped:
                 return Outcome(stopped=True)
             if record is not None:

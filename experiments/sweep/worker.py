@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import faulthandler
-import multiprocessing
 import os
-import signal
-import threading
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
 from experiments.sweep.channel import Channel
 
 if TYPE_CHECKING:  # the server is started before any of this is imported
     from experiments.sweep.trial import Task
-
-_context = multiprocessing.get_context("forkserver")
 
 
 def start_server(recipe: str) -> None:
@@ -28,23 +23,9 @@ def start_server(recipe: str) -> None:
         recipe: Sources and overrides as JSON; see `experiments.sweep.warm`.
     """
     os.environ["DARKROOM_WARM_RECIPE"] = recipe
-    _context.set_forkserver_preload(["experiments.sweep.warm"])
+    context.set_forkserver_preload(["experiments.sweep.warm"])
     forkserver.ensure_running()
     del os.environ["DARKROOM_WARM_RECIPE"]
-
-
-class Descriptor:
-    """A file descriptor that another process gets a copy of when this is sent to it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_receive, (DupFd(self.number) if self.number >= 0 else None,))
-
-
-def _receive(sent: Any) -> Descriptor:
-    return Descriptor(-1 if sent is None else sent.detach())
 
 
 class Worker:
@@ -59,9 +40,9 @@ class Worker:
 
     def __init__(self, task: Task, lease: int, log: Path) -> None:
         self.log = log
-        self.connection, theirs = _context.Pipe()
-        self._process = _context.Process(target=_main, args=(task, theirs, Descriptor(lease), log))
-        self._process.start()
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_main, args=(task, theirs, Descriptor(lease), log))
+        start(self._process)
         theirs.close()
 
     def end(self) -> None:
@@ -79,21 +60,19 @@ class Worker:
     def last_words(self) -> str:
         """How it died, in one line."""
         self._process.join(timeout=10)
-        code = self._process.exitcode
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+        how = how_it_died(self._process.exitcode)
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
         return " ".join([f"its process died ({how})", *lines[-1:]])
 
 
 def _main(task: Task, connection: Connection, lease: Descriptor, log: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the conductor answers it
-    threading.Thread(target=_leave_with_conductor, daemon=True).start()
+    serve_one_master()
     with log.open("ab", buffering=0) as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     faulthandler.enable()
-    if task.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = task.gpu
+    if task.gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = task.gpus
     import torch
 
     from experiments.sweep import trial, warm
@@ -101,11 +80,3 @@ def _main(task: Task, connection: Connection, lease: Descriptor, log: Path) -> N
     torch.set_num_threads(task.threads)
     channel = Channel(connection)
     channel.finish(trial.run_trial(task, channel, warm.hand_over))
-
-
-def _leave_with_conductor() -> None:
-    # The parent that the system knows is the server, so it can't be asked to signal the conductor's death.
-    conductor = multiprocessing.parent_process()
-    assert conductor is not None
-    conductor.join()
-    os._exit(1)

@@ -19,9 +19,10 @@ import mlflow
 
 from experiments.callbacks import EpochRecorder, ProgressLine
 from experiments.config import load_experiment
+from experiments.ending import working_folder
 from experiments.tracking import open_store
-from experiments.train import conclude, fit, prepare, start_record, working_folder
-from lightning_modules.classifier import Predictor
+from experiments.train import conclude, fit, prepare, start_record
+from lightning_modules.predictor import Predictor
 
 
 def main() -> None:

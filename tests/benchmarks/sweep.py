@@ -46,7 +46,8 @@ from experiments.callbacks import EpochRecorder
 from experiments.config import load_experiment
 from experiments.record import record_predictions
 from experiments.tracking import open_store
-from experiments.train import chosen_epoch, fit, prepare, start_record, working_folder
+from experiments.ending import working_folder
+from experiments.train import chosen_epoch, fit, prepare, start_record
 experiment = load_experiment([sys.argv[1]], {"model.lr": sys.argv[2], "trainer.progress": "false"})
 prepare(experiment)
 record = start_record(experiment, open_store())

@@ -31,8 +31,9 @@ from datamodules.mnist import FashionMNIST, read_idx
 from datamodules.randomness import generator_for
 from experiments.callbacks import EpochRecorder, ProgressLine
 from experiments.config import Experiment, load_experiment
+from experiments.ending import working_folder
 from experiments.tracking import open_store
-from experiments.train import fit, prepare, start_record, working_folder
+from experiments.train import fit, prepare, start_record
 from lightning_modules.backbones import build_network
 from lightning_modules.optimization import build_optimizer, build_schedule
 

@@ -141,3 +141,39 @@ def test_no_worker_processes_or_threads() -> None:
     next(iterator)
     assert multiprocessing.active_children() == []
     assert threading.active_count() == threads
+
+
+# Shared between processes ------------------------------------------------------------------------
+
+
+def shares(world_size: int, batch_size: int = BATCH_SIZE, shuffle: bool = True) -> list[list[Batch]]:
+    return [
+        list(BatchLoader(numbered_store(), batch_size, shuffle=shuffle, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_processes_share_out_each_global_batch_without_padding(shuffle: bool) -> None:
+    whole = list(BatchLoader(numbered_store(), BATCH_SIZE, shuffle=shuffle))
+    parts = shares(3, shuffle=shuffle)
+    assert {len(part) for part in parts} == {len(whole)}
+    for step, batch in enumerate(whole):
+        together = torch.cat([part[step].indices for part in parts])
+        assert sorted(together.tolist()) == sorted(batch.indices.tolist())
+        assert all(torch.equal(part[step].global_targets, batch.targets) for part in parts)
+        assert torch.equal(parts[0][step].indices, batch.indices[0::3])
+
+
+def test_an_empty_share_brings_an_image_without_a_target() -> None:
+    last = [part[-1] for part in shares(2, batch_size=11)]  # 23 = 2 * 11 + 1
+    assert [len(batch.targets) for batch in last] == [1, 0]
+    assert [len(batch.indices) for batch in last] == [1, 0]
+    assert torch.equal(last[1].images, last[0].images)
+
+
+def test_the_randomness_of_a_step_differs_between_processes_and_is_that_of_one_on_the_first() -> None:
+    whole = [batch.seed for batch in BatchLoader(numbered_store(), BATCH_SIZE, shuffle=True)]
+    first, second = ([batch.seed for batch in part] for part in shares(2))
+    assert first == whole
+    assert not set(first) & set(second)

@@ -77,7 +77,11 @@ MISTAKES = [
     (["train", "digits/cnn", "--model.schedule=cosin"], ["model.schedule", "cosine", "cosin"]),
     (["train", "digits/cnn", "--trainer.monitor=test/accuracy"], ["test/accuracy", "val/accuracy"]),
     (["train", "digits/cnn", "--trainer.monitor=val/acuracy"], ["acuracy", "accuracy"]),
-    (["train", "digits/cnn", "--trainer.devices=2"], ["trainer.devices", "2"]),
+    (["train", "digits/cnn", "--trainer.devices=0"], ["trainer.devices", "at least 1", "0"]),
+    (
+        ["sweep", "digits/cnn", "--trainer.devices=999", "--trainer.accelerator=cpu"],
+        ["trainer.devices", "999", "cores"],
+    ),
     (["train", "digits/cnn", "--sweep.metric=test/accuracy"], ["sweep.metric", "val/accuracy"]),
     (["sweep", "digits/cnn", "--trials=0"], ["--trials", "at least 1"]),
     (["sweep", "mnist/lenet5"], ["sweep.space"]),

@@ -22,7 +22,8 @@ from datamodules.loader import Batch
 from datamodules.randomness import generator_for
 from datamodules.store import ImageStore
 from lightning_modules import ImageClassifier
-from lightning_modules.classifier import NonFiniteLossError, Predictor
+from lightning_modules.classifier import NonFiniteLossError
+from lightning_modules.predictor import Predictor
 
 IMAGE_SHAPE = (1, 8, 8)
 

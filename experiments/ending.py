@@ -1,0 +1,98 @@
+"""What becomes of a run when its work ends: its status, its folder, and Ctrl-C as an exception."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from experiments.errors import Interrupted, RankError, RunError
+from experiments.tracking import RunRecord, StoreError
+from lightning_modules.classifier import NonFiniteLossError
+
+
+@contextlib.contextmanager
+def working_folder(record: RunRecord | None, keep: bool = False) -> Iterator[Path]:
+    """Where checkpoints lie while the run lasts; gone once it has finished, unless another ends it."""
+    if record is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    record.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+    yield record.checkpoint_folder
+    if not keep:
+        shutil.rmtree(record.checkpoint_folder)
+
+
+@contextlib.contextmanager
+def recording(record: RunRecord | None, to_continue: str | None = None) -> Iterator[None]:
+    """Gives the run the status it deserves, however the work ends, unless it was given one already.
+
+    Args:
+        record: The run; None where nothing is recorded.
+        to_continue: The command that goes on with the work; `darkroom train --resume` where not given.
+    """
+    if to_continue is None and record is not None:
+        to_continue = f"darkroom train --resume {record.run_id}"
+    hint = f" Continue with: {to_continue}" if to_continue else ""
+    try:
+        with raising_on_ctrl_c():
+            yield
+    except Interrupted:
+        _end(record, "KILLED")
+        raise Interrupted(f"interrupted; everything so far is kept.{hint}") from None
+    except NonFiniteLossError as error:
+        _end(record, "FAILED", error)
+        raise RunError(str(error)) from error
+    except RankError as error:
+        _end(record, "FAILED", error)
+        raise RankError(f"{error}.{hint}") from error
+    except StoreError as error:
+        if record is not None and not record.is_remote:  # a server that is away would be waited for again
+            _end(record, "FAILED", error)
+        raise
+    except OSError as error:
+        _end(record, "FAILED", error)
+        raise RunError(
+            f"writing failed: {error.strerror or error} ({error.filename or 'a checkpoint'}). "
+            f"Free some space or allow writing there.{hint}"
+        ) from error
+    except BaseException as error:
+        _end(record, "FAILED", error)
+        raise
+    if record is not None and record.status == "RUNNING":
+        record.end("FINISHED")
+
+
+def _end(record: RunRecord | None, status: str, error: BaseException | None = None) -> None:
+    if record is None:
+        return
+    try:
+        record.end("KILLED" if status == "KILLED" else "FAILED")
+        if error is not None:
+            with record.artifacts() as folder:
+                text = "".join(traceback.format_exception(error))
+                (folder / "traceback.txt").write_text(text)
+    except (RunError, OSError):
+        # The store or the disk is what failed. The first error is the one to report; the run stays
+        # RUNNING in the store, and can be resumed like a killed one.
+        return
+
+
+@contextlib.contextmanager
+def raising_on_ctrl_c() -> Iterator[None]:
+    """Turns SIGINT into `Interrupted`, which passes through Lightning untouched."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted("interrupted")
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

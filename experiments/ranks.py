@@ -1,0 +1,251 @@
+"""The other processes of a run that trains on several devices.
+
+The process that runs the work is rank 0: it alone records, prints, saves and reports. The others train
+along with it, each on its device and its share of every batch. They are not Lightning's, whose launcher
+would start the command line again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
+
+from experiments.callbacks import EpochRecorder
+from experiments.config import Experiment, parse_experiment
+from experiments.errors import RankError
+from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
+
+Furnish = Callable[[Experiment], None]
+
+NOTICE_SECONDS = 3.0  # between a collective that fails and the news of who died
+HANG_SECONDS = 20.0  # NCCL waits for the dead; a process that still does after this is ended
+LEAVE_SECONDS = 30.0  # for a rank that has trained its last epoch
+
+
+@dataclass(frozen=True)
+class Share:
+    """What another rank is told.
+
+    Attributes:
+        experiment: The configuration, as YAML.
+        folder: Where rank 0 keeps checkpoints.
+        resumed: Go on from the last of them.
+        threads: How many processor cores it may use.
+        environment: Where it stands among the others, for Lightning and torch.
+        furnish: Gives the experiment what the server has loaded already.
+    """
+
+    experiment: str
+    folder: Path
+    resumed: bool
+    threads: int
+    environment: Mapping[str, str]
+    furnish: Furnish | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a rank left before its time.
+
+    Attributes:
+        told: In words, without the rank's number.
+        message: Of the exception; empty where the process died.
+        at: Unix time; of several failures the first is the cause.
+    """
+
+    told: str
+    message: str = ""
+    at: float = 0.0
+
+
+class Rank:
+    """Another rank's process, seen from rank 0."""
+
+    def __init__(self, number: int, share: Share) -> None:
+        self.number = number
+        self.connection, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(target=_main, args=(share, theirs, Descriptor(2)), daemon=True)
+        start(self._process)
+        theirs.close()
+
+    def listen(self) -> Failure | None:
+        """Waits for its next word: None where it is ready, or done."""
+        try:
+            word: Failure | None = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join(NOTICE_SECONDS)
+            word = Failure(f"died ({how_it_died(self._process.exitcode)})")
+        return word
+
+    def leave(self, seconds: float) -> None:
+        """Gives it so long to end by itself."""
+        self._process.join(seconds)
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+class Watch(threading.Thread):
+    """Notices when a rank leaves before its time, and ends this process if that left it hanging."""
+
+    def __init__(self, ranks: Sequence[Rank], world_size: int) -> None:
+        super().__init__(daemon=True)
+        self._waiting = list(ranks)
+        self._world_size = world_size
+        self._failed = threading.Event()
+        self._over = threading.Event()
+        self._failure: tuple[Rank, Failure] | None = None
+
+    def run(self) -> None:
+        while self._waiting and not self._over.is_set():
+            speaking = wait([rank.connection for rank in self._waiting], timeout=0.2)
+            heard = [(rank, rank.listen()) for rank in self._waiting if rank.connection in speaking]
+            self._waiting = [rank for rank in self._waiting if rank.connection not in speaking]
+            failures = [(rank, failure) for rank, failure in heard if failure is not None]
+            if failures:
+                self._failure = min(failures, key=lambda each: each[1].at)
+                self._failed.set()
+                if not self._over.wait(HANG_SECONDS):
+                    print(f"darkroom: {self.error()}", file=sys.stderr, flush=True)
+                    os._exit(1)
+
+    def failure(self) -> Failure | None:
+        """The first one, once there was time to hear of it."""
+        self._failed.wait(NOTICE_SECONDS)
+        return self._failure[1] if self._failure else None
+
+    def error(self) -> RankError:
+        assert self._failure is not None
+        rank, failure = self._failure
+        return _error(rank, failure, self._world_size)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@contextlib.contextmanager
+def other_ranks(
+    experiment: Experiment, folder: Path, *, resumed: bool = False, furnish: Furnish | None = None
+) -> Iterator[None]:
+    """Has what is trained inside trained by `trainer.devices` processes, this one being rank 0.
+
+    Args:
+        experiment: What to train; its data is prepared.
+        folder: Where checkpoints lie.
+        resumed: Go on from the last of them.
+        furnish: Gives the other ranks' experiments what their server has loaded already.
+
+    Raises:
+        RankError: Another rank failed or died.
+    """
+    world_size = experiment.trainer.devices
+    if world_size == 1:
+        yield
+        return
+    # Its port stays taken from here on: rank 0's own store, in the same process, is this one again.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+    threads = torch.get_num_threads()
+    share = max(1, threads // world_size)
+    ranks: list[Rank] = []
+    with contextlib.ExitStack() as leaving:
+        leaving.callback(torch.set_num_threads, threads)
+        for number in range(1, world_size):
+            place = _place(number, world_size, store.port)
+            told = Share(experiment.to_yaml(), folder, resumed, share, place, furnish)
+            ranks.append(Rank(number, told))
+            leaving.callback(ranks[-1].leave, 0)
+        for rank in ranks:
+            failure = rank.listen()
+            if failure is not None:
+                raise _error(rank, failure, world_size)
+        watch = Watch(ranks, world_size)
+        watch.start()
+        leaving.callback(watch.end)
+        leaving.callback(_leave_group)
+        torch.set_num_threads(share)
+        try:
+            with _environment(_place(0, world_size, store.port)):
+                yield
+        except RuntimeError as error:  # what a collective raises when another process is gone
+            first = watch.failure()
+            if first is None or first.message == str(error):  # it failed here in the same way
+                raise
+            raise watch.error() from error
+        _leave_group()
+        watch.end()
+        for rank in ranks:
+            rank.leave(LEAVE_SECONDS)
+
+
+def _place(rank: int, world_size: int, port: int) -> dict[str, str]:
+    visible = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
+    return {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world_size),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+        **visible,
+    }
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _error(rank: Rank, failure: Failure, world_size: int) -> RankError:
+    return RankError(f"rank {rank.number} of {world_size} {failure.told}")
+
+
+def _main(share: Share, connection: Connection, errors: Descriptor) -> None:
+    serve_one_master()
+    os.dup2(errors.number, 2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # rank 0 says it all
+    os.environ.update(share.environment)
+    torch.set_num_threads(share.threads)
+    from experiments.train import prepare, train_epochs  # which imports this module
+
+    try:
+        experiment = parse_experiment([share.experiment], {})
+        if share.furnish is not None:
+            share.furnish(experiment)
+        prepare(experiment)
+        connection.send(None)
+        recorder = EpochRecorder(None, experiment.trainer.monitor)
+        train_epochs(experiment, recorder, share.folder, resumed=share.resumed)
+    except BaseException as error:
+        reason = " ".join(str(error).split())
+        failure = Failure(f"failed: {type(error).__name__}: {reason}", str(error), time.time())
+        with contextlib.suppress(OSError):  # rank 0 may have gone first
+            connection.send(failure)
+        os._exit(1)  # the others' collectives end when its connections close
+    connection.send(None)
+    _leave_group()

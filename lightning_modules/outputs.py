@@ -1,0 +1,84 @@
+"""What a network gave during an epoch, and the whole of it where several processes shared the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of a split: probabilities (N, C), class indices and places (N,)."""
+
+    probabilities: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+@dataclass
+class EpochOutputs:
+    """Kept on the device until the epoch ends; metrics at each step would cost more than the step.
+
+    Attributes:
+        losses: Of each step, scaled so that their mean over all processes is that of the global batch.
+        logits: (B, K) of each step.
+        targets: Class indices (B,).
+        indices: Places in the split (B,).
+    """
+
+    losses: list[Tensor] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    indices: list[Tensor] = field(default_factory=list)
+
+    def mean_loss(self) -> Tensor:
+        """Over all images of all processes, each step's loss counted as often as it has images."""
+        losses = mean_over_ranks(torch.stack(self.losses).float())
+        sizes = torch.tensor([len(chunk) for chunk in self.targets], device=losses.device)
+        sizes = sum_over_ranks(sizes)
+        return (losses * sizes).sum() / sizes.sum()
+
+    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, K), class indices and places (N,) of all images, on every process alike.
+
+        What several processes saw comes in the order of the places, as one process would have seen it
+        in evaluation.
+        """
+        logits, targets, indices = map(torch.cat, (self.logits, self.targets, self.indices))
+        if num_ranks() == 1:
+            return logits, targets, indices
+        indices, order = gather(indices).sort()
+        return gather(logits)[order], gather(targets)[order], indices
+
+
+def num_ranks() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Of a tensor that all processes have in the same shape."""
+    if num_ranks() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    return sum_over_ranks(values) / num_ranks()
+
+
+def gather(rows: Tensor) -> Tensor:
+    """The rows (n, ...) of all processes, rank after rank; n may differ between them."""
+    lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(num_ranks())]
+    dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
+    counts = [int(length) for length in lengths]
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

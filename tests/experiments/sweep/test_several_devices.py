@@ -1,0 +1,119 @@
+"""A trial that trains on several devices is a trial like any other, and takes the room it asks for."""
+
+from __future__ import annotations
+
+import os
+
+import optuna
+import psutil
+import pytest
+from test_train import wait_for_epoch
+
+from experiments.config import load_experiment
+from experiments.errors import RequestError
+from experiments.sweep.conductor import Slot
+from experiments.sweep.sweep import share_out
+
+TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
+
+pytestmark = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason="a trial on two devices takes two cores"
+)
+
+
+def processes_of(process) -> list[psutil.Process]:
+    """Those of the trial under way, rank 0 first: children of the server, which is the conductor's child."""
+    children = [child for server in psutil.Process(process.pid).children() for child in server.children()]
+    return sorted(children, key=lambda child: child.create_time())
+
+
+def test_trials_on_two_devices_are_pruned_on_both_and_leave_no_process(workspace, write_recipe, small, store):
+    recipe = write_recipe(workspace.folder, "two_devices", trials=10)
+    process = workspace.start("sweep", recipe, *TWO, *small, start_new_session=True)
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    # Whoever went on after its peers had stopped would have been missed, and killed after a while.
+    assert not [each for each in psutil.process_iter() if _session(each) == process.pid]
+    study = optuna.load_study(
+        study_name="digits/two_devices", storage=f"sqlite:///{workspace.folder / 'optuna.db'}"
+    )
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
+    runs = {run.tags.get("trial"): run for run in store.child_runs(store.find_run("sweep digits/two_devices"))
+            if run.tags["role"] == "trial"}  # fmt: skip
+    for trial in study.trials:
+        history = store.client.get_metric_history(runs[str(trial.number)].run_id, "val/accuracy")
+        assert [point.step for point in history] == list(trial.intermediate_values)
+        assert len(history) == trial.user_attrs["epochs"]
+        assert (len(history) == 4) == (trial.state.name == "COMPLETE")
+
+
+def _session(process: psutil.Process) -> int:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return -1
+
+
+LONG = ["--trials=1", "--trainer.max_epochs=8", "--data.batch_size=16", "--model.dropout=0.3"]
+
+
+def test_a_trial_that_is_killed_goes_on_to_the_same_predictions(workspace, write_recipe, store):
+    predictions = {}
+    for name in ("left_alone", "killed_once"):
+        recipe = write_recipe(
+            workspace.folder, name, pruner="none", space={"model.lr": {"low": 1e-3, "high": 1e-2}}
+        )
+        process = workspace.start("sweep", recipe, *TWO, *LONG, start_new_session=True)
+        if name == "killed_once":
+            wait_for_epoch(workspace.folder, 3, process)
+            rank_0, rank_1 = processes_of(process)
+            rank_0.kill()
+            _, alive = psutil.wait_procs([rank_1], timeout=5)
+            assert not alive, "a rank outlived its trial"
+        output, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors
+        assert ("goes on from its last checkpoint" in output) == (name == "killed_once")
+        (trial,) = [run for run in store.child_runs(store.find_run(f"sweep digits/{name}"))
+                    if run.tags["role"] == "trial"]  # fmt: skip
+        predictions[name] = trial.predictions("val")
+        epochs = [point.step for point in store.client.get_metric_history(trial.run_id, "val/loss")]
+        assert epochs == list(range(1, 9))
+    assert predictions["killed_once"].equals(predictions["left_alone"])
+
+
+def test_a_rank_that_dies_fails_its_trial_with_its_name(workspace, write_recipe):
+    recipe = write_recipe(workspace.folder, "broken_rank")
+    process = workspace.start("sweep", recipe, *TWO, *LONG, start_new_session=True)
+    wait_for_epoch(workspace.folder, 2, process)
+    _, rank_1 = processes_of(process)
+    rank_1.kill()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "trial 0  failed: rank 1 of 2 died (SIGKILL)" in output + errors
+
+
+def digits(devices: int, accelerator: str = "cpu", **overrides: str):
+    wanted = {"trainer.devices": str(devices), "trainer.accelerator": accelerator}
+    return load_experiment(["digits/cnn"], {**wanted, **overrides})
+
+
+def test_a_trial_takes_a_core_or_a_gpu_for_each_device(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    assert share_out(digits(2), None, 1) == [Slot(cores)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
+    slots = share_out(digits(2, "gpu"), None, 2)
+    assert [slot.gpus for slot in slots] == ["4,5", "6,7", "4,5", "6,7"]
+
+
+def test_what_does_not_fit_is_refused(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    for arguments, named in [
+        ((digits(cores + 1), None, 1), f"{cores + 1} cores"),
+        ((digits(cores), 2, 1), "--workers must be at most 1"),
+        ((digits(4, "gpu"), None, 1), "4 GPUs"),
+        ((digits(2, "gpu"), 2, 1), "--workers must be at most 1"),
+        ((digits(1, **{"sweep.space": "{trainer.devices: {choices: [1, 2]}}"}), None, 1), "trainer.devices"),
+    ]:
+        with pytest.raises(RequestError, match=named):
+            share_out(*arguments)

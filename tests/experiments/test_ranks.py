@@ -1,0 +1,136 @@
+"""A run on several devices is the run on one, and ends clearly whichever of its processes dies."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from test_train import LONG, assert_same_run, run_id, wait_for_epoch
+
+from experiments.callbacks import EpochRecorder
+from experiments.config import Experiment, load_experiment
+from experiments.train import fit, prepare
+
+TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
+
+# 1,286 training images leave a single one for the last batch. Nothing here depends on the share.
+PLAIN = {
+    "data.augmentation.rotation": "0",
+    "data.augmentation.zoom": "0",
+    "data.augmentation.translation": "0",
+    "data.batch_size": "257",
+    "model.backbone_options": "{widths: [8, 8], normalization: none}",
+    "model.class_weights": "balanced",
+    "model.l2": "1e-3",
+    "trainer.accelerator": "cpu",
+    "trainer.max_epochs": "2",
+}
+
+
+def start_two(workspace, *arguments):
+    return workspace.start(*LONG, *TWO, *arguments, start_new_session=True)
+
+
+def other_rank(process) -> psutil.Process:
+    """The child of the server that rank 0 has started."""
+    (rank,) = [child for server in psutil.Process(process.pid).children() for child in server.children()]
+    return rank
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(workspace) -> str:
+    answer = workspace.run(*LONG, *TWO)
+    assert answer.status == 0, answer.errors
+    return run_id(answer.output)
+
+
+def trained(folder: Path, devices: int) -> tuple[Experiment, EpochRecorder]:
+    experiment = load_experiment(["digits/cnn"], {**PLAIN, "trainer.devices": str(devices)})
+    prepare(experiment)
+    recorder = EpochRecorder(None, monitor=None)
+    folder.mkdir()
+    fit(experiment, recorder, folder)
+    return experiment, recorder
+
+
+def test_two_processes_train_the_weights_of_one_and_measure_the_same(tmp_path):
+    one, alone = trained(tmp_path / "one", 1)
+    two, shared = trained(tmp_path / "two", 2)
+    ours, theirs = one.model.network.state_dict(), two.model.network.state_dict()
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-5), name
+    for expected, obtained in zip(alone.history, shared.history, strict=True):
+        assert len(expected) > 20
+        for name in expected.keys() - {"epoch_seconds"}:
+            assert obtained[name] == pytest.approx(expected[name], abs=2e-6), name
+    expected, obtained = one.model.predictions["val"], two.model.predictions["val"]
+    assert len(expected.targets) == 139  # odd
+    assert torch.equal(obtained.indices, expected.indices)
+    assert torch.equal(obtained.targets, expected.targets)
+    assert torch.allclose(obtained.probabilities, expected.probabilities, rtol=0, atol=1e-6)
+
+
+def test_it_is_one_run_that_rank_0_alone_tells_of(uninterrupted, workspace, store):
+    answer = workspace.run(*LONG, *TWO, "--trainer.max_epochs=1", "--mlflow.run_name=only one")
+    assert answer.output.count("epoch 1/1") == 1
+    assert answer.errors.strip() == ""
+    assert store.find_run("only one").status == "FINISHED"
+
+
+def test_a_run_killed_with_all_its_processes_resumes_to_the_same_bits(uninterrupted, workspace, store):
+    process = start_two(workspace)
+    killed = wait_for_epoch(workspace.folder, 3, process)
+    rank = other_rank(process)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs([rank], timeout=5)
+    assert not alive, "a rank outlived rank 0"
+    answer = workspace.run("train", "--resume", killed)
+    assert answer.status == 0, answer.errors
+    assert_same_run(store.find_run(uninterrupted), store.find_run(killed), store)
+
+
+def test_a_rank_that_is_killed_ends_the_run_within_seconds_and_it_can_go_on(uninterrupted, workspace, store):
+    process = start_two(workspace)
+    broken = wait_for_epoch(workspace.folder, 3, process)
+    killed_at = time.monotonic()
+    other_rank(process).kill()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - killed_at < 15
+    assert process.returncode == 1
+    assert "rank 1 of 2 died (SIGKILL)" in errors
+    assert f"darkroom train --resume {broken}" in errors
+    assert "Traceback" not in errors
+    assert store.find_run(broken).status == "FAILED"
+    answer = workspace.run("train", "--resume", broken)
+    assert answer.status == 0, answer.errors
+    assert_same_run(store.find_run(uninterrupted), store.find_run(broken), store)
+
+
+def test_ctrl_c_reaches_rank_0_alone_and_leaves_no_process(workspace, store):
+    process = start_two(workspace)
+    interrupted = wait_for_epoch(workspace.folder, 2, process)
+    group = psutil.Process(process.pid).children(recursive=True)
+    for each in [*group, psutil.Process(process.pid)]:  # as a terminal does
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(2)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"darkroom train --resume {interrupted}" in errors
+    _, alive = psutil.wait_procs(group, timeout=5)
+    assert not alive
+    assert store.find_run(interrupted).status == "KILLED"
+
+
+def test_a_loss_that_explodes_is_told_as_on_one_device(workspace, store):
+    exploding = ["--model.optimizer=sgd", "--model.lr=1e30", "--model.backbone_options.normalization=none"]
+    answer = workspace.run("train", "digits/cnn", "--mlflow.run_name=exploded on two", *exploding, *TWO)
+    assert answer.status == 1
+    assert "the training loss became" in answer.errors
+    assert "model.lr" in answer.errors
+    assert "rank" not in answer.errors
+    assert store.find_run("exploded on two").status == "FAILED"
