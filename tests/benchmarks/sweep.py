@@ -194,7 +194,7 @@ def benchmark_conductor(folder: Path, trials: int = 1000) -> None:
 def benchmark_pruning(folder: Path, trials: int = 24) -> None:
     import optuna
 
-    from experiments.sweep.report import savings
+    from experiments.sweep.ranking import savings
     from experiments.sweep.storage import open_storage
 
     best = {}
