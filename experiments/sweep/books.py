@@ -34,7 +34,7 @@ class Sweep:
 
 
 def open_record(
-    sweep: Sweep, plan: Plan, trial: optuna.Trial, described: str, adopted: bool
+    sweep: Sweep, plan: Plan, trial: optuna.Trial, described: str, seed: str, adopted: bool
 ) -> RunRecord | None:
     """The trial's run: the one it had when it was interrupted, or a new one; None without a store."""
     store, parent = sweep.store, sweep.parent
@@ -44,7 +44,13 @@ def open_record(
     if known is not None:
         record = store.run(known)
     else:
-        tags = {"role": plan.role, "trial": str(trial.number), "study": plan.study.study_name}
+        tags = {
+            "recipe": parent.tags["recipe"],
+            "role": plan.role,
+            "seed": seed,
+            "study": plan.study.study_name,
+            "trial": str(trial.number),
+        }
         # Whoever was killed may have created it, and not been able to say so.
         found = store.child_runs(parent, tags) if adopted else []
         record = found[0] if found else store.start_child(parent, described, tags)

@@ -140,10 +140,11 @@ class Conductor:
         frozen = self._plan.study.get_trials(deepcopy=False)[trial.number]
         described = describe(trial.params)
         settings = self._sweep.settings
-        record = open_record(self._sweep, self._plan, trial, described, claimed.adopted)
+        values = self._plan.overrides(frozen)
+        record = open_record(self._sweep, self._plan, trial, described, values["seed"], claimed.adopted)
         task = Task(
             sources=self._sweep.sources,
-            overrides={**self._sweep.overrides, **self._plan.overrides(frozen)},
+            overrides={**self._sweep.overrides, **values},
             metric=settings.metric,
             objectives=settings.objectives,
             described=described,

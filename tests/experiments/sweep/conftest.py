@@ -33,7 +33,7 @@ def write_recipe() -> Callable[..., str]:
             "sweep": {"metric": "val/accuracy", "space": SPACE, **sweep},
         }
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(recipe))
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False))
         return str(path)
 
     return write
