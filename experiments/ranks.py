@@ -91,9 +91,12 @@ class Rank:
     def leave(self, seconds: float) -> None:
         """Gives it so long to end by itself."""
         self._process.join(seconds)
+        self.kill()
+        self.connection.close()
+
+    def kill(self) -> None:
         self._process.kill()
         self._process.join()
-        self.connection.close()
 
 
 class Watch(threading.Thread):
@@ -174,6 +177,8 @@ def other_ranks(
         watch.start()
         leaving.callback(watch.end)
         leaving.callback(_leave_group)
+        for rank in ranks:  # first of all: whoever waits for this process has no reason to any more
+            leaving.callback(rank.kill)
         torch.set_num_threads(share)
         try:
             with _environment(_place(0, world_size, store.port)):
