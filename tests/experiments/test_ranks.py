@@ -6,11 +6,14 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from test_train import LONG, assert_same_run, run_id, wait_for_epoch
 
 from experiments.callbacks import EpochRecorder
@@ -50,13 +53,15 @@ def uninterrupted(workspace) -> str:
     return run_id(answer.output)
 
 
-def trained(folder: Path, devices: int, **overrides: str) -> tuple[Experiment, EpochRecorder]:
+def trained(
+    folder: Path, devices: int, callbacks: Sequence[pl.Callback] = (), **overrides: str
+) -> tuple[Experiment, EpochRecorder]:
     keys = {**PLAIN, "trainer.devices": str(devices), **overrides}
     experiment = load_experiment(["digits/cnn"], keys)
     prepare(experiment)
     recorder = EpochRecorder(None, monitor=None)
     folder.mkdir()
-    fit(experiment, recorder, folder)
+    fit(experiment, recorder, folder, callbacks=callbacks)
     return experiment, recorder
 
 
@@ -88,6 +93,19 @@ def test_what_two_processes_measure_is_what_their_checkpoint_gives_on_one(tmp_pa
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     again = experiment.model.predictions["val"]
     assert torch.allclose(predictions.probabilities, again.probabilities, rtol=0, atol=1e-6)
+
+
+class StopAfterTheFirst(Checkpoint):
+    """What a conductor's verdict does, in rank 0 alone."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_all_processes_stop_after_the_epoch_for_which_the_first_is_told_to(tmp_path):
+    # Rank 0 would end with an error if another one had trained on.
+    _, recorder = trained(tmp_path / "told", 2, [StopAfterTheFirst()], **{"trainer.max_epochs": "9"})
+    assert [row["epoch"] for row in recorder.history] == [1]
 
 
 # Rank 0 as NCCL would leave it: waiting for ever, without an error, for a process that has died.
