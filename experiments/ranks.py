@@ -91,9 +91,12 @@ class Rank:
     def leave(self, seconds: float) -> None:
         """Gives it so long to end by itself."""
         self._process.join(seconds)
+        self.kill()
+        self.connection.close()
+
+    def kill(self) -> None:
         self._process.kill()
         self._process.join()
-        self.connection.close()
 
 
 class Watch(threading.Thread):
@@ -103,7 +106,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self._waiting = list(ranks)
         self._world_size = world_size
-        self._failed = threading.Event()
+        self._heard = threading.Event()  # of a failure, or that all are done
         self._over = threading.Event()
         self._failure: tuple[Rank, Failure] | None = None
 
@@ -115,15 +118,20 @@ class Watch(threading.Thread):
             failures = [(rank, failure) for rank, failure in heard if failure is not None]
             if failures:
                 self._failure = min(failures, key=lambda each: each[1].at)
-                self._failed.set()
+                self._heard.set()
                 if not self._over.wait(HANG_SECONDS):
                     print(f"darkroom: {self.error()}", file=sys.stderr, flush=True)
                     os._exit(1)
+                return
+        self._heard.set()
 
-    def failure(self) -> Failure | None:
-        """The first one, once there was time to hear of it."""
-        self._failed.wait(NOTICE_SECONDS)
+    def failure(self, seconds: float) -> Failure | None:
+        """The first one, once there was so much time to hear of it; None at once where all are done."""
+        self._heard.wait(seconds)
         return self._failure[1] if self._failure else None
+
+    def all_done(self) -> bool:
+        return self._heard.is_set() and self._failure is None
 
     def error(self) -> RankError:
         assert self._failure is not None
@@ -174,15 +182,20 @@ def other_ranks(
         watch.start()
         leaving.callback(watch.end)
         leaving.callback(_leave_group)
+        for rank in ranks:  # first of all: whoever waits for this process has no reason to any more
+            leaving.callback(rank.kill)
         torch.set_num_threads(share)
         try:
             with _environment(_place(0, world_size, store.port)):
                 yield
         except RuntimeError as error:  # what a collective raises when another process is gone
-            first = watch.failure()
+            first = watch.failure(NOTICE_SECONDS)
             if first is None or first.message == str(error):  # it failed here in the same way
                 raise
             raise watch.error() from error
+        if watch.failure(LEAVE_SECONDS) is not None:
+            raise watch.error()
+        assert watch.all_done(), "another rank trains on, though rank 0 has stopped"
         _leave_group()
         watch.end()
         for rank in ranks:

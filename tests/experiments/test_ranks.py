@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from test_train import LONG, assert_same_run, run_id, wait_for_epoch
 
 from experiments.callbacks import EpochRecorder
 from experiments.config import Experiment, load_experiment
-from experiments.train import fit, prepare
+from experiments.train import evaluate, fit, prepare
 
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
 
@@ -48,12 +53,15 @@ def uninterrupted(workspace) -> str:
     return run_id(answer.output)
 
 
-def trained(folder: Path, devices: int) -> tuple[Experiment, EpochRecorder]:
-    experiment = load_experiment(["digits/cnn"], {**PLAIN, "trainer.devices": str(devices)})
+def trained(
+    folder: Path, devices: int, callbacks: Sequence[pl.Callback] = (), **overrides: str
+) -> tuple[Experiment, EpochRecorder]:
+    keys = {**PLAIN, "trainer.devices": str(devices), **overrides}
+    experiment = load_experiment(["digits/cnn"], keys)
     prepare(experiment)
     recorder = EpochRecorder(None, monitor=None)
     folder.mkdir()
-    fit(experiment, recorder, folder)
+    fit(experiment, recorder, folder, callbacks=callbacks)
     return experiment, recorder
 
 
@@ -72,6 +80,67 @@ def test_two_processes_train_the_weights_of_one_and_measure_the_same(tmp_path):
     assert torch.equal(obtained.indices, expected.indices)
     assert torch.equal(obtained.targets, expected.targets)
     assert torch.allclose(obtained.probabilities, expected.probabilities, rtol=0, atol=1e-6)
+
+
+def test_what_two_processes_measure_is_what_their_checkpoint_gives_on_one(tmp_path):
+    # With batch-norm, whose running statistics differ between processes, and dropout.
+    normalized = {"model.backbone_options": "{widths: [8, 8]}", "model.dropout": "0.3"}
+    experiment, recorder = trained(tmp_path / "normalized", 2, **normalized)
+    seen = recorder.validation(2)
+    assert seen is not None
+    metrics, predictions = seen
+    for name, value in evaluate(experiment, ["val"]).items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6), name
+    again = experiment.model.predictions["val"]
+    assert torch.allclose(predictions.probabilities, again.probabilities, rtol=0, atol=1e-6)
+
+
+class StopAfterTheFirst(Checkpoint):
+    """What a conductor's verdict does, in rank 0 alone."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_all_processes_stop_after_the_epoch_for_which_the_first_is_told_to(tmp_path):
+    # Rank 0 would end with an error if another one had trained on.
+    _, recorder = trained(tmp_path / "told", 2, [StopAfterTheFirst()], **{"trainer.max_epochs": "9"})
+    assert [row["epoch"] for row in recorder.history] == [1]
+
+
+# Rank 0 as NCCL would leave it: waiting for ever, without an error, for a process that has died.
+HANGING = """
+import sys, time
+from pathlib import Path
+import psutil
+import pytorch_lightning as pl
+from experiments import ranks
+from experiments.callbacks import EpochRecorder
+from experiments.config import load_experiment
+from experiments.train import fit, prepare
+
+class Hanging(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        servers = psutil.Process().children()
+        [rank] = [child for server in servers for child in server.children()]
+        rank.kill()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    ranks.HANG_SECONDS = 1.0
+    experiment = load_experiment(["digits/cnn"], {"trainer.devices": "2", "trainer.accelerator": "cpu"})
+    prepare(experiment)
+    fit(experiment, EpochRecorder(None, None), Path("."), callbacks=[Hanging()])
+"""
+
+
+def test_a_process_that_hangs_on_a_dead_one_is_ended(tmp_path):
+    (tmp_path / "hanging.py").write_text(HANGING)
+    done = subprocess.run(
+        [sys.executable, "hanging.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "darkroom: rank 1 of 2 died (SIGKILL)"
 
 
 def test_it_is_one_run_that_rank_0_alone_tells_of(uninterrupted, workspace, store):

@@ -32,11 +32,11 @@ def test_trials_on_two_devices_are_pruned_on_both_and_leave_no_process(workspace
     process = workspace.start("sweep", recipe, *TWO, *small, start_new_session=True)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
-    # Whoever went on after its peers had stopped would have been missed, and killed after a while.
-    assert not [each for each in psutil.process_iter() if _session(each) == process.pid]
+    assert not [each for each in psutil.process_iter() if runs_in_session(each, process.pid)]
     study = optuna.load_study(
         study_name="digits/two_devices", storage=f"sqlite:///{workspace.folder / 'optuna.db'}"
     )
+    # No FAIL: rank 0 does not end a trial well unless the others have stopped after the same epoch.
     assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
     runs = {run.tags.get("trial"): run for run in store.child_runs(store.find_run("sweep digits/two_devices"))
             if run.tags["role"] == "trial"}  # fmt: skip
@@ -47,11 +47,11 @@ def test_trials_on_two_devices_are_pruned_on_both_and_leave_no_process(workspace
         assert (len(history) == 4) == (trial.state.name == "COMPLETE")
 
 
-def _session(process: psutil.Process) -> int:
+def runs_in_session(process: psutil.Process, session: int) -> bool:
     try:
-        return os.getsid(process.pid)
-    except OSError:
-        return -1
+        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, psutil.NoSuchProcess):
+        return False
 
 
 LONG = ["--trials=1", "--trainer.max_epochs=8", "--data.batch_size=16", "--model.dropout=0.3"]
