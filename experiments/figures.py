@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -30,13 +31,13 @@ LEGEND: dict[str, Any] = {"fontsize": 8, "title_fontsize": 8, "frameon": False, 
 
 
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
-    """Write a figure, laid out once; `savefig` would do it twice, and draw it twice too."""
+    """Write a figure as PNG, laid out and drawn once; `savefig` would do both twice."""
     figure.set_dpi(dpi)
     layout = figure.get_layout_engine()
     if layout is not None:
         layout.execute(figure)
         figure.set_layout_engine("none")
-    figure.savefig(path, dpi=dpi)
+    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
 
 
 def confusion_matrix(counts: Ints, class_names: Sequence[str]) -> Figure:
