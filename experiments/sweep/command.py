@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
         if value is not None and value < 1:
             raise RequestError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
     if arguments.launcher != "local":
-        status: int = import_module("experiments.sweep.launchers").run(arguments, overrides)
+        status: int = import_module("experiments.sweep.launchers.launch").run(arguments, overrides)
         return status
     for option in ("machines", "launcher_option", "dry_run"):
         if getattr(arguments, option):

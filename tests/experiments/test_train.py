@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -65,13 +66,15 @@ def assert_same_run(first: RunRecord, second: RunRecord, store) -> None:
 
 
 def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[str]) -> str:
-    """Waits until a run in `folder` has saved its checkpoint of `epoch`; returns its id."""
+    """Waits until a run of `process` has saved its checkpoint of `epoch`; returns its id."""
+    started_at = psutil.Process(process.pid).create_time()
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         for path in folder.glob("mlruns/checkpoints/*/last.ckpt"):
             with contextlib.suppress(Exception):  # being replaced at this moment
-                if torch.load(path, weights_only=True)["epoch"] + 1 >= epoch:
+                written_by_it = path.stat().st_mtime > started_at
+                if written_by_it and torch.load(path, weights_only=True)["epoch"] + 1 >= epoch:
                     return path.parent.name
         time.sleep(0.02)
     raise AssertionError(f"no epoch {epoch} in 120 s")

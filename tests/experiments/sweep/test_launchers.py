@@ -146,7 +146,7 @@ def test_ctrl_c_stops_the_copies_on_ray_and_leaves_nothing_running(
 def test_a_machine_without_the_folder_is_given_the_recipe(
     tmp_path, fresh_workspace, place, database, monkeypatch
 ):
-    from experiments.sweep.launchers import Copy
+    from experiments.sweep.launchers.copy import Copy
 
     command = place("travelling", "--trials=2", f"--storage={database}", "--mlflow.enabled=false")
     text = (fresh_workspace.folder / "travelling.yaml").read_text()

@@ -1,0 +1,1 @@
+"""The same sweep on several machines, placed by an existing engine."""
