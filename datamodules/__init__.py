@@ -2,6 +2,21 @@
 
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
+from datamodules.folder import ImageFolder
+from datamodules.huggingface import HuggingFaceDataset
 from datamodules.mnist import MNIST, FashionMNIST
+from datamodules.synthetic import Synthetic
+from datamodules.table import ImageTable
+from datamodules.torchvision import TorchvisionDataset
 
-__all__ = ["MNIST", "Digits", "FashionMNIST", "ImageDataModule"]
+__all__ = [
+    "MNIST",
+    "Digits",
+    "FashionMNIST",
+    "HuggingFaceDataset",
+    "ImageDataModule",
+    "ImageFolder",
+    "ImageTable",
+    "Synthetic",
+    "TorchvisionDataset",
+]

@@ -2,54 +2,74 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.augment import Augmentation, crop_and_flip, rotate_shift_zoom
-from datamodules.loader import Batch, BatchLoader
-from datamodules.preprocess import Normalization, Preprocess, statistics_for
+from datamodules.division import Division
+from datamodules.loader import Batch, BatchLoader, Sampling, read
+from datamodules.preprocess import Interpolation, Normalization, Preprocess, statistics_for
 from datamodules.randomness import generator_for
-from datamodules.splits import hold_out
+from datamodules.splits import split_problems
 from datamodules.store import ImageStore
+
+Task = Literal["binary", "multiclass", "multilabel"]
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """Images with one label each, split into train, validation and test.
+    """Images with their labels, split into train, validation and test.
 
-    A source states `class_names`, `source_shape` and `num_source_images`, which need no files, and
-    implements `load`. Validation is drawn from the training images; the test set stays whole.
+    A source states `class_names` and `source_shape`, and implements `load` and `listed`. Splits that it
+    brings with it are kept; validation is otherwise drawn from the training images.
 
     Args:
         batch_size: Images per training step.
-        val_fraction: Share of the training images held out for validation, in [0, 1); with 0 the last
-            checkpoint is the chosen one and early stopping is off.
+        val_fraction: Share of the training images held out for validation, in [0, 1), where the source
+            has no validation images of its own; with 0 the last checkpoint is the chosen one and early
+            stopping is off.
+        test_fraction: Share of the training images held out for the test, in [0, 1), where the source
+            has no test images of its own; with 0 such a source goes without.
+        folds: Divide the training images, and the source's own validation images with them, into so
+            many folds, one of which is for validation.
+        fold: Which of the folds that is, from 0.
         split_seed: Another one holds out other images. Apart from `seed`, so that runs differing in
             seed alone are judged on the same images.
-        image_size: Side in pixels that images are resized to on the training device; null keeps theirs.
+        train_fraction: Train on this share of what the split leaves, in (0, 1]; smaller shares are
+            parts of larger ones.
+        train_per_class: Train on so many images of each class.
+        sampling: "balanced" draws all classes equally often, with replacement; "shuffled" takes every
+            image once an epoch.
+        image_size: Side in pixels that images are resized to; null keeps theirs.
+        interpolation: How resizing fills in between pixels.
         normalization: Zero mean and unit variance by the statistics of the training images
-            ("dataset") or of ImageNet ("imagenet"), or pixels in [0, 1] ("unit").
+            ("dataset"), of ImageNet ("imagenet") or of what the backbone was pretrained with
+            ("backbone"), or pixels in [0, 1] ("unit").
         augmentation: What may happen to training images.
         seed: Of order and augmentation; the experiment's.
     """
 
     class_names: tuple[str, ...]
     source_shape: tuple[int, int, int]
-    num_source_images: int
+    multilabel: bool = False
 
     def __init__(
         self,
         batch_size: int = 128,
         val_fraction: float = 0.1,
+        test_fraction: float = 0.0,
+        folds: int | None = None,
+        fold: int = 0,
         split_seed: int = 0,
+        train_fraction: float | None = None,
+        train_per_class: int | None = None,
+        sampling: Sampling = "shuffled",
         image_size: int | None = None,
+        interpolation: Interpolation = "bilinear",
         normalization: Normalization = "dataset",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         seed: int = 0,
@@ -57,18 +77,26 @@ class ImageDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {batch_size}; 128 is customary")
-        if not 0 <= val_fraction < 1:
-            raise ValueError(f"data.val_fraction must lie in [0, 1), got {val_fraction}; 0.1 is customary")
         if image_size is not None and image_size < 1:
             raise ValueError(f"data.image_size must be at least 1 pixel, got {image_size}")
         self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
+        self.division = Division(
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            folds=folds,
+            fold=fold,
+            seed=split_seed,
+            train_fraction=train_fraction,
+            train_per_class=train_per_class,
+        )
+        self.sampling: Sampling = sampling
         self.image_size = image_size
-        self.normalization = normalization
+        self.interpolation: Interpolation = interpolation
+        self.normalization: Normalization = normalization
         self.augmentation = augmentation
         self.seed = seed
         self.splits: dict[str, ImageStore] = {}
+        self.notes: list[str] = []  # what a user should know about the images, in sentences
         self._source: Mapping[str, ImageStore] | None = None
         self._resume_at: dict[str, Any] | None = None
 
@@ -78,7 +106,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @abstractmethod
     def load(self) -> dict[str, ImageStore]:
-        """The source's images as "train" and "test"; called once, after `prepare_data`.
+        """The source's images as "train" and, where it has them, "val" and "test"; after `prepare_data`.
 
         Raises:
             FileNotFoundError: Files are missing.
@@ -86,8 +114,19 @@ class ImageDataModule(pl.LightningDataModule):
         """
 
     @abstractmethod
-    def train_ids(self) -> Sequence[str]:
-        """The ids that "train" will have, in order, known without its files."""
+    def listed(self) -> dict[str, ImageStore]:
+        """What `load` will give, without pixels, and without what only the files say.
+
+        Raises:
+            FileNotFoundError: Nothing is known without the files, and they are not there.
+        """
+
+    @property
+    def task(self) -> Task:
+        """What is asked of each image: one of two classes, one of more, or any of several labels."""
+        if self.multilabel:
+            return "multilabel"
+        return "binary" if len(self.class_names) == 2 else "multiclass"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -97,46 +136,65 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def num_train_images(self) -> int:
-        """Training images left after validation is drawn; needs no files."""
-        if self.splits:
-            return len(self.splits["train"])
-        ids = self.train_ids()
-        return int((~self._in_validation(ids, np.zeros(len(ids), dtype=np.int64))).sum())
+        """Training images that the split leaves; needs no pixels.
+
+        Raises:
+            FileNotFoundError: The source knows nothing without its files, and they are not there.
+        """
+        if not self.splits:
+            return len(self.division.divide(self.listed())["train"])
+        return len(self.splits["train"])
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads and splits; a second call does nothing."""
+        """Loads and splits; a second call does nothing.
+
+        Raises:
+            ValueError: The split would judge what was not learned, or judge on what was.
+        """
         if self.splits:
             return
         source = self._source or self.load()
-        train = source["train"]
-        held_out = torch.from_numpy(self._in_validation(train.ids, train.targets.numpy()))
-        splits = {"train": train.subset(~held_out), "test": source["test"]}
-        if held_out.any():
-            splits["val"] = train.subset(held_out)
-        measured = splits["train"].pixel_statistics() if self.normalization == "dataset" else ((), ())
-        mean, std = statistics_for(self.normalization, self.source_shape[0], measured)
-        self.normalize_with(mean, std)
+        splits = self.division.divide(source)
+        self._check(splits)
+        self.notes += self.division.notes(source)
+        if self.normalization == "backbone":  # which the model knows, and tells before training
+            statistics = statistics_for("unit", self.source_shape[0])
+        else:
+            measured = splits["train"].pixel_statistics() if self.normalization == "dataset" else None
+            statistics = statistics_for(self.normalization, self.source_shape[0], measured)
+        self.normalize_with(*statistics)
         self.source_fingerprints = {name: store.fingerprint() for name, store in source.items()}
         self.splits = splits
 
-    def _in_validation(self, ids: Sequence[str], targets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return hold_out(ids, targets, self.val_fraction, purpose="val", seed=self.split_seed)
+    def _check(self, splits: Mapping[str, ImageStore]) -> None:
+        problems = split_problems(
+            {name: store.ids for name, store in splits.items()},
+            {name: store.targets.numpy() for name, store in splits.items()},
+            self.class_names,
+            {name: store.groups for name, store in splits.items() if store.groups is not None} or None,
+        )
+        if problems:
+            raise ValueError(f"the split of {type(self).__name__} won't do: {'; '.join(problems)}")
 
     def normalize_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Takes another data set's statistics: those that a trained network was trained with."""
-        self.preprocess = Preprocess(mean, std, self.image_size)
+        self.preprocess = Preprocess(mean, std, self.image_size, self.interpolation)
 
     # What a run records -------------------------------------------------------------------------
 
     def class_counts(self, split: str = "train") -> list[int]:
-        """Images of each class."""
-        counts = torch.bincount(self.splits[split].targets, minlength=len(self.class_names))
+        """Images of each class, or with each label."""
+        targets = self.splits[split].targets
+        if self.multilabel:
+            return [int(count) for count in targets.sum(0)]
+        counts = torch.bincount(targets, minlength=len(self.class_names))
         return [int(count) for count in counts]
 
     def facts(self) -> dict[str, Any]:
-        """Counts, statistics and fingerprints: content by pixel, split by id."""
+        """Counts, statistics and fingerprints: content by pixel or file, split by id."""
         return {
             "source": type(self).__name__,
+            "task": self.task,
             "class_names": list(self.class_names),
             "image_shape": list(self.image_shape),
             "images": {name: len(store) for name, store in self.splits.items()},
@@ -144,16 +202,9 @@ class ImageDataModule(pl.LightningDataModule):
             "pixel_mean": self.preprocess.mean.flatten().tolist(),
             "pixel_std": self.preprocess.std.flatten().tolist(),
             "fingerprint": self.source_fingerprints,
-            "split_fingerprint": self.split_fingerprint(),
+            "split_fingerprint": self.division.fingerprint(self.splits),
+            "notes": self.notes,
         }
-
-    def split_fingerprint(self) -> str:
-        """A hash of which id belongs to which split."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name in sorted(self.splits):
-            digest.update(f"{name}\n".encode())
-            digest.update("\n".join(sorted(self.splits[name].ids)).encode())
-        return digest.hexdigest()
 
     # Batches ------------------------------------------------------------------------------------
 
@@ -163,6 +214,8 @@ class ImageDataModule(pl.LightningDataModule):
             self.splits["train"],
             self.batch_size,
             shuffle=True,
+            sampling=self.sampling,
+            crop_scale=self.augmentation.resized_crop,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
@@ -214,3 +267,10 @@ class ImageDataModule(pl.LightningDataModule):
         if self.augmentation.moves_pixels:
             pixels = rotate_shift_zoom(pixels, self.augmentation, generator)
         return pixels
+
+    def augmented(self, place: int, count: int) -> Tensor:
+        """Versions of one training image as training may see it: float32 (count, C, H, W) in [0, 1]."""
+        images = read(
+            self.splits["train"], torch.full((count,), place), self.augmentation.resized_crop, self.seed
+        )
+        return self.augment(images, generator_for("cpu", self.seed))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
 from datamodules.splits import hold_out
-from datamodules.store import ImageStore
+from datamodules.store import ImageStore, without_pixels
 
 TEST_FRACTION = 0.2
 
@@ -35,9 +33,9 @@ class Digits(ImageDataModule):
         in_test = torch.from_numpy(self._in_test(bunch.target))
         return {"train": everything.subset(~in_test), "test": everything.subset(in_test)}
 
-    def train_ids(self) -> Sequence[str]:
+    def listed(self) -> dict[str, ImageStore]:
         in_test = self._in_test(np.zeros(self.num_source_images, dtype=np.int64))
-        return [sample_id for sample_id, held_out in zip(self._ids(), in_test, strict=True) if not held_out]
+        return {"train": without_pixels(self._ids()).subset(torch.from_numpy(~in_test))}
 
     def _ids(self) -> list[str]:
         return [f"digits/{index:04d}" for index in range(self.num_source_images)]

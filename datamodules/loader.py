@@ -1,15 +1,24 @@
-"""Batches of data that fits in memory: slices of a permutation, in the process that trains."""
+"""Batches: slices of a permutation, in the process that trains."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from datamodules.crops import random_resized_crops
 from datamodules.randomness import derive_seed, generator_for
+from datamodules.sampling import balanced_order
 from datamodules.store import ImageStore
+
+Sampling = Literal["shuffled", "balanced"]
+
+AHEAD = 2  # batches read from disk while the network is at work on an earlier one
+CROP_SALT = 0x2545F491  # crops are drawn before the rest, and apart from it
 
 
 class Batch(NamedTuple):
@@ -19,7 +28,7 @@ class Batch(NamedTuple):
         images: (B, C, H, W); uint8 from the loader, float32 once augmented and normalised. Where a
             device's share of the global batch is empty, one image that has no target: networks can't
             take none, and every process has to take part in every step.
-        targets: Class indices, int64 (B,).
+        targets: Class indices, int64 (B,); of multi-label tasks float32 (B, K).
         indices: Places in the split, int64 (B,); its `ids` names them.
         seed: Of all randomness of this step, derived from (seed, epoch, step), and from the rank where
             it is not 0.
@@ -43,10 +52,14 @@ class BatchLoader:
     Processes that train together share out each global batch, so that all of them make the same number
     of steps and every image is seen once: padding would count some twice.
 
+    Batches of images that lie on disk are read ahead, in a thread of their own.
+
     Args:
         store: The split to serve.
         batch_size: Images in each global batch; the last may be smaller.
         shuffle: Permute anew each epoch.
+        sampling: With `shuffle`: "balanced" draws an epoch's images with replacement, each class equally often.
+        crop_scale: Crop each image at random, to a share of its area in this range; null reads it whole.
         seed: Of the permutations and of each batch's `seed`.
         rank: Which share of each batch this process gets.
         world_size: How many processes share it.
@@ -58,6 +71,8 @@ class BatchLoader:
         batch_size: int,
         *,
         shuffle: bool = False,
+        sampling: Sampling = "shuffled",
+        crop_scale: tuple[float, float] | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -65,6 +80,8 @@ class BatchLoader:
         self.store = store
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.sampling = sampling
+        self.crop_scale = crop_scale
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -81,27 +98,60 @@ class BatchLoader:
         epoch, first_step = self._epoch, self._step if self.shuffle else 0
         order = self._order(epoch)
         chunks = torch.split(order, self.batch_size)
-        for step, chunk in enumerate(chunks[first_step:], start=first_step):
+        for step, batch in enumerate(self._read(chunks, epoch, first_step), start=first_step):
             self._epoch, self._step = (epoch, step + 1) if step + 1 < len(chunks) else (epoch + 1, 0)
-            yield self._share(chunk, epoch, step)
+            yield batch
+
+    def _read(self, chunks: Sequence[Tensor], epoch: int, first_step: int) -> Iterator[Batch]:
+        steps = range(first_step, len(chunks))
+        if isinstance(self.store.images, Tensor) and self.crop_scale is None:  # nothing to wait for
+            for step in steps:
+                yield self._share(chunks[step], epoch, step)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+            ahead: deque[Future[Batch]] = deque()
+            try:
+                for step in steps:
+                    ahead.append(reader.submit(self._share, chunks[step], epoch, step))
+                    if len(ahead) > AHEAD:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                reader.shutdown(wait=True, cancel_futures=True)
 
     def _share(self, chunk: Tensor, epoch: int, step: int) -> Batch:
         indices = chunk[self.rank :: self.world_size]
+        seed = derive_seed(self.seed, epoch, step, *([self.rank] if self.rank else []))
         return Batch(
-            images=self.store.images[indices if len(indices) else chunk[:1]],
+            images=read(self.store, indices if len(indices) else chunk[:1], self.crop_scale, seed),
             targets=self.store.targets[indices],
             indices=indices,
-            seed=derive_seed(self.seed, epoch, step, *([self.rank] if self.rank else [])),
+            seed=seed,
             global_targets=self.store.targets[chunk] if self.world_size > 1 else None,
         )
 
     def _order(self, epoch: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(len(self.store))
-        return torch.randperm(len(self.store), generator=generator_for("cpu", self.seed, epoch))
+        generator = generator_for("cpu", self.seed, epoch)
+        if self.sampling == "balanced":
+            return balanced_order(self.store.targets, generator)
+        return torch.randperm(len(self.store), generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._epoch, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epoch, self._step = state_dict["epoch"], state_dict["step"]
+
+
+def read(store: ImageStore, places: Tensor, crop_scale: tuple[float, float] | None, seed: int) -> Tensor:
+    """uint8 (B, C, H, W) at the places: whole, or cropped at random as the seed has it."""
+    images = store.images
+    if crop_scale is None:
+        return images[places]
+    generator = generator_for("cpu", seed, CROP_SALT)
+    if isinstance(images, Tensor):
+        return random_resized_crops(images[places], crop_scale, generator)
+    return images.random_resized_crops(places, crop_scale, generator)

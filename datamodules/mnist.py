@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
-from datamodules.store import ImageStore
+from datamodules.store import ImageStore, without_pixels
 
 _PREFIX = {"train": "train", "test": "t10k"}
 
@@ -71,8 +70,8 @@ class MNIST(ImageDataModule):
             raise FileNotFoundError(f"no {self.torchvision_name} in {self.root}; call prepare_data first")
         return {split: self._read_split(folder, split) for split in _PREFIX}
 
-    def train_ids(self) -> Sequence[str]:
-        return [f"train/{index:05d}" for index in range(self.num_source_images)]
+    def listed(self) -> dict[str, ImageStore]:
+        return {"train": without_pixels([f"train/{index:05d}" for index in range(self.num_source_images)])}
 
     def _read_split(self, folder: Path, split: str) -> ImageStore:
         image_path, label_path = _split_paths(folder, split)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Normalization = Literal["dataset", "imagenet", "unit"]
+Normalization = Literal["dataset", "imagenet", "backbone", "unit"]
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -21,16 +22,24 @@ class Preprocess(nn.Module):
         mean: Of each channel, of pixels in [0, 1].
         std: Of each channel, of pixels in [0, 1].
         image_size: Side S after resizing, in pixels; None keeps H and W.
+        interpolation: How resizing fills in between pixels.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], image_size: int | None = None) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_size: int | None = None,
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         self.image_size = image_size
+        self.interpolation = interpolation
 
     def forward(self, images: Tensor) -> Tensor:
         return self.normalize(self.scale(images))
@@ -38,21 +47,34 @@ class Preprocess(nn.Module):
     def scale(self, images: Tensor) -> Tensor:
         """Pixels as float32 in [0, 1], (B, C, S, S)."""
         pixels = images.float() / 255
-        if self.image_size is None:
-            return pixels
         size = (self.image_size, self.image_size)
-        return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+        if self.image_size is None or pixels.shape[2:] == size:
+            return pixels
+        if self.interpolation == "nearest":
+            return F.interpolate(pixels, size=size, mode="nearest-exact")
+        resized = F.interpolate(pixels, size=size, mode=self.interpolation, antialias=True)
+        return resized.clamp(0, 1) if self.interpolation == "bicubic" else resized  # which overshoots
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to about zero mean and unit variance."""
         return (pixels - self.mean) / self.std
 
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
 def statistics_for(
-    normalization: Normalization, channels: int, measured: tuple[tuple[float, ...], tuple[float, ...]]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and standard deviation that a normalisation's name stands for."""
+    normalization: Normalization, channels: int, measured: Statistics | None = None
+) -> Statistics:
+    """The mean and standard deviation that a normalisation's name stands for.
+
+    Args:
+        normalization: Whose they are; "backbone" is known to the model alone.
+        channels: 1 or 3.
+        measured: Of the data set.
+    """
     if normalization == "dataset":
+        assert measured is not None
         return measured
     if normalization == "unit":
         return (0.0,) * channels, (1.0,) * channels

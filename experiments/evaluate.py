@@ -22,7 +22,8 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     record = open_store().find_run(arguments.query)
     experiment = restore(record, overrides)
     if arguments.split not in experiment.data.splits:
-        raise RequestError(f"the data has no {arguments.split} images: data.val_fraction is 0")
+        there = " and ".join(experiment.data.splits)
+        raise RequestError(f"the data has no {arguments.split} images; it has {there} (--split)")
     metrics = evaluate(experiment, [arguments.split])
     Console().print(comparison(record, metrics, arguments.split))
 

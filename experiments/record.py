@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from pathlib import Path
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules import ImageDataModule
-from datamodules.randomness import generator_for
 from experiments.config import Experiment, flatten
 from experiments.provenance import git_state, hardware, packages
 from experiments.tracking import RunRecord
@@ -46,14 +46,17 @@ def record_start(run: RunRecord, experiment: Experiment) -> None:
 def derived_values(experiment: Experiment) -> dict[str, object]:
     """What follows from data and configuration together."""
     data, model = experiment.data, experiment.model
-    steps = -(-data.num_train_images // data.batch_size)
-    return {
+    values: dict[str, object] = {
+        "task": data.task,
         "num_classes": len(data.class_names),
         "image_shape": "x".join(map(str, data.image_shape)),
-        "num_train_images": data.num_train_images,
-        "steps_per_epoch": -(-steps // experiment.trainer.accumulate_batches),
         "num_parameters": model.num_parameters(),
     }
+    with contextlib.suppress(FileNotFoundError):  # some sources know nothing without their files
+        steps = -(-data.num_train_images // data.batch_size)
+        values["num_train_images"] = data.num_train_images
+        values["steps_per_epoch"] = -(-steps // experiment.trainer.accumulate_batches)
+    return values
 
 
 def record_predictions(folder: Path, split: str, predictions: Predictions, data: ImageDataModule) -> None:
@@ -113,24 +116,24 @@ def per_class_table(counts: NDArray[np.int64], class_names: tuple[str, ...]) -> 
 def record_figures(
     folder: Path,
     data: ImageDataModule,
+    split: str,
     predictions: Predictions,
     curves: dict[str, list[tuple[int, float]]],
     best_epoch: int,
 ) -> None:
-    """Draws a run's figures, from the test set's predictions and the history of training."""
+    """Draws a run's figures, from the predictions of one split and the history of training."""
     from experiments import figures  # matplotlib is not needed before the end
 
     probabilities = predictions.probabilities.cpu().numpy()
     targets = predictions.targets.cpu().numpy()
     names = list(data.class_names)
-    test = data.splits["test"]
-    images = test.images[predictions.indices.cpu()].numpy()
-    ids = [test.ids[index] for index in predictions.indices.tolist()]
+    judged = data.splits[split]
+    images = judged.images[predictions.indices.cpu()].numpy()
+    ids = [judged.ids[index] for index in predictions.indices.tolist()]
     counts = confusion_counts(targets, probabilities.argmax(1), len(names))
     train = data.splits["train"]
-    shown = train.images[:1]
-    original = _to_bytes(data.preprocess.scale(shown))[0]  # resized as the augmented ones are
-    augmented = _to_bytes(data.augment(shown.expand(24, -1, -1, -1), generator_for("cpu", data.seed)))
+    original = _to_bytes(data.preprocess.scale(train.images[torch.tensor([0])]))[0]
+    augmented = _to_bytes(data.augmented(0, 24))
     drawn: dict[str, Figure] = {
         "learning_curves": figures.learning_curves(curves, best_epoch),
         "confusion_matrix": figures.confusion_matrix(counts, names),
@@ -158,7 +161,7 @@ def record_model(run: RunRecord, data: ImageDataModule, model: ImageClassifier) 
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     predictor = Predictor(data.preprocess, network).cpu().eval()
-    example = data.splits["train"].images[:2].numpy()  # a single one would fix the batch size at 1
+    example = data.splits["train"].images[torch.arange(2)].numpy()  # a single one would fix the batch size at 1
     run.log_model(predictor, data.source_shape, data.class_names, example)
 
 

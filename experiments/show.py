@@ -41,7 +41,7 @@ def build_network(experiment: Experiment) -> None:
     model.hparams["pretrained"] = False  # only the shapes are wanted
     try:
         model.build(len(data.class_names), data.image_shape)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise RequestError(str(error)) from error
 
 

@@ -97,6 +97,8 @@ def train(
         Interrupted: Ctrl-C; the run is KILLED and can be resumed.
     """
     prepare(experiment)
+    for note in experiment.data.notes:
+        print(f"note: {note}")
     record = resumed or start_record(experiment, store, parent=parent, tags=tags, started=started)
     with recording(record), working_folder(record) as folder:
         recorder = EpochRecorder(record, experiment.trainer.monitor, continued=resumed is not None)
@@ -106,7 +108,11 @@ def train(
 
 
 def prepare(experiment: Experiment) -> None:
-    """Makes the network and loads the data: all that can be refused before a run exists."""
+    """Makes the network and loads the data: all that can be refused before a run exists.
+
+    Raises:
+        RequestError: The data or the network is not to be had, or nothing would judge the network.
+    """
     data, model = experiment.data, experiment.model
     pl.seed_everything(experiment.seed, verbose=False)
     try:
@@ -114,8 +120,15 @@ def prepare(experiment: Experiment) -> None:
         model.build(len(data.class_names), data.image_shape)
         data.prepare_data()
         data.setup()
+        if data.normalization == "backbone":
+            data.normalize_with(*model.pretrained_statistics())
     except (ValueError, OSError) as error:
         raise RequestError(str(error)) from error
+    if not {"val", "test"} & set(data.splits):
+        raise RequestError(
+            "there is nothing to judge the network on: the data has no test images, and data.val_fraction is "
+            "0; hold some out with data.val_fraction=0.1 or data.test_fraction=0.2"
+        )
     model.weigh_classes(data.class_counts())
     if experiment.trainer.channels_last:
         model.network.to(memory_format=torch.channels_last)
@@ -215,16 +228,19 @@ def chosen_epoch(experiment: Experiment, recorder: EpochRecorder, epoch: int) ->
 
 
 def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, folder: Path) -> Result:
-    """Judges the chosen checkpoint once on test; records what it leaves."""
+    """Judges the chosen checkpoint once on test, where there is one; records what it leaves."""
     data, model, record = experiment.data, experiment.model, recorder.run
-    metrics = chosen_epoch(experiment, recorder, best_epoch) | evaluate(experiment, ["test"])
     splits = [split for split in ("val", "test") if split in data.splits]
+    metrics = chosen_epoch(experiment, recorder, best_epoch)
+    if "test" in splits:
+        metrics |= evaluate(experiment, ["test"])
     if record is not None:
         record.log_metrics(metrics, step=best_epoch)
         with record.artifacts() as artifacts:
             for split in splits:
                 record_predictions(artifacts, split, model.predictions[split], data)
-            record_figures(artifacts, data, model.predictions["test"], recorder.curves(), best_epoch)
+            judged = splits[-1]  # test, where there is one
+            record_figures(artifacts, data, judged, model.predictions[judged], recorder.curves(), best_epoch)
             (artifacts / "checkpoints").mkdir()
             shutil.copy(chosen_checkpoint(folder), artifacts / "checkpoints" / "best.ckpt")
         record_model(record, data, model)
@@ -242,13 +258,13 @@ def run_name(experiment: Experiment) -> str:
 
 
 def print_result(result: Result) -> None:
-    """The test metrics and the run id, last on the screen."""
+    """The metrics of the chosen epoch and the run id, last on the screen."""
     table = Table(title=f"chosen: epoch {result.best_epoch}")
     table.add_column("metric")
-    stages = ["best", "test"] if "best/accuracy" in result.metrics else ["test"]
+    stages = [stage for stage in ("best", "test") if f"{stage}/loss" in result.metrics]
     for stage in stages:
         table.add_column("validation" if stage == "best" else stage, justify="right")
-    for name in (name for name in METRIC_NAMES if f"test/{name}" in result.metrics):
+    for name in (name for name in METRIC_NAMES if f"{stages[-1]}/{name}" in result.metrics):
         table.add_row(name, *(f"{result.metrics[f'{stage}/{name}']:.4f}" for stage in stages))
     console = Console()
     console.print(table)

@@ -64,6 +64,23 @@ def build_network(
     return network
 
 
+def pretrained_statistics(name: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels in [0, 1] that a backbone of timm's was pretrained with.
+
+    Raises:
+        ValueError: It is a network of our own, which was pretrained on nothing.
+    """
+    config = None if name in NETWORKS else timm.get_pretrained_cfg(name)
+    if config is None:
+        raise ValueError(
+            f"data.normalization=backbone needs one that timm has weights of; model.backbone={name} has "
+            "none, so that dataset or imagenet must do"
+        )
+    if channels == 1:  # grey images take the average over colours
+        return (sum(config.mean) / len(config.mean),), (sum(config.std) / len(config.std),)
+    return tuple(config.mean), tuple(config.std)
+
+
 def _build_timm(
     name: str,
     options: dict[str, Any],

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_modules.backbones import Initialization, build_network, is_backbone
+from lightning_modules.backbones import Initialization, build_network, is_backbone, pretrained_statistics
 from lightning_modules.losses import CrossEntropy, to_probabilities, weight_penalty
 from lightning_modules.metrics import build_metrics
 from lightning_modules.optimization import Schedule, build_optimizer, build_schedule, optimizer_names
@@ -141,6 +141,14 @@ class ImageClassifier(pl.LightningModule):
         """Tells the loss how many training images each class has, where it is to be balanced."""
         if self.hparams["class_weights"] == "balanced":
             self.criterion.weigh_classes(counts)
+
+    def pretrained_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The normalisation that the backbone was pretrained with.
+
+        Raises:
+            ValueError: It was not.
+        """
+        return pretrained_statistics(self.hparams["backbone"], self.image_shape[0])
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.network.parameters())

@@ -47,10 +47,12 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     settings = experiment.sweep
     if settings is None or not settings.space:
         raise RequestError(f"{experiment.name} has no sweep.space: name the keys to vary, with their ranges")
-    if experiment.data.val_fraction == 0:
-        raise RequestError("a sweep is judged on validation images: data.val_fraction must be above 0")
     slots = share_out(experiment, arguments.workers, arguments.trials_per_gpu)
     prepare(experiment)
+    if "val" not in experiment.data.splits:
+        raise RequestError("a sweep is judged on validation images: data.val_fraction must be above 0")
+    for note in experiment.data.notes:
+        print(f"note: {note}")
     store = open_store() if experiment.mlflow.enabled else None
     storage = open_storage(arguments.storage or DEFAULT_STORAGE)
     name = arguments.study or experiment.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -30,12 +31,14 @@ class SmallCNN(Network):
         dropout: Probability of dropping a feature before the head.
         widths: Channels of each stage; their number is the number of stages.
         convs_per_stage: Convolutions in each stage.
-        kernel_size: Side of the square kernels, in pixels; odd, so that size is kept.
+        kernel_size: Side of the square kernels, in pixels; odd.
+        padding: "same" keeps the size in each convolution, "valid" loses kernel_size - 1 pixels.
         pooling: What halves the feature map in each stage.
         activation: Nonlinearity after each convolution and dense layer.
         normalization: Normalisation between convolution and activation.
         global_pooling: Average over all positions before the head, instead of flattening them.
         dense_units: Units of the hidden dense layers between the stages and the head.
+        dense_dropout: Probability of dropping a feature before the hidden dense layers.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class SmallCNN(Network):
         widths: Sequence[int] = (32, 64, 128),
         convs_per_stage: int = 1,
         kernel_size: int = 3,
+        padding: Literal["same", "valid"] = "same",
         pooling: Pooling = "max",
         activation: Activation = "relu",
         normalization: Normalization = "batch",
         global_pooling: bool = False,
         dense_units: Sequence[int] = (),
+        dense_dropout: float = 0.0,
     ) -> None:
         if not widths or convs_per_stage < 1:
             raise ValueError(
@@ -60,17 +65,19 @@ class SmallCNN(Network):
             )
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}; 3 is customary")
+        border = kernel_size // 2 if padding == "same" else 0
         layers: list[nn.Module] = []
         channels = image_shape[0]
         for width in widths:
             for position in range(convs_per_stage):
                 norm = normalization_layer(normalization, width)
                 # A bias before a normalisation is subtracted again (Ioffe and Szegedy 2015, section 3.2).
-                conv = nn.Conv2d(channels, width, kernel_size, padding=kernel_size // 2, bias=norm is None)
+                conv = nn.Conv2d(channels, width, kernel_size, padding=border, bias=norm is None)
                 layers += [conv, *([pooling_layer(pooling)] if position == 0 else [])]
                 layers += [*([norm] if norm else []), activation_layer(activation)]
                 channels = width
         layers += [nn.AdaptiveAvgPool2d(1)] if global_pooling else []
+        layers += [nn.Dropout(dense_dropout)] if dense_dropout > 0 else []
         layers.append(nn.Flatten())
         num_features = count_features(nn.Sequential(*layers), image_shape)
         for units in dense_units:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -18,7 +17,7 @@ from datamodules.augment import Augmentation
 from datamodules.base import ImageDataModule
 from datamodules.loader import Batch, BatchLoader
 from datamodules.randomness import generator_for
-from datamodules.store import ImageStore
+from datamodules.store import ImageStore, without_pixels
 
 EVERYTHING = Augmentation(crop_padding=2, horizontal_flip=0.5, rotation=15, translation=0.1, zoom=0.1)
 
@@ -28,7 +27,6 @@ class Noise(ImageDataModule):
 
     class_names = ("a", "b", "c")
     source_shape = (3, 8, 6)
-    num_source_images = 510
 
     def load(self) -> dict[str, ImageStore]:
         generator = torch.Generator().manual_seed(0)
@@ -38,8 +36,8 @@ class Noise(ImageDataModule):
         in_test = torch.arange(600) >= 510
         return {"train": everything.subset(~in_test), "test": everything.subset(in_test)}
 
-    def train_ids(self) -> Sequence[str]:
-        return [f"{index}" for index in range(510)]
+    def listed(self) -> dict[str, ImageStore]:
+        return {"train": without_pixels([f"{index}" for index in range(510)])}
 
 
 def prepared(**arguments: Any) -> Noise:
@@ -79,7 +77,8 @@ def test_without_a_validation_fraction_all_is_trained_on() -> None:
 
 def test_the_seed_leaves_the_split_alone_and_split_seed_changes_it() -> None:
     first, reseeded, resplit = prepared(), prepared(seed=7), prepared(split_seed=7)
-    assert first.split_fingerprint() == reseeded.split_fingerprint() != resplit.split_fingerprint()
+    assert len({data.facts()["split_fingerprint"] for data in (first, reseeded)}) == 1
+    assert resplit.facts()["split_fingerprint"] != first.facts()["split_fingerprint"]
     orders = [next(iter(data.train_dataloader())).indices.tolist() for data in (first, reseeded)]
     assert orders[0] != orders[1]
 
@@ -163,7 +162,7 @@ def test_one_pixel_or_one_label_changes_the_fingerprint_of_its_part_alone() -> N
     assert pixel.facts()["fingerprint"]["test"] != plain.facts()["fingerprint"]["test"]
     assert label.facts()["fingerprint"]["train"] != plain.facts()["fingerprint"]["train"]
     assert label.facts()["fingerprint"]["test"] == plain.facts()["fingerprint"]["test"]
-    assert pixel.split_fingerprint() == plain.split_fingerprint()
+    assert pixel.facts()["split_fingerprint"] == plain.facts()["split_fingerprint"]
 
 
 # Batches ----------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_the_recorded_configuration_parses_to_the_run_again(trained_run):
 def test_the_recorded_data_is_the_data(trained_run, digits):
     facts = json.loads(trained_run.read_text("data/facts.json"))
     assert facts["fingerprint"] == digits.source_fingerprints
-    assert facts["split_fingerprint"] == digits.split_fingerprint()
+    assert facts["split_fingerprint"] == digits.facts()["split_fingerprint"]
     split = pd.read_parquet(trained_run.download("data/split.parquet"))
     for name, store in digits.splits.items():
         assert split.loc[split["split"] == name, "id"].tolist() == list(store.ids)

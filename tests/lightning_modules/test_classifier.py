@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from datamodules import ImageDataModule
 from datamodules.augment import Augmentation, crop_and_flip
 from datamodules.loader import Batch
 from datamodules.randomness import generator_for
-from datamodules.store import ImageStore
+from datamodules.store import ImageStore, without_pixels
 from lightning_modules import ImageClassifier
 from lightning_modules.classifier import NonFiniteLossError
 from lightning_modules.predictor import Predictor
@@ -32,7 +31,6 @@ class Bars(ImageDataModule):
     """Noise with a bright bar, whose place is the class: easy to learn, not trivial to be sure of."""
 
     source_shape = IMAGE_SHAPE
-    num_source_images = 160
 
     def __init__(self, num_classes: int = 3, **arguments: Any) -> None:
         super().__init__(**{"batch_size": 32, "val_fraction": 0.25, **arguments})
@@ -41,8 +39,8 @@ class Bars(ImageDataModule):
     def load(self) -> dict[str, ImageStore]:
         return {"train": self._make(160, "train", 0), "test": self._make(60, "test", 1)}
 
-    def train_ids(self) -> Sequence[str]:
-        return [f"train/{index}" for index in range(160)]
+    def listed(self) -> dict[str, ImageStore]:
+        return {"train": without_pixels([f"train/{index}" for index in range(160)])}
 
     def _make(self, count: int, name: str, seed: int) -> ImageStore:
         generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,112 @@
+"""How a data set is divided: the official parts, what is held out, folds, and subsets to train on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.splits import assign_folds, hold_out, keep
+from datamodules.store import ImageStore, join
+
+
+@dataclass(frozen=True)
+class Division:
+    """Which images are trained on, which choose the epoch, and which are the test.
+
+    Attributes are the arguments of `ImageDataModule` of the same names; `seed` is its `split_seed`.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    folds: int | None
+    fold: int
+    seed: int
+    train_fraction: float | None
+    train_per_class: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"data.{name} must lie in [0, 1), got {value}; 0.1 is customary")
+        if self.folds is not None and self.folds < 2:
+            raise ValueError(f"data.folds must be at least 2, got {self.folds}; 5 is customary")
+        if self.folds is None and self.fold != 0:
+            raise ValueError(f"data.fold={self.fold} needs data.folds, the number of folds; 5 is customary")
+        if self.folds is not None and not 0 <= self.fold < self.folds:
+            raise ValueError(f"data.fold must lie in [0, {self.folds - 1}], got {self.fold}")
+        if self.train_fraction is not None and not 0 < self.train_fraction <= 1:
+            raise ValueError(f"data.train_fraction must lie in (0, 1], got {self.train_fraction}")
+        if self.train_per_class is not None and self.train_per_class < 1:
+            raise ValueError(f"data.train_per_class must be at least 1, got {self.train_per_class}")
+        if self.train_fraction is not None and self.train_per_class is not None:
+            raise ValueError("give data.train_fraction or data.train_per_class, not both")
+
+    def divide(self, source: Mapping[str, ImageStore]) -> dict[str, ImageStore]:
+        """A source's parts as "train", "test" and "val", the latter two only where there are any.
+
+        Raises:
+            ValueError: There are too few images for so many folds.
+        """
+        train, val, test = source["train"], source.get("val"), source.get("test")
+        if test is None and self.test_fraction > 0:
+            train, test = _part(train, self._held_out(train, self.test_fraction, "test"))
+        if self.folds is not None:
+            train = train if val is None else join(train, val)
+            folds = assign_folds(
+                train.ids, train.targets.numpy(), self.folds, seed=self.seed, groups=train.groups
+            )
+            train, val = _part(train, folds == self.fold)
+        elif val is None and self.val_fraction > 0:
+            train, val = _part(train, self._held_out(train, self.val_fraction, "val"))
+        if self.train_fraction is not None or self.train_per_class is not None:
+            kept = keep(
+                train.ids,
+                train.targets.numpy(),
+                seed=self.seed,
+                fraction=self.train_fraction,
+                per_class=self.train_per_class,
+            )
+            train = train.subset(torch.from_numpy(kept))
+        # In an order that leaves out what is empty.
+        parts = {"train": train, "test": test, "val": val}
+        return {name: part for name, part in parts.items() if part is not None and (len(part) or name == "train")}
+
+    def _held_out(self, store: ImageStore, fraction: float, purpose: str) -> NDArray[np.bool_]:
+        return hold_out(
+            store.ids, store.targets.numpy(), fraction, purpose=purpose, seed=self.seed, groups=store.groups
+        )
+
+    def notes(self, source: Mapping[str, ImageStore]) -> list[str]:
+        """What a user may not expect, in sentences."""
+        notes = []
+        if "test" not in source and self.test_fraction == 0:
+            notes.append(
+                "there are no test images: results are those on validation, which chose nothing only with "
+                "trainer.monitor=null; data.test_fraction holds some out"
+            )
+        if "val" in source and self.folds is None:
+            notes.append("validation images are the source's own, and data.val_fraction is not used")
+        if "test" in source and self.test_fraction > 0:
+            notes.append("test images are the source's own, and data.test_fraction is not used")
+        return notes
+
+    @staticmethod
+    def fingerprint(splits: Mapping[str, ImageStore]) -> str:
+        """A hash of which id belongs to which split."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in sorted(splits):
+            digest.update(f"{name}\n".encode())
+            digest.update("\n".join(sorted(splits[name].ids)).encode())
+        return digest.hexdigest()
+
+
+def _part(store: ImageStore, held_out: NDArray[np.bool_]) -> tuple[ImageStore, ImageStore]:
+    mask: Tensor = torch.from_numpy(held_out)
+    return store.subset(~mask), store.subset(mask)

@@ -1,0 +1,226 @@
+"""What sources of image files share: which files there are, and pixels decoded once into a cache."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datamodules.base import ImageDataModule
+from datamodules.cache import BadImage, FileOriginals, Originals, open_images
+from datamodules.decoding import IMAGE_SUFFIXES
+from datamodules.sizing import Sizing
+from datamodules.store import ImageStore, without_pixels
+
+MAX_LISTED = 20  # bad files in one message
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The samples of a source as its names and tables have them, before a file is opened.
+
+    Attributes:
+        ids: N names, each unique.
+        targets: Class indices, int64 (N,), or float32 (N, K) of 0 and 1.
+        parts: To which official part each belongs: "train", "val" or "test".
+        class_names: The classes, or labels, in the order of their indices.
+        paths: Where the files are; None where they are no files of their own.
+        groups: N names of what must not be torn apart, or None.
+        notes: What a user should know, in sentences.
+    """
+
+    ids: Sequence[str]
+    targets: NDArray[Any]
+    parts: Sequence[str]
+    class_names: Sequence[str]
+    paths: Sequence[Path] | None = None
+    groups: Sequence[str] | None = None
+    notes: Sequence[str] = ()
+
+
+class ImageFiles(ImageDataModule):
+    """Images in files of any size and format, as RGB or grey.
+
+    A source implements `list_samples`. Files are decoded once, by whichever process comes first, into a
+    cache on disk that all runs and trials share; a file that is no whole image is found there, before
+    training starts.
+
+    Args:
+        image_size: Side in pixels of what the network sees.
+        resize: "squash" makes every image square; "crop" brings its shorter side to image_size /
+            crop_fraction and takes the centre, or what `augmentation.resized_crop` draws.
+        crop_fraction: Share of the shorter side that the centre crop takes.
+        grayscale: Read images as one channel of grey instead of RGB.
+        classes: The class names to expect, in order; without them those that are found, sorted. With
+            them `darkroom show` needs no files.
+        on_bad_image: What a file that can't be read does: "error" lists all such files and stops before
+            training; "skip" leaves them out, and records which.
+        cache: Folder of decoded images; null takes darkroom in the user's cache folder.
+        cache_gib: Space that one data set may take there; a larger one is read from its files each epoch.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        resize: Literal["squash", "crop"] = "crop",
+        crop_fraction: float = 0.875,
+        grayscale: bool = False,
+        classes: list[str] | None = None,
+        on_bad_image: Literal["error", "skip"] = "error",
+        cache: str | None = None,
+        cache_gib: float = 50.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size=image_size, **kwargs)
+        if not 0 < crop_fraction <= 1:
+            raise ValueError(f"data.crop_fraction must lie in (0, 1], got {crop_fraction}; 0.875 is customary")
+        if cache_gib < 0:
+            raise ValueError(f"data.cache_gib must be at least 0, got {cache_gib}")
+        self.sizing = Sizing(
+            size=image_size,
+            resize=resize,
+            crop_fraction=crop_fraction,
+            interpolation=self.interpolation,
+            channels=1 if grayscale else 3,
+        )
+        self.classes = tuple(classes) if classes is not None else None
+        self.on_bad_image = on_bad_image
+        self.cache = Path(cache).expanduser() if cache is not None else default_cache()
+        self.cache_gib = cache_gib
+        self.source_shape = (self.sizing.channels, image_size, image_size)
+        self.skipped: list[BadImage] = []
+
+    @abstractmethod
+    def list_samples(self) -> Listing:
+        """Which samples there are, opening no image.
+
+        Raises:
+            FileNotFoundError: Nothing is where the source should be.
+            ValueError: Names or tables are not what the source expects.
+        """
+
+    def originals(self, listing: Listing) -> Originals:
+        """Where the encoded images of a listing are read from."""
+        assert listing.paths is not None
+        return FileOriginals(listing.paths, listing.ids)
+
+    @cached_property
+    def listing(self) -> Listing:
+        """`list_samples`, once, in the order of `classes` where they are given."""
+        found = self.list_samples()
+        return found if self.classes is None else in_order(found, self.classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # known only once files are listed
+        """Those that `classes` names, or those that were found."""
+        return self.classes if self.classes is not None else tuple(self.listing.class_names)
+
+    def prepare_data(self) -> None:
+        """Lists the files.
+
+        Raises:
+            FileNotFoundError: There are none.
+            ValueError: They are not what the source expects.
+        """
+        if not len(self.listing.ids):
+            raise FileNotFoundError(f"{type(self).__name__} found no images")
+
+    def listed(self) -> dict[str, ImageStore]:
+        everything = without_pixels(self.listing.ids, torch.from_numpy(self.listing.targets))
+        return self._parts(replace(everything, groups=self.listing.groups), self.listing.parts)
+
+    def load(self) -> dict[str, ImageStore]:
+        listing = self.listing
+        self.notes += listing.notes
+        images, bad = open_images(
+            self.originals(listing),
+            self.sizing,
+            folder=self.cache,
+            budget_bytes=int(self.cache_gib * GIB),
+            threads=torch.get_num_threads(),
+        )
+        if bad and self.on_bad_image == "error":
+            raise ValueError(refusal(bad, len(listing.ids)))
+        if bad:
+            self.skipped = list(bad)
+            self.notes.append(f"{len(bad)} of {len(listing.ids)} files are no whole images and are left out")
+        targets = torch.from_numpy(listing.targets)
+        everything = ImageStore(images, targets, listing.ids, listing.groups)
+        bad_ids = {each.id for each in bad}
+        good = torch.tensor([sample_id not in bad_ids for sample_id in listing.ids])
+        parts = [part for part, kept in zip(listing.parts, good.tolist(), strict=True) if kept]
+        return self._parts(everything.subset(good), parts)
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "skipped": {each.id: each.reason for each in self.skipped}}
+
+    @staticmethod
+    def _parts(everything: ImageStore, parts: Sequence[str]) -> dict[str, ImageStore]:
+        named = np.asarray(parts)
+        order = [name for name in ("train", "val", "test") if (named == name).any()]
+        return {name: everything.subset(torch.from_numpy(named == name)) for name in order}
+
+
+def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
+    """The listing with its classes in the given order.
+
+    Raises:
+        ValueError: Others were found, or not all.
+    """
+    found = list(listing.class_names)
+    strange, missing = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
+    if strange or missing:
+        said = [f"{name} not among data.classes" for name in strange] + [f"no {name}" for name in missing]
+        raise ValueError(
+            f"data.classes expects {', '.join(classes)}; found {', '.join(found)} ({'; '.join(said)})"
+        )
+    order = np.array([found.index(name) for name in classes])
+    if listing.targets.ndim == 2:
+        targets = listing.targets[:, order]
+    else:
+        targets = np.argsort(order)[listing.targets]  # from the old index to the new one
+    return replace(listing, targets=targets, class_names=tuple(classes))
+
+
+def refusal(bad: Sequence[BadImage], total: int) -> str:
+    """What there is to say of files that are no whole images: all of them, at once."""
+    shown = bad[:MAX_LISTED]
+    width = max(len(each.id) for each in shown)
+    lines = [f"  {each.id:<{width}}  {each.reason}" for each in shown]
+    if len(bad) > MAX_LISTED:
+        lines.append(f"  and {len(bad) - MAX_LISTED} more")
+    return "\n".join(
+        [
+            f"{len(bad)} of {total} files can't be read as images; repair or remove them, or leave them out "
+            "with data.on_bad_image=skip:",
+            *lines,
+        ]
+    )
+
+
+def default_cache() -> Path:
+    """Where decoded images are kept where no folder is named."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom"
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is one by its name."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def counts_of(names: Mapping[str, int]) -> str:
+    """Numbers by name, in words.
+
+    >>> counts_of({".txt": 2, ".pdf": 1})
+    '2 .txt, 1 .pdf'
+    """
+    return ", ".join(f"{count} {name}" for name, count in names.items())

@@ -1,0 +1,93 @@
+"""Images in folders named after their classes, with or without folders for train, validation and test."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.files import ImageFiles, Listing, counts_of, is_image
+
+PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class ImageFolder(ImageFiles):
+    """`root/class/image.jpg`, or the same below `root/train`, `root/val` (or `validation`) and `root/test`.
+
+    Parts that are there are kept as they are; the others are drawn from train.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root).expanduser()
+
+    def list_samples(self) -> Listing:
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"data.root={self.root} is no folder: expected one with a folder for each class, or with "
+                "train, val and test that have them"
+            )
+        parts = part_folders(self.root)
+        found: list[tuple[str, str, Path]] = []  # part, class, file
+        ignored: Counter[str] = Counter()
+        empty: list[str] = []
+        for part, folder in parts:
+            for class_folder in sorted(subfolders(folder)):
+                files = [Path(place) / name for place, _, names in os.walk(class_folder) for name in names]
+                images = sorted(path for path in files if is_image(path))
+                ignored.update(path.suffix.lower() or path.name for path in set(files) - set(images))
+                found += [(part, class_folder.name, path) for path in images]
+                if not images:
+                    empty.append(str(class_folder.relative_to(self.root)))
+        if not found:
+            raise FileNotFoundError(
+                f"no image lies in data.root={self.root.resolve()}: expected class/image.jpg there, or "
+                "train/class/image.jpg"
+            )
+        if empty:
+            raise ValueError(
+                f"{self.root} has folders of classes without an image: {', '.join(empty)}; remove them, "
+                "or fill them"
+            )
+        class_names = sorted({name for _, name, _ in found})
+        index = {name: place for place, name in enumerate(class_names)}
+        notes = [f"files that are no images by their names are left out: {counts_of(ignored)}"] if ignored else []
+        return Listing(
+            ids=[path.relative_to(self.root).as_posix() for _, _, path in found],
+            targets=np.array([index[name] for _, name, _ in found], dtype=np.int64),
+            parts=[part for part, _, _ in found],
+            class_names=class_names,
+            paths=[path for _, _, path in found],
+            notes=notes,
+        )
+
+
+def part_folders(root: Path) -> list[tuple[str, Path]]:
+    """The folders of train, validation and test; the root itself as train where there are none.
+
+    Raises:
+        ValueError: Some of root's folders are such parts, and others are not; or a part stands twice.
+    """
+    named = {folder: PARTS.get(folder.name.lower()) for folder in sorted(subfolders(root))}
+    parts = [(part, folder) for folder, part in named.items() if part is not None]
+    if not parts:
+        return [("train", root)]
+    others = [folder.name for folder, part in named.items() if part is None]
+    twice = [part for part, count in Counter(part for part, _ in parts).items() if count > 1]
+    if others or twice or "train" not in {part for part, _ in parts}:
+        raise ValueError(
+            f"{root} has the folders {', '.join(folder.name for folder in named)}: expected one for each "
+            "class, or train with val (or validation) and test beside it, each once and nothing else"
+        )
+    return parts
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Those that are not hidden."""
+    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]

@@ -1,0 +1,195 @@
+"""Images listed in a CSV or Parquet table, with their labels, and splits and groups where it has them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from datamodules.files import ImageFiles, Listing
+from datamodules.folder import PARTS
+
+MAX_NAMED = 5  # of wrong rows, in one message
+RARE = 2  # images of a class that may be another one's name, misspelled
+
+
+class ImageTable(ImageFiles):
+    """A table with one row for each image.
+
+    Args:
+        table: The CSV or Parquet file.
+        root: The folder that paths are relative to; null takes the table's own. No path may leave it.
+        image_column: Column with the paths.
+        label_columns: One column with each image's class; or, for multi-label tasks, several with 0 or 1.
+        label_delimiter: For multi-label tasks in one column: what stands between an image's labels.
+        split_column: Column that says train, val (or valid, validation) or test.
+        group_column: Column with what must not be torn apart by a split, such as patients.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        root: str | None = None,
+        image_column: str = "image",
+        label_columns: list[str] = ["label"],  # noqa: B006 (never changed)
+        label_delimiter: str | None = None,
+        split_column: str | None = None,
+        group_column: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not label_columns:
+            raise ValueError("data.label_columns must name at least one column")
+        if label_delimiter is not None and len(label_columns) > 1:
+            raise ValueError("data.label_delimiter is for labels in one column; data.label_columns names several")
+        if label_delimiter == "":
+            raise ValueError("data.label_delimiter must be a character, such as | or ;")
+        self.table = Path(table).expanduser()
+        self.root = Path(root).expanduser() if root is not None else self.table.parent
+        self.image_column = image_column
+        self.label_columns = list(label_columns)
+        self.label_delimiter = label_delimiter
+        self.split_column = split_column
+        self.group_column = group_column
+        self.multilabel = label_delimiter is not None or len(label_columns) > 1
+
+    def list_samples(self) -> Listing:
+        frame = self._read()
+        frame = frame[~frame.duplicated()].reset_index(drop=True)  # the very same row twice says nothing new
+        ids = [str(name) for name in frame[self.image_column]]
+        paths = [self._path(name) for name in ids]
+        self._check_rows(frame, ids, paths)
+        targets, class_names, notes = self._labels(frame)
+        parts = ["train"] * len(ids)
+        if self.split_column is not None:
+            parts = [self._part(str(name)) for name in frame[self.split_column]]
+        return Listing(
+            ids=[path.relative_to(self.root.resolve()).as_posix() for path in paths],
+            targets=targets,
+            parts=parts,
+            class_names=class_names,
+            paths=paths,
+            groups=None if self.group_column is None else [str(name) for name in frame[self.group_column]],
+            notes=notes,
+        )
+
+    def _read(self) -> pd.DataFrame:
+        if not self.table.is_file():
+            raise FileNotFoundError(f"data.table={self.table} is no file: expected a CSV or Parquet table")
+        try:
+            if self.table.suffix.lower() in (".parquet", ".pq"):
+                frame = pd.read_parquet(self.table)
+            else:
+                # Names stay names: a class called 01 or NA is not a number, nor missing.
+                frame = pd.read_csv(self.table, dtype=str, keep_default_na=False, na_values=[""])
+        except (ValueError, OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"data.table={self.table} can't be read as a table: {error}") from error
+        wanted = {"image_column": [self.image_column], "label_columns": self.label_columns}
+        wanted |= {"split_column": [self.split_column], "group_column": [self.group_column]}
+        for key, columns in wanted.items():
+            for column in columns:
+                if column is not None and column not in frame.columns:
+                    known = [str(name) for name in frame.columns]
+                    near = difflib.get_close_matches(column, known, n=1)
+                    raise ValueError(
+                        f"{self.table} has no column {column!r} (data.{key}); it has {', '.join(known)}"
+                        + (f"; did you mean {near[0]}?" if near else "")
+                    )
+        if frame.empty:
+            raise ValueError(f"{self.table} has no rows")
+        used = [column for columns in wanted.values() for column in columns if column is not None]
+        return frame[list(dict.fromkeys(used))]
+
+    def _path(self, name: str) -> Path:
+        path = (self.root / name).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise ValueError(f"{self.table} names {name}, which leaves {self.root}; set data.root to a folder above")
+        return path
+
+    def _check_rows(self, frame: pd.DataFrame, ids: Sequence[str], paths: Sequence[Path]) -> None:
+        for column in frame.columns:
+            # An image without labels is one that has none, where several may be had.
+            if column in self.label_columns and self.label_delimiter is not None:
+                continue
+            missing = [ids[row] for row in np.flatnonzero(frame[column].isna())]
+            if missing:
+                raise ValueError(f"{self.table} has no {column} for {_some(missing)}")
+        repeated = frame[self.image_column].duplicated(keep=False)
+        if repeated.any():
+            raise ValueError(
+                f"{self.table} has rows that contradict each other, for "
+                f"{_some(sorted(set(frame[self.image_column][repeated])))}: one image, one row"
+            )
+        absent = [name for name, path in zip(ids, paths, strict=True) if not path.is_file()]
+        if absent:
+            raise FileNotFoundError(
+                f"{self.table} names files that are not in {self.root.resolve()}: {_some(absent)}; "
+                "data.root is the folder that paths are relative to"
+            )
+
+    def _labels(self, frame: pd.DataFrame) -> tuple[NDArray[Any], list[str], list[str]]:
+        if self.label_delimiter is not None:
+            given = [_split(text, self.label_delimiter) for text in frame[self.label_columns[0]]]
+            names = sorted({name for labels in given for name in labels})
+            if not names:
+                raise ValueError(f"{self.table} has no label at all in {self.label_columns[0]}")
+            targets = np.array([[name in labels for name in names] for labels in given], dtype=np.float32)
+            return targets, names, likely_typos(names, targets.sum(0))
+        if self.multilabel:
+            numbers = frame[self.label_columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+            wrong = ~np.isin(numbers, (0, 1))
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0]
+                name = self.label_columns[column]
+                raise ValueError(
+                    f"{self.table} has {frame[name].iloc[row]!r} in {name} for "
+                    f"{frame[self.image_column].iloc[row]}: several label columns have 0 or 1 each"
+                )
+            return numbers, self.label_columns, []
+        text = frame[self.label_columns[0]].astype(str)
+        names, indices, counts = np.unique(text, return_inverse=True, return_counts=True)
+        class_names = [str(name) for name in names]
+        return indices.astype(np.int64), class_names, likely_typos(class_names, counts)
+
+    def _part(self, name: str) -> str:
+        part = PARTS.get(name.strip().lower())
+        if part is None:
+            raise ValueError(
+                f"{self.table} has {name!r} in {self.split_column}: expected train, val (or valid, "
+                "validation) or test"
+            )
+        return part
+
+
+def likely_typos(names: Sequence[str], counts: NDArray[Any]) -> list[str]:
+    """Sentences about rare classes that are spelled almost like frequent ones.
+
+    >>> likely_typos(["daisy", "dasiy", "rose"], np.array([90, 1, 80]))
+    ['class dasiy has 1 image and is spelled like daisy: a typo?']
+    """
+    frequent = [name for name, count in zip(names, counts, strict=True) if count > RARE]
+    said = []
+    for name, count in zip(names, counts, strict=True):
+        near = {other.lower(): other for other in frequent if other != name}
+        match = difflib.get_close_matches(name.lower(), near, n=1, cutoff=0.75)
+        if count <= RARE and match:
+            images = "1 image" if count == 1 else f"{int(count)} images"
+            said.append(f"class {name} has {images} and is spelled like {near[match[0]]}: a typo?")
+    return said
+
+
+def _split(text: object, delimiter: str) -> set[str]:
+    """An image's labels; none where the cell is empty."""
+    if not isinstance(text, str):
+        return set()
+    return {name.strip() for name in text.split(delimiter) if name.strip()}
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

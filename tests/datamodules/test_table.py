@@ -1,0 +1,157 @@
+"""A table's rows become images with labels, splits and groups; what is wrong in it is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datamodules import ImageTable
+
+
+@pytest.fixture
+def write_table(tmp_path, write_image):
+    """Writes so many images, and a table of them with further columns."""
+
+    def write(count: int = 60, suffix: str = ".csv", **columns: Any) -> Path:
+        names = [f"pictures/{number:03d}.png" for number in range(count)]
+        for name in names:
+            write_image(tmp_path / name)
+        frame = pd.DataFrame({"image": names, **columns})
+        path = tmp_path / f"table{suffix}"
+        if suffix == ".csv":
+            frame.to_csv(path, index=False)
+        else:
+            frame.to_parquet(path)
+        return path
+
+    return write
+
+
+def prepared(table: Path, **arguments: Any) -> ImageTable:
+    data = ImageTable(str(table), **{"image_size": 8, "cache": str(table.parent / "cache"), **arguments})
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+NAMES = ["ant", "bee", "cat"] * 20
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_one_label_column_is_a_multiclass_task(write_table, suffix: str) -> None:
+    data = prepared(write_table(suffix=suffix, label=NAMES), test_fraction=0.2)
+    assert (data.task, data.class_names) == ("multiclass", ("ant", "bee", "cat"))
+    for store in data.splits.values():
+        numbers = [int(Path(name).stem) for name in store.ids]
+        assert [data.class_names[target] for target in store.targets] == [NAMES[number] for number in numbers]
+
+
+def test_several_label_columns_are_labels_of_their_own(write_table) -> None:
+    red, white = np.arange(60) % 2, np.arange(60) % 3 == 0
+    data = prepared(write_table(red=red, white=white.astype(int)), label_columns=["red", "white"])
+    assert (data.task, data.class_names) == ("multilabel", ("red", "white"))
+    for store in data.splits.values():
+        numbers = np.array([int(Path(name).stem) for name in store.ids])
+        np.testing.assert_array_equal(store.targets.numpy(), np.stack([red, white], axis=1)[numbers])
+
+
+def test_one_delimited_column_is_the_same_and_may_be_empty(write_table) -> None:
+    given = ["red|white", "white", "", "red"] * 15
+    data = prepared(write_table(label=given), label_delimiter="|")
+    assert (data.task, data.class_names) == ("multilabel", ("red", "white"))
+    expected = {"red|white": [1, 1], "white": [0, 1], "": [0, 0], "red": [1, 0]}
+    for store in data.splits.values():
+        for name, target in zip(store.ids, store.targets.tolist(), strict=True):
+            assert target == expected[given[int(Path(name).stem)]]
+
+
+def test_splits_are_the_tables_own(write_table) -> None:
+    parts = ["train"] * 30 + ["valid"] * 15 + ["test"] * 15
+    data = prepared(write_table(label=NAMES, part=parts), split_column="part")
+    assert {name: len(store) for name, store in data.splits.items()} == {"train": 30, "test": 15, "val": 15}
+
+
+def test_no_group_stands_on_both_sides(write_table) -> None:
+    patients = [f"patient {number // 4}" for number in range(60)]
+    table = write_table(label=NAMES, patient=patients)
+    data = prepared(table, group_column="patient", test_fraction=0.3, val_fraction=0.3)
+    groups = [set(store.groups) for store in data.splits.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 15
+
+
+def test_class_names_that_look_like_numbers_or_nothing_stay_names(write_table) -> None:
+    data = prepared(write_table(label=["01", "1", "NA"] * 20))
+    assert data.class_names == ("01", "1", "NA")
+
+
+@pytest.mark.parametrize(
+    ("columns", "arguments", "named"),
+    [
+        ({"labels": NAMES}, {}, "no column 'label' .*did you mean labels"),
+        ({"label": [*NAMES[:-1], None]}, {}, "no label for pictures/059.png"),
+        ({"label": NAMES, "part": ["trian"] * 60}, {"split_column": "part"}, "'trian' in part: expected train"),
+        ({"a": [0, 2] * 30, "b": [0, 1] * 30}, {"label_columns": ["a", "b"]}, "'2' in a for pictures/001.png"),
+        (
+            {"label": NAMES, "part": ["train"] * 57 + ["test"] * 3, "patient": ["one"] * 60},
+            {"split_column": "part", "group_column": "patient"},
+            "one",
+        ),
+    ],
+)
+def test_a_wrong_column_or_cell_is_named(write_table, columns, arguments, named) -> None:
+    with pytest.raises(ValueError, match=named):
+        prepared(write_table(**columns), **arguments)
+
+
+def test_rows_that_contradict_each_other_are_named_and_repeated_ones_taken_once(write_table) -> None:
+    table = write_table(label=NAMES)
+    frame = pd.read_csv(table)
+    pd.concat([frame, frame[:5]]).to_csv(table, index=False)
+    assert sum(map(len, prepared(table).splits.values())) == 60
+    frame.loc[60] = ["pictures/007.png", "cat"]
+    frame.to_csv(table, index=False)
+    with pytest.raises(ValueError, match="contradict each other, for pictures/007.png"):
+        prepared(table)
+
+
+def test_a_misspelled_class_is_pointed_out(write_table) -> None:
+    names = ["daisy", "rose"] * 29 + ["dasiy", "dasiy"]
+    assert any("dasiy has 2 images and is spelled like daisy" in note for note in prepared(write_table(label=names)).notes)
+
+
+def test_files_that_are_missing_or_outside_are_refused(write_table) -> None:
+    table = write_table(label=NAMES)
+    frame = pd.read_csv(table)
+    frame.loc[3, "image"] = "pictures/gone.png"
+    frame.to_csv(table, index=False)
+    with pytest.raises(FileNotFoundError, match="pictures/gone.png"):
+        prepared(table)
+    frame.loc[3, "image"] = "../../etc/passwd"
+    frame.to_csv(table, index=False)
+    with pytest.raises(ValueError, match="leaves"):
+        prepared(table)
+    with pytest.raises(FileNotFoundError, match="is no file"):
+        prepared(table.with_name("nowhere.csv"))
+
+
+@pytest.mark.skipif("DARKROOM_DATA" not in os.environ, reason="DARKROOM_DATA names no folder of real images")
+def test_the_tiles_of_blood_smears_are_read(tmp_path) -> None:
+    table = Path(os.environ["DARKROOM_DATA"]) / "bccd_tiles_multilabel" / "labels.csv"
+    data = ImageTable(
+        str(table),
+        image_column="file",
+        label_columns=["RBC", "WBC", "Platelets"],
+        split_column="split",
+        image_size=32,
+        cache=str(tmp_path),
+    )
+    data.prepare_data()
+    data.setup()
+    assert {name: len(store) for name, store in data.splits.items()} == {"train": 2460, "test": 864, "val": 1044}
+    frame = pd.read_csv(table)
+    assert data.class_counts("test") == frame[frame["split"] == "test"][["RBC", "WBC", "Platelets"]].sum().tolist()
