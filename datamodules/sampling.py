@@ -1,0 +1,40 @@
+"""The order in which an epoch visits its samples when each class is to be seen equally often."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def balanced_order(targets: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws as many samples as there are, with replacement, each class being equally likely.
+
+    Of several labels, a sample's rarest gives its weight, one over that label's count; samples without
+    any label count as a class of their own. Labels that occur together are then balanced only roughly.
+
+    Args:
+        targets: Class indices (N,), or labels (N, K) of 0 and 1.
+        generator: What is drawn from, on the CPU.
+
+    Returns:
+        Indices of samples (N,), int64, on the CPU.
+
+    >>> targets = torch.tensor([0] * 900 + [1] * 100)
+    >>> order = balanced_order(targets, torch.Generator().manual_seed(0))
+    >>> bool(abs(targets[order].float().mean() - 0.5) < 0.06)
+    True
+    """
+    if len(targets) == 0:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.multinomial(_weights(targets.cpu()), len(targets), replacement=True, generator=generator)
+
+
+def _weights(targets: Tensor) -> Tensor:
+    """One over the size of each sample's class, or of its rarest label (N,)."""
+    if targets.ndim == 1:
+        _, class_of, counts = targets.unique(return_inverse=True, return_counts=True)
+        return 1 / counts[class_of].double()
+    positive = targets.bool()  # (N, K)
+    without = ~positive.any(dim=1, keepdim=True)  # (N, 1)
+    columns = torch.cat([positive, without], dim=1)  # (N, K + 1)
+    return (columns / columns.sum(0).clamp(min=1).double()).amax(dim=1)
