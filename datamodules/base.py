@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.augment import Augmentation, crop_and_flip, rotate_shift_zoom
+from datamodules.augment import Augmentation, change_pixels, crop_and_flip
 from datamodules.loader import Batch, BatchLoader
 from datamodules.preprocess import Normalization, Preprocess, statistics_for
 from datamodules.randomness import generator_for
@@ -211,6 +211,4 @@ class ImageDataModule(pl.LightningDataModule):
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 (B, C, H, W) to float32 in [0, 1], resized, each image changed in its own way."""
         pixels = self.preprocess.scale(crop_and_flip(images, self.augmentation, generator))
-        if self.augmentation.moves_pixels:
-            pixels = rotate_shift_zoom(pixels, self.augmentation, generator)
-        return pixels
+        return change_pixels(pixels, self.augmentation, generator)
