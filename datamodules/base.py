@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.augment import Augmentation, crop_and_flip, rotate_shift_zoom
+from datamodules.augment import Augmentation, change_pixels, crop_and_flip
 from datamodules.division import Division
 from datamodules.loader import Batch, BatchLoader, Sampling, read
 from datamodules.preprocess import Interpolation, Normalization, Preprocess, statistics_for
@@ -264,9 +264,7 @@ class ImageDataModule(pl.LightningDataModule):
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 (B, C, H, W) to float32 in [0, 1], resized, each image changed in its own way."""
         pixels = self.preprocess.scale(crop_and_flip(images, self.augmentation, generator))
-        if self.augmentation.moves_pixels:
-            pixels = rotate_shift_zoom(pixels, self.augmentation, generator)
-        return pixels
+        return change_pixels(pixels, self.augmentation, generator)
 
     def augmented(self, place: int, count: int) -> Tensor:
         """Versions of one training image as training may see it: float32 (count, C, H, W) in [0, 1]."""

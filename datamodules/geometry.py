@@ -1,0 +1,95 @@
+"""Crops, flips, affine maps and erased rectangles, drawn anew for each image of a batch.
+
+All take and give (B, C, H, W) and draw from the generator alone, which lives on the images' device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Zhong et al. 2020, section 4.2: share of the area, and height over width.
+ERASED_AREA = (0.02, 0.33)
+ERASED_RATIO = (0.3, 1 / 0.3)
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """A window of the original size out of the image with `padding` pixels of black around; any dtype."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)  # (B, C, H + 2p, W + 2p)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2p+1, 2p+1, H, W)
+    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator, device=images.device)
+    return windows[torch.arange(count, device=images.device), :, top, left]
+
+
+def random_flip(images: Tensor, probability: float, dim: int, generator: torch.Generator) -> Tensor:
+    """Mirrored left and right (`dim` 3) or top and bottom (2) at the given rate; any dtype."""
+    draws = torch.rand(len(images), generator=generator, device=images.device)
+    return torch.where((draws < probability).view(-1, 1, 1, 1), images.flip(dim), images)
+
+
+def random_affine(
+    images: Tensor,
+    generator: torch.Generator,
+    rotation: float = 0.0,
+    translation: float = 0.0,
+    zoom: float = 0.0,
+    shear: float = 0.0,
+) -> Tensor:
+    """One affine map for each float image, about its centre; the ranges are those of `Augmentation`."""
+    count, _, height, width = images.shape
+    draws = torch.rand(4, count, generator=generator, device=images.device) * 2 - 1  # in [-1, 1)
+    angle = torch.deg2rad(draws[0] * rotation)
+    scale = 1 / (1 + draws[1] * zoom)
+    # grid_sample measures in half sides, so a shift by a fraction of the side counts twice.
+    shift_x, shift_y = draws[2:] * 2 * translation
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    xx, xy, yx, yy = cos, -sin, sin, cos
+    if shear > 0:  # drawn only where asked for: the draws after these would change
+        slopes = torch.rand(2, count, generator=generator, device=images.device) * 2 - 1
+        slope_x, slope_y = torch.tan(torch.deg2rad(slopes * shear))
+        xx, xy, yx, yy = xx + xy * slope_y, xx * slope_x + xy, yx + yy * slope_y, yx * slope_x + yy
+    aspect = height / width
+    return resample(images, torch.stack([xx, xy * aspect, shift_x, yx / aspect, yy, shift_y], dim=1))
+
+
+def resample(images: Tensor, theta: Tensor) -> Tensor:
+    """Float images read where an affine map says, bilinear, black beyond the border.
+
+    Args:
+        images: (B, C, H, W).
+        theta: (B, 6), the rows of a 2x3 matrix from output (x, y) to input (x, y), both in half sides
+            from the centre.
+    """
+    grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def random_erasing(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """A rectangle of one random colour over a float image, at the given rate (Zhong et al. 2020).
+
+    The article fills with noise; one colour drawn for each image is timm's "rand" mode, and costs
+    nothing. A rectangle too long for the image is cut to its side, where the article draws again.
+    """
+    count, channels, height, width = images.shape
+    chance, area, ratio, top, left, *colour = torch.rand(
+        5 + channels, count, generator=generator, device=images.device
+    )
+    pixels = height * width * (ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0]))
+    low, high = (math.log(bound) for bound in ERASED_RATIO)
+    elongation = torch.exp(low + ratio * (high - low))
+    tall = (pixels * elongation).sqrt().round().clamp(1, height)
+    wide = (pixels / elongation).sqrt().round().clamp(1, width)
+    inside = _between(top, tall, height)[:, :, None] & _between(left, wide, width)[:, None, :]
+    erased = inside & (chance < probability).view(-1, 1, 1)  # (B, H, W)
+    return torch.where(erased[:, None], torch.stack(colour, dim=1)[:, :, None, None], images)
+
+
+def _between(start: Tensor, length: Tensor, side: int) -> Tensor:
+    """Which of `side` positions lie in a stretch of `length`, placed by `start` in [0, 1): (B, side)."""
+    first = (start * (side - length + 1)).floor()[:, None]
+    positions = torch.arange(side, device=start.device)
+    return (positions >= first) & (positions < first + length[:, None])
