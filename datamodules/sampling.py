@@ -32,8 +32,7 @@ def balanced_order(targets: Tensor, generator: torch.Generator) -> Tensor:
 def _weights(targets: Tensor) -> Tensor:
     """One over the size of each sample's class, or of its rarest label (N,)."""
     if targets.ndim == 1:
-        _, class_of, counts = targets.unique(return_inverse=True, return_counts=True)
-        return 1 / counts[class_of].double()
+        return 1 / torch.bincount(targets)[targets].double()
     positive = targets.bool()  # (N, K)
     without = ~positive.any(dim=1, keepdim=True)  # (N, 1)
     columns = torch.cat([positive, without], dim=1)  # (N, K + 1)
