@@ -15,7 +15,7 @@ from datamodules.division import Division
 from datamodules.loader import Batch, BatchLoader, Sampling, read
 from datamodules.preprocess import Interpolation, Normalization, Preprocess, statistics_for
 from datamodules.randomness import generator_for
-from datamodules.splits import split_problems
+from datamodules.splits import split_problems, split_warnings
 from datamodules.store import ImageStore
 
 Task = Literal["binary", "multiclass", "multilabel"]
@@ -171,10 +171,12 @@ class ImageDataModule(pl.LightningDataModule):
             {name: store.ids for name, store in splits.items()},
             {name: store.targets.numpy() for name, store in splits.items()},
             self.class_names,
-            {name: store.groups for name, store in splits.items() if store.groups is not None} or None,
         )
         if problems:
-            raise ValueError(f"the split of {type(self).__name__} won't do: {'; '.join(problems)}")
+            raise ValueError(f"the splits of {type(self).__name__} won't do. {' '.join(problems)}")
+        groups = {name: store.groups for name, store in splits.items() if store.groups is not None}
+        sizes = {name: len(store) for name, store in splits.items()}
+        self.notes += split_warnings(sizes, len(self.class_names), groups)
 
     def normalize_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Takes another data set's statistics: those that a trained network was trained with."""

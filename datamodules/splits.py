@@ -189,15 +189,13 @@ def split_problems(
     ids_by_split: Mapping[str, Sequence[str]],
     targets_by_split: Mapping[str, NDArray[np.integer]],
     class_names: Sequence[str],
-    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> list[str]:
-    """What is wrong with a split, one sentence each; empty where nothing is.
+    """What no split may be, one sentence each; empty where nothing is wrong.
 
     Args:
         ids_by_split: Sample ids of each split, by its name ("train", "val", "test").
         targets_by_split: Class indices (N,), or labels (N, K) of 0 and 1, of each split.
         class_names: Names of the K classes.
-        groups: Group of each sample of each split.
 
     >>> targets = {"train": np.array([0, 0]), "val": np.array([1, 0])}
     >>> split_problems({"train": ["a", "b"], "val": ["c", "a"]}, targets, ["cat", "dog"])
@@ -215,20 +213,36 @@ def split_problems(
                 for split, size in sizes.items()
                 if size
             ]
-    problems += [
-        f"Split {split} has {len(ids)} sample{'s' * (len(ids) != 1)} for {len(class_names)} classes."
-        for split, ids in ids_by_split.items()
-        if len(ids) < len(class_names)
-    ]
     for sample_id, splits in _places(ids_by_split).items():
         if len(splits) > 1:
             where = ", ".join(dict.fromkeys(splits))
             problems.append(f"Id {sample_id} occurs {len(splits)} times ({where}).")
-    for group, splits in _places(groups or {}).items():
+    return problems
+
+
+def split_warnings(
+    sizes: Mapping[str, int], num_classes: int, groups: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """What a split had better not be, one sentence each: small, or with a group on both sides.
+
+    Args:
+        sizes: Samples in each split.
+        num_classes: K.
+        groups: Group of each sample of each split, where there are groups.
+
+    >>> split_warnings({"train": 90, "val": 2}, 3, {"train": ["x", "y"], "val": ["x"]})
+    ['Split val has 2 samples for 3 classes.', 'Group x straddles splits (1 in train, 1 in val).']
+    """
+    warnings = [
+        f"Split {split} has {size} sample{'s' * (size != 1)} for {num_classes} classes."
+        for split, size in sizes.items()
+        if size < num_classes
+    ]
+    for group, splits in _places(groups).items():
         if len(set(splits)) > 1:
             where = ", ".join(f"{count} in {split}" for split, count in Counter(splits).items())
-            problems.append(f"Group {group} straddles splits ({where}).")
-    return problems
+            warnings.append(f"Group {group} straddles splits ({where}).")
+    return warnings
 
 
 def _places(names_by_split: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

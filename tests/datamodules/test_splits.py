@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datamodules.splits import assign_folds, hash_fraction, hold_out, keep, split_problems
+from datamodules.splits import assign_folds, hash_fraction, hold_out, keep, split_problems, split_warnings
 
 IDS = [f"image{index}" for index in range(6000)]
 TARGETS = np.arange(6000) % 3
@@ -230,14 +230,16 @@ def test_each_problem_of_a_split_is_named() -> None:
     expected = [
         "Class dog is in val (2 samples) but not in train.",
         "Class eel is empty.",
-        "Split test has 1 sample for 3 classes.",
         "Id a occurs 2 times (train, test).",
         "Id b occurs 2 times (train).",
+    ]
+    assert split_problems(ids, targets, ["cat", "dog", "eel"]) == expected
+    labels = {name: np.eye(3, dtype=np.int64)[indices] for name, indices in targets.items()}
+    assert split_problems(ids, labels, ["cat", "dog", "eel"]) == expected
+    assert split_warnings({name: len(each) for name, each in ids.items()}, 3, groups) == [
+        "Split test has 1 sample for 3 classes.",
         "Group p straddles splits (1 in train, 2 in val).",
     ]
-    assert split_problems(ids, targets, ["cat", "dog", "eel"], groups) == expected
-    labels = {name: np.eye(3, dtype=np.int64)[indices] for name, indices in targets.items()}
-    assert split_problems(ids, labels, ["cat", "dog", "eel"], groups) == expected
 
 
 def test_a_drawn_split_has_no_problems() -> None:
@@ -247,5 +249,6 @@ def test_a_drawn_split_has_no_problems() -> None:
         {name: [IDS[i] for i in part] for name, part in parts.items()},
         {name: TARGETS[part] for name, part in parts.items()},
         ["cat", "dog", "eel"],
-        {name: [GROUPS[i] for i in part] for name, part in parts.items()},
     )
+    groups = {name: [GROUPS[i] for i in part] for name, part in parts.items()}
+    assert not split_warnings({name: len(part) for name, part in parts.items()}, 3, groups)

@@ -99,7 +99,7 @@ def test_class_names_that_look_like_numbers_or_nothing_stay_names(write_table) -
         (
             {"label": NAMES, "part": ["train"] * 57 + ["test"] * 3, "patient": ["one"] * 60},
             {"split_column": "part", "group_column": "patient"},
-            "one",
+            "class",
         ),
     ],
 )
