@@ -76,7 +76,9 @@ class Division:
             train = train.subset(torch.from_numpy(kept))
         # In an order that leaves out what is empty.
         parts = {"train": train, "test": test, "val": val}
-        return {name: part for name, part in parts.items() if part is not None and (len(part) or name == "train")}
+        return {
+            name: part for name, part in parts.items() if part is not None and (len(part) or name == "train")
+        }
 
     def _held_out(self, store: ImageStore, fraction: float, purpose: str) -> NDArray[np.bool_]:
         return hold_out(

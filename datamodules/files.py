@@ -82,7 +82,9 @@ class ImageFiles(ImageDataModule):
     ) -> None:
         super().__init__(image_size=image_size, **kwargs)
         if not 0 < crop_fraction <= 1:
-            raise ValueError(f"data.crop_fraction must lie in (0, 1], got {crop_fraction}; 0.875 is customary")
+            raise ValueError(
+                f"data.crop_fraction must lie in (0, 1], got {crop_fraction}; 0.875 is customary"
+            )
         if cache_gib < 0:
             raise ValueError(f"data.cache_gib must be at least 0, got {cache_gib}")
         self.sizing = Sizing(
@@ -146,7 +148,7 @@ class ImageFiles(ImageDataModule):
             self.sizing,
             folder=self.cache,
             budget_bytes=int(self.cache_gib * GIB),
-            threads=torch.get_num_threads(),
+            threads=len(os.sched_getaffinity(0)),
         )
         if bad and self.on_bad_image == "error":
             raise ValueError(refusal(bad, len(listing.ids)))
@@ -184,10 +186,8 @@ def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
             f"data.classes expects {', '.join(classes)}; found {', '.join(found)} ({'; '.join(said)})"
         )
     order = np.array([found.index(name) for name in classes])
-    if listing.targets.ndim == 2:
-        targets = listing.targets[:, order]
-    else:
-        targets = np.argsort(order)[listing.targets]  # from the old index to the new one
+    several = listing.targets.ndim == 2
+    targets = listing.targets[:, order] if several else np.argsort(order)[listing.targets]
     return replace(listing, targets=targets, class_names=tuple(classes))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.files import ImageFiles, Listing, counts_of, is_image
 
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class ImageFolder(ImageFiles):
@@ -57,14 +57,14 @@ class ImageFolder(ImageFiles):
             )
         class_names = sorted({name for _, name, _ in found})
         index = {name: place for place, name in enumerate(class_names)}
-        notes = [f"files that are no images by their names are left out: {counts_of(ignored)}"] if ignored else []
+        left_out = f"files that are no images by their names are left out: {counts_of(ignored)}"
         return Listing(
             ids=[path.relative_to(self.root).as_posix() for _, _, path in found],
             targets=np.array([index[name] for _, name, _ in found], dtype=np.int64),
             parts=[part for part, _, _ in found],
             class_names=class_names,
             paths=[path for _, _, path in found],
-            notes=notes,
+            notes=[left_out] if ignored else [],
         )
 
 

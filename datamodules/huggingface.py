@@ -91,7 +91,7 @@ class HuggingFaceDataset(ImageFiles):
             return str(images[0])
         if self.image_column not in images:
             raise ValueError(
-                f"data.image_column must be one that has images, {', '.join(images) or 'of which there is none'}; "
+                f"data.image_column must be one that has images ({', '.join(images) or 'there is none'}), "
                 f"got {self.image_column}"
             )
         return str(self.image_column)
@@ -101,19 +101,16 @@ class HuggingFaceDataset(ImageFiles):
 
     def list_samples(self) -> Listing:
         labels = {part: list(each[self.label_column]) for part, each in self.datasets().items()}
-        targets, class_names = encode(
-            [label for each in labels.values() for label in each], getattr(self._label_feature(), "names", None)
-        )
+        everything = [label for each in labels.values() for label in each]
+        feature = self._feature()
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        targets, class_names = encode(everything, names)
         return Listing(
             ids=[f"{part}/{index:06d}" for part, each in labels.items() for index in range(len(each))],
             targets=targets,
             parts=[part for part, each in labels.items() for _ in each],
             class_names=class_names,
         )
-
-    def _label_feature(self) -> Any:
-        feature = self._feature()
-        return getattr(feature, "feature", feature)
 
     def originals(self, listing: Listing) -> Originals:
         return EncodedRows(self.datasets(), str(self.image_column), listing.ids)

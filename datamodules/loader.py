@@ -58,7 +58,7 @@ class BatchLoader:
         store: The split to serve.
         batch_size: Images in each global batch; the last may be smaller.
         shuffle: Permute anew each epoch.
-        sampling: With `shuffle`: "balanced" draws an epoch's images with replacement, each class equally often.
+        sampling: With `shuffle`: "balanced" draws images with replacement, each class equally often.
         crop_scale: Crop each image at random, to a share of its area in this range; null reads it whole.
         seed: Of the permutations and of each batch's `seed`.
         rank: Which share of each batch this process gets.
@@ -108,7 +108,9 @@ class BatchLoader:
             for step in steps:
                 yield self._share(chunks[step], epoch, step)
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+        # A new thread would have as many threads for its work as the last one that was told a number.
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(1, "batches", torch.set_num_threads, (threads,)) as reader:
             ahead: deque[Future[Batch]] = deque()
             try:
                 for step in steps:

@@ -47,8 +47,10 @@ class Preprocess(nn.Module):
     def scale(self, images: Tensor) -> Tensor:
         """Pixels as float32 in [0, 1], (B, C, S, S)."""
         pixels = images.float() / 255
+        if self.image_size is None:
+            return pixels
         size = (self.image_size, self.image_size)
-        if self.image_size is None or pixels.shape[2:] == size:
+        if pixels.shape[2:] == size:
             return pixels
         if self.interpolation == "nearest":
             return F.interpolate(pixels, size=size, mode="nearest-exact")

@@ -5,43 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from datamodules.images import DecodedImages
+
 STATISTICS_IMAGES = 20_000  # of images that lie on disk; the third digit of a mean does not change with more
 
 
-class FileImages(Protocol):
-    """N images that came from files of any size, read by their places at one size."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, C, H, W)."""
-
-    def __getitem__(self, places: Tensor, /) -> Tensor:
-        """int64 (B,) to uint8 (B, C, H, W)."""
-
-    def select(self, places: Tensor) -> FileImages:
-        """Those at the places, without a copy of their pixels."""
-
-    def joined(self, other: FileImages) -> FileImages:
-        """These and then those, of the same files."""
-
-    def random_resized_crops(
-        self, places: Tensor, scale: tuple[float, float], generator: torch.Generator
-    ) -> Tensor:
-        """A crop of random area and shape at each place (B,), resized: uint8 (B, C, H, W)."""
-
-    def original_sizes(self) -> Tensor:
-        """Heights and widths in the files, int64 (N, 2)."""
-
-    def content_hashes(self) -> Sequence[str]:
-        """N hashes, equal exactly where files have the same bytes."""
-
-
-Images = Tensor | FileImages
+# uint8 (N, C, H, W), read by places (B,): all of them in memory, or what came from files.
+Images = Tensor | DecodedImages
 
 
 @dataclass(frozen=True)

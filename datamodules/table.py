@@ -46,7 +46,7 @@ class ImageTable(ImageFiles):
         if not label_columns:
             raise ValueError("data.label_columns must name at least one column")
         if label_delimiter is not None and len(label_columns) > 1:
-            raise ValueError("data.label_delimiter is for labels in one column; data.label_columns names several")
+            raise ValueError("data.label_delimiter is for one column; data.label_columns names several")
         if label_delimiter == "":
             raise ValueError("data.label_delimiter must be a character, such as | or ;")
         self.table = Path(table).expanduser()
@@ -89,7 +89,10 @@ class ImageTable(ImageFiles):
                 frame = pd.read_csv(self.table, dtype=str, keep_default_na=False, na_values=[""])
         except (ValueError, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"data.table={self.table} can't be read as a table: {error}") from error
-        wanted = {"image_column": [self.image_column], "label_columns": self.label_columns}
+        wanted: dict[str, Sequence[str | None]] = {
+            "image_column": [self.image_column],
+            "label_columns": self.label_columns,
+        }
         wanted |= {"split_column": [self.split_column], "group_column": [self.group_column]}
         for key, columns in wanted.items():
             for column in columns:
@@ -108,7 +111,9 @@ class ImageTable(ImageFiles):
     def _path(self, name: str) -> Path:
         path = (self.root / name).resolve()
         if not path.is_relative_to(self.root.resolve()):
-            raise ValueError(f"{self.table} names {name}, which leaves {self.root}; set data.root to a folder above")
+            raise ValueError(
+                f"{self.table} names {name}, which leaves {self.root}; set data.root to one above"
+            )
         return path
 
     def _check_rows(self, frame: pd.DataFrame, ids: Sequence[str], paths: Sequence[Path]) -> None:
@@ -116,7 +121,7 @@ class ImageTable(ImageFiles):
             # An image without labels is one that has none, where several may be had.
             if column in self.label_columns and self.label_delimiter is not None:
                 continue
-            missing = [ids[row] for row in np.flatnonzero(frame[column].isna())]
+            missing = [ids[row] for row in np.flatnonzero(frame[column].isna()).tolist()]
             if missing:
                 raise ValueError(f"{self.table} has no {column} for {_some(missing)}")
         repeated = frame[self.image_column].duplicated(keep=False)
@@ -138,7 +143,8 @@ class ImageTable(ImageFiles):
             names = sorted({name for labels in given for name in labels})
             if not names:
                 raise ValueError(f"{self.table} has no label at all in {self.label_columns[0]}")
-            targets = np.array([[name in labels for name in names] for labels in given], dtype=np.float32)
+            rows = [[name in labels for name in names] for labels in given]
+            targets = np.array(rows, dtype=np.float32)
             return targets, names, likely_typos(names, targets.sum(0))
         if self.multilabel:
             numbers = frame[self.label_columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
@@ -150,10 +156,10 @@ class ImageTable(ImageFiles):
                     f"{self.table} has {frame[name].iloc[row]!r} in {name} for "
                     f"{frame[self.image_column].iloc[row]}: several label columns have 0 or 1 each"
                 )
-            return numbers, self.label_columns, []
+            return np.array(numbers), self.label_columns, []
         text = frame[self.label_columns[0]].astype(str)
-        names, indices, counts = np.unique(text, return_inverse=True, return_counts=True)
-        class_names = [str(name) for name in names]
+        found, indices, counts = np.unique(text, return_inverse=True, return_counts=True)
+        class_names = [str(name) for name in found]
         return indices.astype(np.int64), class_names, likely_typos(class_names, counts)
 
     def _part(self, name: str) -> str:

@@ -97,7 +97,7 @@ class TorchvisionDataset(ImageFiles):
             self.source_shape = (self.sizing.channels if native[0] == 3 else 1, *native[1:])
         if self.classes is None:
             self.classes = self.known.classes
-        self.name = name
+        self.set_name = name
         self.root = Path(root).expanduser()
         self.download = download
         self._datasets: dict[str, Any] | None = None
@@ -120,7 +120,7 @@ class TorchvisionDataset(ImageFiles):
         if self._datasets is None:
             import torchvision  # costs seconds, and only this source needs it
 
-            build = getattr(torchvision.datasets, self.name)
+            build = getattr(torchvision.datasets, self.set_name)
             self._datasets = {part: self._build(build, given) for part, given in self.known.parts.items()}
         return self._datasets
 
@@ -129,17 +129,17 @@ class TorchvisionDataset(ImageFiles):
         try:
             return build(**arguments)
         except (RuntimeError, OSError) as missing:
-            expected = f"{self.name} is not in {self.root.resolve()} as torchvision lays it out"
+            expected = f"{self.set_name} is not in {self.root.resolve()} as torchvision lays it out"
             if not self.download:
                 raise FileNotFoundError(
-                    f"{expected} ({_short(missing)}). Set data.root to the folder that has it, or data.download=true"
+                    f"{expected} ({_short(missing)}). Set data.root to where it is, or data.download=true"
                 ) from missing
         try:
             return build(**arguments, download=True)
         except (RuntimeError, OSError, TypeError) as error:
             raise FileNotFoundError(
-                f"{expected}; and downloading it failed ({_short(error)}). Set data.root to a folder that has "
-                "it, or try again with a connection"
+                f"{expected}; and downloading it failed ({_short(error)}). Set data.root to where it is, "
+                "or try again with a connection"
             ) from error
 
     def list_samples(self) -> Listing:
@@ -212,7 +212,7 @@ def targets_of(dataset: Any) -> NDArray[np.int64]:
     for name in ("samples", "_samples"):
         if hasattr(dataset, name):
             return np.array([label for _, label in getattr(dataset, name)], dtype=np.int64)
-    raise ValueError(f"torchvision's {type(dataset).__name__} keeps its labels where Darkroom does not find them")
+    raise ValueError(f"torchvision's {type(dataset).__name__} keeps its labels where they are not found")
 
 
 def pixels_of(dataset: Any, shape: tuple[int, int, int]) -> Tensor:
@@ -231,5 +231,3 @@ def pixels_of(dataset: Any, shape: tuple[int, int, int]) -> Tensor:
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
-
-

@@ -25,6 +25,7 @@ from lightning_modules.predictor import Predictor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SHOWN_OF_EACH_CLASS = 8  # on the sheet of samples
 NOT_PARAMS = ("sweep", "claim")  # they say nothing about this run, and stand in config.yaml
 
 
@@ -132,6 +133,7 @@ def record_figures(
     ids = [judged.ids[index] for index in predictions.indices.tolist()]
     counts = confusion_counts(targets, probabilities.argmax(1), len(names))
     train = data.splits["train"]
+    shown = first_of_each_class(train.targets, len(names))
     original = _to_bytes(data.preprocess.scale(train.images[torch.tensor([0])]))[0]
     augmented = _to_bytes(data.augmented(0, 24))
     drawn: dict[str, Figure] = {
@@ -141,12 +143,22 @@ def record_figures(
         "precision_recall_curves": figures.precision_recall_curves(targets, probabilities, names),
         "reliability": figures.reliability_diagram(targets, probabilities),
         "worst_mistakes": figures.worst_mistakes(images, targets, probabilities, names, ids=ids),
-        "samples": figures.sample_sheet(train.images.numpy(), train.targets.numpy(), names),
+        "samples": figures.sample_sheet(train.images[shown].numpy(), train.targets[shown].numpy(), names),
         "augmented": figures.augmented_sheet(original, augmented, names[int(train.targets[0])]),
     }
     (folder / "figures").mkdir()
     for name, figure in drawn.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
+
+
+def first_of_each_class(targets: Tensor, num_classes: int, count: int = SHOWN_OF_EACH_CLASS) -> Tensor:
+    """Places of the first samples of each class, or with each label, in order.
+
+    >>> first_of_each_class(torch.tensor([0, 0, 1, 0]), 2, count=2).tolist()
+    [0, 1, 2]
+    """
+    columns = targets > 0 if targets.ndim == 2 else targets[:, None] == torch.arange(num_classes)  # (N, C)
+    return (columns & (columns.cumsum(0) <= count)).any(1).nonzero().flatten()
 
 
 def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
@@ -161,7 +173,9 @@ def record_model(run: RunRecord, data: ImageDataModule, model: ImageClassifier) 
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     predictor = Predictor(data.preprocess, network).cpu().eval()
-    example = data.splits["train"].images[torch.arange(2)].numpy()  # a single one would fix the batch size at 1
+    example = (
+        data.splits["train"].images[torch.arange(2)].numpy()
+    )  # a single one would fix the batch size at 1
     run.log_model(predictor, data.source_shape, data.class_names, example)
 
 

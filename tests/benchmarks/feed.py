@@ -51,7 +51,9 @@ def main() -> None:
             "darkroom": lambda: (data.on_after_batch_transfer(batch, 0).images for batch in ours)
         }
         for workers in (0, 2):
-            loader = DataLoader(usual, BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+            loader = DataLoader(
+                usual, BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+            )
             feeds[f"DataLoader, {workers} workers"] = lambda loader=loader: (images for images, _ in loader)
         rates: dict[str, list[float]] = {name: [] for name in feeds}
         for batches in feeds.values():  # starts workers, fills caches

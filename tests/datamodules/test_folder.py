@@ -156,7 +156,7 @@ def test_what_is_not_there_is_said(tmp_path) -> None:
 
 
 def test_classes_that_are_not_the_expected_ones_are_named(write_folder) -> None:
-    with pytest.raises(ValueError, match="bee not among data.classes; no wasp"):
+    with pytest.raises(ValueError, match=r"bee not among data.classes; no wasp"):
         prepared(write_folder(COUNTS), classes=["ant", "wasp", "cat"])
 
 

@@ -34,7 +34,9 @@ def write_set(tmp_path, write_image, monkeypatch):
 
 
 def prepared(path: Path, **arguments: Any) -> HuggingFaceDataset:
-    data = HuggingFaceDataset(str(path), **{"image_size": 18, "cache": str(path.parent / "cache"), **arguments})
+    data = HuggingFaceDataset(
+        str(path), **{"image_size": 18, "cache": str(path.parent / "cache"), **arguments}
+    )
     data.prepare_data()
     data.setup()
     return data
@@ -64,7 +66,7 @@ def test_lists_of_labels_are_a_multilabel_task(write_set) -> None:
 
 def test_a_missing_column_or_set_is_named(write_set, tmp_path) -> None:
     folder = write_set({"train": ["a", "b"] * 8}, datasets.Value("string"))
-    with pytest.raises(ValueError, match="no column 'labels'.*it has picture, label"):
+    with pytest.raises(ValueError, match=r"no column 'labels'.*it has picture, label"):
         prepared(folder, label_column="labels")
     with pytest.raises(FileNotFoundError, match="neither a folder"):
         prepared(tmp_path / "nowhere")

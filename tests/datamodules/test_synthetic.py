@@ -38,7 +38,10 @@ def test_an_image_without_a_label_is_noise_and_labels_add_light() -> None:
     assert bright[shapes > 0].min() > 0.01
 
 
-@pytest.mark.parametrize(("multilabel", "classes", "task"), [(False, 2, "binary"), (False, 4, "multiclass"), (True, 2, "multilabel")])
+@pytest.mark.parametrize(
+    ("multilabel", "classes", "task"),
+    [(False, 2, "binary"), (False, 4, "multiclass"), (True, 2, "multilabel")],
+)
 def test_the_task_follows(multilabel: bool, classes: int, task: str) -> None:
     data = prepared(num_images=100, num_classes=classes, multilabel=multilabel)
     assert data.task == task
