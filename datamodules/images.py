@@ -38,6 +38,7 @@ class PixelFile:
         self._bytes: Bytes | None = None
         self._map: mmap.mmap | None = None
         self._touched = 0
+        self._mapped()  # now: a newer cache may take this one's place, which a mapping outlives
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_bytes": None, "_map": None, "_touched": 0}
