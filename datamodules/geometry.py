@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datamodules.pieces import in_pieces
+
 # Zhong et al. 2020, section 4.2: share of the area, and height over width.
 ERASED_AREA = (0.02, 0.33)
 ERASED_RATIO = (0.3, 1 / 0.3)
@@ -64,8 +66,12 @@ def resample(images: Tensor, theta: Tensor) -> Tensor:
         theta: (B, 6), the rows of a 2x3 matrix from output (x, y) to input (x, y), both in half sides
             from the centre.
     """
-    grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def read(images: Tensor, theta: Tensor) -> Tensor:
+        grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    return in_pieces(read, images, theta)
 
 
 def random_erasing(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -23,6 +23,7 @@ from datamodules.colour import (
     solarize,
 )
 from datamodules.geometry import resample
+from datamodules.pieces import images_at_once
 
 # The five that move pixels come first: they share one resampling.
 MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -129,14 +130,18 @@ def apply_operations(images: Tensor, operations: Tensor, strengths: Tensor, spac
     # The host needs to know how many drew what: the only wait for the device.
     counts = F.one_hot(operations, len(OPERATIONS)).sum(1).tolist()
     for step, sizes in enumerate(counts):
-        groups = torch.split(order[step], sizes)
-        moved = order[step, : sum(sizes[: len(MOVES)])]
-        if len(moved):
-            theta = _affine_maps(operations[step, moved], strengths[step, moved], space, images.shape[2:])
-            images[moved] = resample(images[moved], theta)
-        for name, chosen in list(zip(OPERATIONS, groups, strict=True))[len(MOVES) :]:
-            if len(chosen) and name != "identity":
-                images[chosen] = _recolour(name, images[chosen], strengths[step, chosen], space)
+        moving = sum(sizes[: len(MOVES)])
+        names = ("move", *OPERATIONS[len(MOVES) :])
+        for name, group in zip(names, torch.split(order[step], [moving, *sizes[len(MOVES) :]]), strict=True):
+            if len(group) == 0 or name == "identity":
+                continue
+            for chosen in torch.split(group, images_at_once(images)):
+                amounts = strengths[step, chosen]
+                if name == "move":
+                    theta = _affine_maps(operations[step, chosen], amounts, space, images.shape[2:])
+                    images[chosen] = resample(images[chosen], theta)
+                else:
+                    images[chosen] = _recolour(name, images[chosen], amounts, space)
     return images
 
 

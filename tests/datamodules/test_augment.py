@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from datamodules.augment import Augmentation, crop_and_flip, rotate_shift_zoom
+from datamodules.augment import Augmentation, change_pixels, crop_and_flip
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -96,7 +96,7 @@ def draws_of(seed: int, count: int) -> np.ndarray:
 def test_the_affine_map_is_scipys_with_the_same_angle_shift_and_scale(height: int, width: int) -> None:
     augmentation = Augmentation(rotation=40, translation=0.2, zoom=0.3)
     images = smooth(6, height, width)
-    out = rotate_shift_zoom(images, augmentation, generator(5)).numpy()
+    out = change_pixels(images, augmentation, generator(5)).numpy()
     angles, zooms, shifts_x, shifts_y = draws_of(5, 6)
     centre = np.array([(height - 1) / 2, (width - 1) / 2])
     for image, result, angle, zoom, shift_x, shift_y in zip(
@@ -117,7 +117,7 @@ def test_the_affine_map_is_scipys_with_the_same_angle_shift_and_scale(height: in
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (20, 30)])
 def test_rotation_is_torchvisions_by_the_same_angle(height: int, width: int) -> None:
     images = smooth(5, height, width)
-    out = rotate_shift_zoom(images, Augmentation(rotation=30), generator(1))
+    out = change_pixels(images, Augmentation(rotation=30), generator(1))
     bilinear = InterpolationMode.BILINEAR
     for image, result, draw in zip(images, out, draws_of(1, 5)[0], strict=True):
         expected = TF.affine(
@@ -152,25 +152,25 @@ def assert_spans(values: Tensor, low: float, high: float, slack: float) -> None:
 
 
 def test_angles_span_the_stated_range_either_way() -> None:
-    x, y = centroids(rotate_shift_zoom(spot(300), Augmentation(rotation=25), generator()))
+    x, y = centroids(change_pixels(spot(300), Augmentation(rotation=25), generator()))
     assert_spans(torch.rad2deg(torch.atan2(y, x)), -25, 25, slack=0.2)
     torch.testing.assert_close(torch.hypot(x, y), torch.full((300,), 10.0), atol=0.05, rtol=0)
 
 
 def test_shifts_span_the_stated_fraction_of_the_side_either_way() -> None:
-    x, y = centroids(rotate_shift_zoom(spot(300), Augmentation(translation=0.1), generator()))
+    x, y = centroids(change_pixels(spot(300), Augmentation(translation=0.1), generator()))
     assert_spans(x - 10, -4.1, 4.1, slack=0.05)
     assert_spans(y, -4.1, 4.1, slack=0.05)
 
 
 def test_zooms_span_the_stated_change_of_scale_either_way() -> None:
-    x, y = centroids(rotate_shift_zoom(spot(300), Augmentation(zoom=0.2), generator()))
+    x, y = centroids(change_pixels(spot(300), Augmentation(zoom=0.2), generator()))
     assert_spans(x / 10, 0.8, 1.2, slack=0.01)
     assert y.abs().max().item() < 0.01
 
 
 def test_beyond_the_border_it_is_black() -> None:
-    out = rotate_shift_zoom(torch.ones(200, 1, 12, 12), Augmentation(translation=0.5), generator())
+    out = change_pixels(torch.ones(200, 1, 12, 12), Augmentation(translation=0.5), generator())
     assert out[:, :, 0, 0].eq(0).any()
     assert out.min() >= 0
     assert out.max() <= 1 + 1e-5
@@ -185,7 +185,7 @@ def test_the_same_generator_gives_the_same_batch_and_another_another() -> None:
 
     def augmented(seed: int) -> Tensor:
         source = generator(seed)
-        return rotate_shift_zoom(crop_and_flip(images, augmentation, source), augmentation, source)
+        return change_pixels(crop_and_flip(images, augmentation, source), augmentation, source)
 
     assert torch.equal(augmented(0), augmented(0))
     assert not torch.equal(augmented(0), augmented(1))
@@ -193,7 +193,7 @@ def test_the_same_generator_gives_the_same_batch_and_another_another() -> None:
 
 def test_equal_images_of_one_batch_come_out_differently() -> None:
     images = smooth(1, 12, 12).expand(32, -1, -1, -1)
-    out = rotate_shift_zoom(images, Augmentation(rotation=20), generator())
+    out = change_pixels(images, Augmentation(rotation=20), generator())
     assert len({image.numpy().tobytes() for image in out}) == 32
 
 
@@ -205,7 +205,7 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
         torch.manual_seed(seed)
         before = torch.get_rng_state()
         source = generator()
-        results.append(rotate_shift_zoom(crop_and_flip(images, augmentation, source), augmentation, source))
+        results.append(change_pixels(crop_and_flip(images, augmentation, source), augmentation, source))
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(results[0], results[1])
 
