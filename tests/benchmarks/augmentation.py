@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from datamodules.augment import Augmentation, change_pixels, crop_and_flip
+from datamodules.preprocess import Preprocess
 
 try:
     import kornia.augmentation as kornia
@@ -37,9 +38,10 @@ Transform = Callable[[Tensor], Tensor]
 
 def ours(augmentation: Augmentation) -> Transform:
     generator = torch.Generator().manual_seed(0)
+    scale = Preprocess((0, 0, 0), (1, 1, 1)).scale
 
     def augment(images: Tensor) -> Tensor:
-        pixels = crop_and_flip(images, augmentation, generator).float() / 255
+        pixels = scale(crop_and_flip(images, augmentation, generator))
         return change_pixels(pixels, augmentation, generator)
 
     return augment

@@ -91,7 +91,7 @@ def torchvisions(name: str, image: Tensor, strength: float, space: Space) -> Ten
 def test_an_operation_is_torchvisions_on_each_image(name: str, channels: int, space: Space) -> None:
     images = photographs(len(STRENGTHS), channels)
     operations = torch.full((1, len(images)), OPERATIONS.index(name))
-    results = apply_operations(images, operations, torch.tensor([STRENGTHS]), space)
+    results = apply_operations(images.clone(), operations, torch.tensor([STRENGTHS]), space)
     for image, result, strength in zip(images, results, torch.tensor(STRENGTHS).tolist(), strict=True):
         expected = torchvisions(name, image, strength, space)
         torch.testing.assert_close(
@@ -114,7 +114,7 @@ def test_steps_run_one_after_another_and_images_keep_their_places() -> None:
     steps = [["equalize", "rotate", "identity"], ["solarize", "color", "shear_x"]]
     operations = torch.tensor([[OPERATIONS.index(name) for name in step] for step in steps])
     strengths = torch.tensor([[0.5, -0.4, 0.1], [0.3, 0.8, 0.9]])
-    results = apply_operations(images, operations, strengths, RAND_AUGMENT)
+    results = apply_operations(images.clone(), operations, strengths, RAND_AUGMENT)
     for place in range(3):
         expected = images[place]
         for step in range(2):
