@@ -67,6 +67,14 @@ def test_areas_and_ratios_are_those_of_the_article() -> None:
     assert stats.kstest(np.log(ratio[whole]), "uniform", (math.log(0.3), -2 * math.log(0.3))).pvalue > 1e-3
 
 
+def test_areas_are_shares_of_oblong_images_too() -> None:
+    for height, width in ((50, 100), (100, 50)):
+        tall, wide = np.array(rectangles(1000, 1, height, width)[1])[:, 2:].T
+        shares = tall * wide / 5000
+        assert 0.015 < shares.min() < 0.03
+        assert 0.31 < shares.max() < 0.34
+
+
 def test_places_are_drawn_evenly_up_to_the_border() -> None:
     _, found = rectangles(3000, 1, 20, 20)
     tops, lefts, tall, wide = np.array(found).T

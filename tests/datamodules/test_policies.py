@@ -260,6 +260,14 @@ def test_the_generator_alone_decides(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_large_batches_done_in_pieces_are_small_ones(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = photographs(100)
+    whole = policy(images, generator())
+    monkeypatch.setattr("datamodules.pieces.PIECE", 3 * images[0].numel())
+    torch.testing.assert_close(policy(images, generator()), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_single_images_and_single_pixels_are_taken(policy: Policy) -> None:
     for shape in ((1, 3, 1, 1), (1, 1, 2, 5), (2, 3, 3, 1)):
         for seed in range(20):
