@@ -1,4 +1,4 @@
-"""What may happen to a training image, and in which order: whole batches, on the device that trains."""
+"""Per-sample randomness on whole batches, on the device that trains."""
 
 from __future__ import annotations
 

@@ -8,10 +8,13 @@ colour alone leaves grey images, C = 1, as they are.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from datamodules.pieces import in_pieces
 
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue; ITU-R 601, as Pillow and torchvision take it
 
@@ -126,23 +129,35 @@ def random_jitter(
         (adjust_saturation, saturation, 1),
         (adjust_hue, hue, 0),
     )
+    adjustments, amounts = [], []
     for adjust, largest, neutral in steps:
         if largest > 0:
             draws = torch.rand(len(images), generator=generator, device=images.device) * 2 - 1
-            images = adjust(images, neutral + largest * draws)
-    return images
+            adjustments.append(adjust)
+            amounts.append(neutral + largest * draws)
+
+    def jitter(images: Tensor, *amounts: Tensor) -> Tensor:
+        for adjust, amount in zip(adjustments, amounts, strict=True):
+            images = adjust(images, amount)
+        return images
+
+    return in_pieces(jitter, images, *amounts) if amounts else images
 
 
 def random_grayscale(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Without colour at the given rate, with as many channels as before."""
     draws = torch.rand(len(images), generator=generator, device=images.device)
-    return torch.where(_each(draws) < probability, luminance(images), images)
+
+    def grayscale(images: Tensor, draws: Tensor) -> Tensor:
+        return torch.where(_each(draws) < probability, luminance(images), images)
+
+    return in_pieces(grayscale, images, draws)
 
 
 def random_blur(images: Tensor, largest: float, generator: torch.Generator) -> Tensor:
     """Gaussian blur of a standard deviation from 0 to `largest` pixels."""
     sigma = torch.rand(len(images), generator=generator, device=images.device) * largest
-    return gaussian_blur(images, sigma, radius=math.ceil(3 * largest))
+    return in_pieces(partial(gaussian_blur, radius=math.ceil(3 * largest)), images, sigma)
 
 
 def random_noise(images: Tensor, largest: float, generator: torch.Generator) -> Tensor:

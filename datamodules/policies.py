@@ -22,7 +22,8 @@ from datamodules.colour import (
     posterize,
     solarize,
 )
-from datamodules.geometry import resample
+from datamodules.geometry import affine_grid, resample
+from datamodules.pieces import images_at_once
 
 # The five that move pixels come first: they share one resampling.
 MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -70,15 +71,17 @@ def rand_augment(
     """`num_ops` of 14 operations, all at strength `magnitude` / 30 (Cubuk et al. 2020)."""
     shape, device = (num_ops, len(images)), images.device
     operations = torch.randint(len(OPERATIONS), shape, generator=generator, device=device)
-    return apply_operations(images, operations, _signs(shape, generator) * (magnitude / 30), RAND_AUGMENT)
+    strengths = _signs(shape, generator) * (magnitude / 30)
+    return apply_operations(images.clone(), operations, strengths, RAND_AUGMENT)
 
 
 def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """One of 14 operations, at one of 31 strengths (TrivialAugment Wide, Mueller and Hutter 2021)."""
     shape, device = (1, len(images)), images.device
     operations = torch.randint(len(OPERATIONS), shape, generator=generator, device=device)
-    strengths = torch.randint(31, shape, generator=generator, device=device) / 30
-    return apply_operations(images, operations, _signs(shape, generator) * strengths, TRIVIAL_AUGMENT_WIDE)
+    sizes = torch.randint(31, shape, generator=generator, device=device) / 30
+    strengths = _signs(shape, generator) * sizes
+    return apply_operations(images.clone(), operations, strengths, TRIVIAL_AUGMENT_WIDE)
 
 
 def aug_mix(
@@ -116,55 +119,52 @@ def aug_mix(
 
 
 def apply_operations(images: Tensor, operations: Tensor, strengths: Tensor, space: Space) -> Tensor:
-    """Each image through its own operations, one after another.
+    """Each image through its own operations, one after another, in place.
 
     Args:
-        images: (B, C, H, W).
+        images: (B, C, H, W), which are changed and returned.
         operations: (N, B), the N operations of each image as positions in `OPERATIONS`.
         strengths: (N, B) in [-1, 1]; the sign is the direction, where an operation has one.
         space: What strength 1 means.
     """
-    images = images.clone()
     order = operations.argsort(dim=1, stable=True)  # (N, B), images of one operation side by side
     # The host needs to know how many drew what: the only wait for the device.
     counts = F.one_hot(operations, len(OPERATIONS)).sum(1).tolist()
     for step, sizes in enumerate(counts):
-        groups = torch.split(order[step], sizes)
-        moved = order[step, : sum(sizes[: len(MOVES)])]
-        if len(moved):
-            theta = _affine_maps(operations[step, moved], strengths[step, moved], space, images.shape[2:])
-            images[moved] = resample(images[moved], theta)
-        for name, chosen in list(zip(OPERATIONS, groups, strict=True))[len(MOVES) :]:
-            if len(chosen) and name != "identity":
-                images[chosen] = _recolour(name, images[chosen], strengths[step, chosen], space)
+        moving = sum(sizes[: len(MOVES)])
+        names = ("move", *OPERATIONS[len(MOVES) :])
+        for name, group in zip(names, torch.split(order[step], [moving, *sizes[len(MOVES) :]]), strict=True):
+            if len(group) == 0 or name == "identity":
+                continue
+            for chosen in torch.split(group, images_at_once(images)):
+                before, amounts = images.index_select(0, chosen), strengths[step, chosen]
+                if name == "move":
+                    after = _move(operations[step, chosen], before, amounts, space)
+                else:
+                    after = _recolour(name, before, amounts, space)
+                images.index_copy_(0, chosen, after)
     return images
 
 
-def _affine_maps(operations: Tensor, strengths: Tensor, space: Space, size: torch.Size) -> Tensor:
-    """What `resample` is given for the five operations that move pixels, (B, 6)."""
-    height, width = size
+def _move(operations: Tensor, images: Tensor, strengths: Tensor, space: Space) -> Tensor:
+    """The five operations that move pixels, each image its own."""
+    height, width = images.shape[2:]
 
     def where(name: str, amount: Tensor) -> Tensor:
         return amount.where(operations == OPERATIONS.index(name), 0.0)
 
-    slope_x, slope_y = (where(f"shear_{axis}", strengths * space.shear) for axis in "xy")
-    shift_x, shift_y = (
-        where(
-            f"translate_{axis}", (strengths * (space.translation * side + space.translation_pixels)).trunc()
-        )
-        for axis, side in (("x", width), ("y", height))
-    )  # whole pixels
+    slope_x = where("shear_x", strengths * space.shear)
+    slope_y = where("shear_y", strengths * space.shear)
+    reach_x, reach_y = (space.translation * side + space.translation_pixels for side in (width, height))
+    shift_x = where("translate_x", (strengths * reach_x).trunc())  # whole pixels
+    shift_y = where("translate_y", (strengths * reach_y).trunc())
     angle = torch.deg2rad(where("rotate", strengths * space.rotation))
     cos, sin, aspect = torch.cos(angle), torch.sin(angle), height / width
     # About the upper left corner, one half side up and left, a slope also shifts.
     x_by_y, y_by_x = slope_x * aspect, slope_y / aspect
-    return torch.stack(
-        [
-            *(cos, x_by_y - sin * aspect, x_by_y - 2 / width * shift_x),
-            *(y_by_x + sin / aspect, cos, y_by_x - 2 / height * shift_y),
-        ],
-        dim=1,
-    )
+    to_x = [cos, x_by_y - sin * aspect, x_by_y - 2 / width * shift_x]
+    to_y = [y_by_x + sin / aspect, cos, y_by_x - 2 / height * shift_y]
+    return resample(images, affine_grid(torch.stack(to_x + to_y, dim=1), height, width))
 
 
 def _recolour(name: str, images: Tensor, strengths: Tensor, space: Space) -> Tensor:

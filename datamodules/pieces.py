@@ -1,0 +1,35 @@
+"""A batch's work done a few images at a time, so that what lies between its steps fits a CPU's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# 2 MiB of float32: a core's second cache, or nearly. Large images took 1.4 to 6 times as long all at once.
+PIECE = 2**19
+
+
+def images_at_once(images: Tensor) -> int:
+    """How many of (B, C, H, W) to change together: all of them on other devices, at least one.
+
+    >>> images_at_once(torch.zeros(128, 3, 32, 32)), images_at_once(torch.zeros(64, 3, 224, 224))
+    (128, 3)
+    """
+    count = len(images)
+    if images.device.type != "cpu" or count == 0:
+        return max(count, 1)
+    return max(min(count, PIECE * count // images.numel()), 1)
+
+
+def in_pieces(change: Callable[..., Tensor], images: Tensor, *amounts: Tensor) -> Tensor:
+    """`change(images, *amounts)`, where no image depends on another and no shape changes."""
+    size = images_at_once(images)
+    if size >= len(images):
+        return change(images, *amounts)
+    changed = torch.empty_like(images)
+    for start in range(0, len(images), size):
+        piece = slice(start, start + size)
+        changed[piece] = change(images[piece], *(amount[piece] for amount in amounts))
+    return changed
