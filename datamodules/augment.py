@@ -145,6 +145,13 @@ class Augmentation:
         return self.rotation > 0 or self.translation > 0 or self.zoom > 0 or self.shear > 0
 
     @property
+    def changes_pixels(self) -> bool:
+        """Whether anything is left to do once whole pixels have been moved."""
+        single = (self.brightness, self.contrast, self.saturation, self.hue, self.grayscale)
+        others = (self.blur, self.noise, self.erasing)
+        return self.moves_pixels or self.policy is not None or any(knob > 0 for knob in (*single, *others))
+
+    @property
     def policy_options(self) -> dict[str, Any]:
         """The knobs of the chosen policy that were given."""
         knobs = POLICIES[self.policy][1] if self.policy else ()

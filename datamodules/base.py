@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.augment import Augmentation, change_pixels, crop_and_flip
 from datamodules.division import Division
 from datamodules.loader import Batch, BatchLoader, Sampling, read
+from datamodules.pieces import in_pieces
 from datamodules.preprocess import Interpolation, Normalization, Preprocess, statistics_for
 from datamodules.randomness import generator_for
 from datamodules.splits import split_problems, split_warnings
@@ -257,15 +258,19 @@ class ImageDataModule(pl.LightningDataModule):
         device = batch.images.device
         if self.preprocess.mean.device != device:
             self.preprocess.to(device)
-        if self.trainer is not None and self.trainer.training:
-            pixels = self.augment(batch.images, generator_for(device, batch.seed))
-        else:
-            pixels = self.preprocess.scale(batch.images)
-        return batch._replace(images=self.preprocess.normalize(pixels))
+        images = batch.images
+        if self.trainer is None or not self.trainer.training:
+            return batch._replace(images=in_pieces(self.preprocess, images))
+        generator = generator_for(device, batch.seed)
+        if not self.augmentation.changes_pixels:  # whole pixels may have moved
+            images = crop_and_flip(images, self.augmentation, generator)
+            return batch._replace(images=in_pieces(self.preprocess, images))
+        pixels = self.augment(images, generator)
+        return batch._replace(images=in_pieces(self.preprocess.normalize, pixels))
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """uint8 (B, C, H, W) to float32 in [0, 1], resized, each image changed in its own way."""
-        pixels = self.preprocess.scale(crop_and_flip(images, self.augmentation, generator))
+        pixels = in_pieces(self.preprocess.scale, crop_and_flip(images, self.augmentation, generator))
         return change_pixels(pixels, self.augmentation, generator)
 
     def augmented(self, place: int, count: int) -> Tensor:

@@ -30,7 +30,13 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 def random_flip(images: Tensor, probability: float, dim: int, generator: torch.Generator) -> Tensor:
     """Mirrored left and right (`dim` 3) or top and bottom (2) at the given rate; any dtype."""
     draws = torch.rand(len(images), generator=generator, device=images.device)
-    return torch.where((draws < probability).view(-1, 1, 1, 1), images.flip(dim), images)
+    mirrored = draws < probability
+    if images.device.type != "cpu":
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(dim), images)
+    places = mirrored.nonzero().flatten()  # only these are copied; elsewhere the host would have to wait
+    images = images.clone()
+    images[places] = images[places].flip(dim)
+    return images
 
 
 def random_affine(

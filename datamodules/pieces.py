@@ -24,12 +24,20 @@ def images_at_once(images: Tensor) -> int:
 
 
 def in_pieces(change: Callable[..., Tensor], images: Tensor, *amounts: Tensor) -> Tensor:
-    """`change(images, *amounts)`, where no image depends on another and no shape changes."""
+    """`change(images, *amounts)`, where no image depends on another."""
     size = images_at_once(images)
     if size >= len(images):
         return change(images, *amounts)
-    changed = torch.empty_like(images)
-    for start in range(0, len(images), size):
+    first = change(images[:size], *(amount[:size] for amount in amounts))
+    # Of whatever type, size and order in memory the change gives.
+    changed = torch.empty_like(first[:1].expand(len(images), *first.shape[1:]), memory_format=_layout(first))
+    changed[:size] = first
+    for start in range(size, len(images), size):
         piece = slice(start, start + size)
         changed[piece] = change(images[piece], *(amount[piece] for amount in amounts))
     return changed
+
+
+def _layout(images: Tensor) -> torch.memory_format:
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format

@@ -46,7 +46,7 @@ class Preprocess(nn.Module):
 
     def scale(self, images: Tensor) -> Tensor:
         """Pixels as float32 in [0, 1], (B, C, S, S)."""
-        pixels = images.float() / 255
+        pixels = images.to(torch.float32, copy=True).div_(255)
         if self.image_size is None:
             return pixels
         size = (self.image_size, self.image_size)
@@ -59,7 +59,7 @@ class Preprocess(nn.Module):
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] to about zero mean and unit variance."""
-        return (pixels - self.mean) / self.std
+        return (pixels - self.mean).div_(self.std)
 
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
