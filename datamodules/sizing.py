@@ -1,0 +1,117 @@
+"""How images of all shapes become one shape, the same for training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large images are stored and shown to the network.
+
+    Args:
+        size: Side in pixels of what the network sees.
+        resize: "squash" resizes to size x size, whatever the aspect; "crop" resizes the shorter side and
+            keeps the aspect, and evaluation sees the centre.
+        crop_fraction: With "crop", the share of the shorter side that evaluation sees, in (0, 1]; the
+            shorter side is size / crop_fraction. timm calls it crop_pct.
+        interpolation: Between pixels; "bilinear" and "bicubic" are antialiased.
+        channels: 3 for RGB, 1 for grey.
+    """
+
+    size: int
+    resize: Literal["squash", "crop"]
+    crop_fraction: float = 0.875
+    interpolation: Interpolation = "bilinear"
+    channels: Literal[1, 3] = 3
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        if self.resize not in ("squash", "crop"):
+            raise ValueError(f'resize must be "squash" or "crop", got {self.resize!r}')
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(
+                f"crop_fraction must lie in (0, 1], got {self.crop_fraction}; 0.875 is customary"
+            )
+        if self.interpolation not in ("bilinear", "bicubic", "nearest"):
+            raise ValueError(
+                f'interpolation must be "bilinear", "bicubic" or "nearest", got {self.interpolation!r}'
+            )
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {self.channels}")
+
+    @property
+    def shorter_side(self) -> int:
+        """Of what is stored, in pixels."""
+        return self.size if self.resize == "squash" else round(self.size / self.crop_fraction)
+
+
+def fitted_size(height: int, width: int, sizing: Sizing) -> tuple[int, int]:
+    """Height and width that an image is stored with.
+
+    >>> fitted_size(375, 500, Sizing(224, "crop"))
+    (256, 341)
+    >>> fitted_size(375, 500, Sizing(224, "squash"))
+    (224, 224)
+    """
+    if sizing.resize == "squash":
+        return sizing.size, sizing.size
+    # Rounded down as torchvision's Resize does, so that features of its models stay comparable.
+    longer = int(sizing.shorter_side * max(height, width) / min(height, width))
+    return (sizing.shorter_side, longer) if height <= width else (longer, sizing.shorter_side)
+
+
+def fit(
+    image: NDArray[np.uint8], sizing: Sizing, original_size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """uint8 (H, W, C) as it is stored: (S, S, C) or, with "crop", the shorter side resized.
+
+    Args:
+        image: At its own size, or decoded at a fraction of it.
+        sizing: What to fit it to.
+        original_size: Height and width it had before it was decoded at a fraction, whose rounding
+            would change the aspect.
+    """
+    original_height, original_width = original_size or (image.shape[0], image.shape[1])
+    height, width = fitted_size(original_height, original_width, sizing)
+    return resize(torch.from_numpy(image), height, width, sizing.interpolation).numpy()
+
+
+def evaluation_view(fitted: NDArray[np.uint8], sizing: Sizing) -> NDArray[np.uint8]:
+    """The centre (S, S, C) of a stored image (h, w, C); a view without copying."""
+    top, left, height, width = centre_box(fitted.shape[0], fitted.shape[1], sizing)
+    return fitted[top : top + height, left : left + width]
+
+
+def centre_box(height: int, width: int, sizing: Sizing) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the centre of a stored image.
+
+    >>> centre_box(256, 341, Sizing(224, "crop"))
+    (16, 58, 224, 224)
+    """
+    # Halves round to even, as in torchvision's CenterCrop.
+    top, left = round((height - sizing.size) / 2), round((width - sizing.size) / 2)
+    return top, left, sizing.size, sizing.size
+
+
+def resize(image: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
+    """uint8 (H, W, C), contiguous or a window of a larger image, to (height, width, C)."""
+    if image.shape[:2] == (height, width):
+        return image
+    # In this order the strides are those of channels_last, which the fast kernels look for.
+    pixels = image.unsqueeze(0).permute(0, 3, 1, 2)  # (1, C, H, W)
+    if interpolation == "nearest":
+        resized = F.interpolate(pixels, (height, width), mode="nearest-exact")
+    else:
+        resized = F.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
+    return resized.permute(0, 2, 3, 1)[0]
