@@ -1,85 +1,39 @@
-"""Image files decoded once, into one file of uint8 that all processes map into memory."""
+"""Images decoded once: folders of fitted pixels that later runs and all trials of a sweep memory-map."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import os
 import shutil
-import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-import pandas as pd
-import torch
-from filelock import FileLock
-from numpy.typing import NDArray
-from PIL import Image
+import pyarrow as pa
+from filelock import FileLock, Timeout
 
-from datamodules.decoding import BadImageError, original_size
-from datamodules.images import DecodedImages
-from datamodules.sizing import Sizing, fitted
+from datamodules.cache_builder import INDEX, PIXELS, CacheBuilder
+from datamodules.file_images import FileImages, MappedPixels, StreamedPixels
+from datamodules.image_index import ImageIndex, byte_offsets
+from datamodules.originals import FileOriginals, Originals
+from datamodules.sizing import Sizing
 
-FORMAT = 1  # of the files below; another one makes caches anew
-PIXELS, INDEX = "pixels.bin", "index.parquet"
-SAMPLED = 256  # images whose headers tell how large a cache will be
-WINDOW = 8  # images for each thread that may wait to be written
-WORTH_TELLING = 1000  # images whose decoding takes so long that a user should know of it
+__all__ = ["BadImage", "FileImages", "FileOriginals", "Originals", "open_images"]
 
-
-class Originals(Protocol):
-    """Where encoded images come from."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """N names."""
-
-    def stamps(self) -> Sequence[str]:
-        """N texts that change whenever the content may have, at little cost."""
-
-    def read(self, place: int) -> bytes | Image.Image:
-        """The content of one, or what Pillow makes of it."""
-
-
-@dataclass(frozen=True)
-class FileOriginals:
-    """Images in files of their own."""
-
-    paths: Sequence[Path]
-    ids: Sequence[str]
-
-    def stamps(self) -> list[str]:
-        states = [path.stat() for path in self.paths]
-        names = [str(path.resolve()) for path in self.paths]
-        return [
-            f"{name}\0{state.st_size}\0{state.st_mtime_ns}" for name, state in zip(names, states, strict=True)
-        ]
-
-    def read(self, place: int) -> bytes:
-        return self.paths[place].read_bytes()
+FORMAT_VERSION = 1  # another one where the same images would give other pixels or another layout
+SPARED_BYTES = 2**30  # of the disk, for checkpoints and logs
 
 
 @dataclass(frozen=True)
 class BadImage:
-    """A file that can't be read as a whole image, and why."""
+    """An image that cannot be used.
+
+    Attributes:
+        id: Of the image.
+        reason: One clause, such as "is a truncated PNG".
+    """
 
     id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One image of an index: its pixels until they are written, and what is kept of it."""
-
-    pixels: NDArray[np.uint8] | None
-    original_size: tuple[int, int]
-    content: str
     reason: str
 
 
@@ -91,154 +45,97 @@ def open_images(
     budget_bytes: int,
     threads: int,
     say: Callable[[str], None] = print,
-) -> tuple[DecodedImages, list[BadImage]]:
-    """All images at one size, decoded now or by whichever process came first, and those that can't be.
+) -> tuple[FileImages, list[BadImage]]:
+    """Opens the cache of these images, after having built it where there is none or files changed.
 
-    What is larger than the budget, or than the disk has room for, is verified now and decoded each time
-    it is asked for.
+    Every image is decoded once, so that bad ones are known before training. Where the pixels fit neither
+    into the budget nor on the disk, images are verified all the same and then stream from their files;
+    that they were verified is kept, too. One process builds while others wait for it.
 
     Args:
-        originals: The encoded images.
-        sizing: What becomes of their shapes.
-        folder: Where caches lie.
-        budget_bytes: What this one may take.
-        threads: How many decode at once.
-        say: Told what takes long, and what is not cached.
+        originals: The images.
+        sizing: What they are fitted to.
+        folder: Of all caches; made where missing.
+        budget_bytes: Most that this cache may take.
+        threads: How many decode.
+        say: Gets one sentence where something takes long or images stream.
+
+    Returns:
+        The images, bad ones included, and the list of bad ones, in order.
     """
-    series = _hash([str(FORMAT), repr(sizing), *originals.ids])
-    key = _hash([series, *originals.stamps()])
-    place = folder / f"{series}-{key}"
+    # Named by ids and sizing, then by content: what has the first part in common is the same cache, stale.
+    family = _digest([str(FORMAT_VERSION), repr(sorted(asdict(sizing).items())), *originals.ids])
+    place = folder / f"{family}-{_digest(originals.stamps())}"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{series}.lock"):
-        index = _read_index(place)
-        if index is None or (not _is_cached(index) and _fits(originals, sizing, folder, budget_bytes)):
-            _remove(folder.glob(f"{series}-*"))  # of files that have changed since, or half made
-            index = _build(originals, sizing, place, budget_bytes, threads, say)
-    pixels = place / PIXELS if _is_cached(index) else None
-    images = DecodedImages.of(index, sizing, pixels, originals.read)
-    bad = [BadImage(name, why) for name, why in zip(originals.ids, index["reason"], strict=True) if why]
-    return images, bad
+    with _locked(folder / f"{family}.lock", say):
+        index = _read_index(place, sizing)
+        if index is None or _fits_by_now(place, index, sizing, budget_bytes):
+            for stale in folder.glob(f"{family}-*"):
+                shutil.rmtree(stale)
+            index = CacheBuilder(
+                originals,
+                sizing,
+                place,
+                room_bytes=_room(folder, budget_bytes),
+                known_bytes=None if index is None else _size(index, sizing),
+                threads=threads,
+                say=say,
+            ).build()
+        elif not (place / PIXELS).exists():
+            say(f"The cache {place} has no room for pixels: images stream from their files")
+        # Opened under the lock: once it is mapped, another process may remove the file but not the pixels.
+        images = FileImages(_pixels(originals, sizing, place, index), index, sizing, threads)
+    reasons = zip(originals.ids, index.reasons, strict=True)
+    return images, [BadImage(image_id, reason) for image_id, reason in reasons if reason]
 
 
-def _build(
-    originals: Originals, sizing: Sizing, place: Path, budget: int, threads: int, say: Callable[[str], None]
-) -> pd.DataFrame:
-    """Decodes everything; the index is written last, and makes the cache whole."""
-    count = len(originals.ids)
-    cached = _fits(originals, sizing, place.parent, budget)
-    if not cached:
-        say(
-            f"{count:,} images are more than data.cache_gib or the disk of {place.parent} allows for: they "
-            "are verified now, and read from their files each epoch"
-        )
-    elif count >= WORTH_TELLING:
-        say(f"decoding {count:,} images once, into {place.parent}")
-    partial = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+@contextmanager
+def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    lock = FileLock(path)
     try:
-        index = _decode_all(originals, sizing, partial / PIXELS if cached else None, threads)
-    except OSError as error:
-        _remove([partial])
-        if cached and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return _build(originals, sizing, place, 0, threads, say)
-        raise
-    except BaseException:
-        _remove([partial])
-        raise
-    index.to_parquet(partial / INDEX)
-    partial.replace(place)
-    return index
-
-
-def _decode_all(originals: Originals, sizing: Sizing, path: Path | None, threads: int) -> pd.DataFrame:
-    """One row for each image; their pixels one after another in the file at `path`."""
-    rows = []
-    offset = 0
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("wb")) if path is not None else None
-        for each in _in_threads(lambda place: _decode(originals, place, sizing), len(originals.ids), threads):
-            height, width = (0, 0) if each.pixels is None else each.pixels.shape[:2]
-            at = -1
-            if each.pixels is not None and file is not None:
-                at = offset
-                offset += file.write(each.pixels.data)
-            rows.append((at, height, width, *each.original_size, each.content, each.reason))
-        if file is not None:
-            file.flush()
-            os.fsync(file.fileno())
-    columns = ["offset", "height", "width", "original_height", "original_width", "content", "reason"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _decode(originals: Originals, place: int, sizing: Sizing) -> Decoded:
-    data: bytes | Image.Image = b""
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"Another process prepares these images ({path}): waiting for it")
+        lock.acquire()
     try:
-        data = originals.read(place)
-        pixels = fitted(data, sizing)
-        return Decoded(pixels, original_size(data), _content(data), "")
-    except BadImageError as error:
-        return Decoded(None, (0, 0), _content(data), str(error))
-    except OSError as error:
-        return Decoded(None, (0, 0), "", f"can't be opened: {error.strerror or error}")
+        yield
+    finally:
+        lock.release()
 
 
-def _in_threads(work: Callable[[int], Decoded], count: int, threads: int) -> Iterator[Decoded]:
-    """The results of `work` for 0 ... count - 1, in order, with no more of them waiting than needed."""
-    # Each thread is one of several already: none may start a team of its own.
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: deque[Future[Decoded]] = deque()
-        try:
-            for place in range(count):
-                waiting.append(pool.submit(work, place))
-                if len(waiting) >= WINDOW * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _fits(originals: Originals, sizing: Sizing, folder: Path, budget: int) -> bool:
-    """Whether the cache would keep to its budget, and leave the disk a tenth of its free space."""
-    count = len(originals.ids)
-    sizes = []
-    for place in np.linspace(0, count - 1, min(count, SAMPLED)).astype(int).tolist():
-        with contextlib.suppress(BadImageError, OSError):
-            height, width = sizing.shape_of(*original_size(originals.read(place)))
-            sizes.append(height * width * sizing.channels)
-    expected = count * float(np.mean(sizes)) if sizes else 0.0
-    return expected <= min(budget, 0.9 * shutil.disk_usage(folder).free)
-
-
-def _read_index(place: Path) -> pd.DataFrame | None:
-    """The index of a whole cache; None where there is none."""
-    if not (place / INDEX).is_file():
-        return None
-    index = pd.read_parquet(place / INDEX)
-    good = index["offset"] >= 0
-    size = int((index["height"] * index["width"])[good].sum())
-    if good.any() and (place / PIXELS).stat().st_size % max(size, 1):
-        return None
-    return index
-
-
-def _is_cached(index: pd.DataFrame) -> bool:
-    """Whether the pixels were written: of each image that could be decoded."""
-    return bool((index["offset"] >= 0).eq(index["reason"] == "").all())
-
-
-def _remove(folders: Iterator[Path] | Sequence[Path]) -> None:
-    for folder in folders:
-        if folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _content(data: bytes | Image.Image) -> str:
-    content = data if isinstance(data, bytes) else data.tobytes()
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _hash(texts: Sequence[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+def _digest(lines: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    for line in lines:
+        digest.update(f"{len(line)}:{line}".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _read_index(place: Path, sizing: Sizing) -> ImageIndex | None:
+    """Of a whole cache, or of images that were verified and stream; else None."""
+    try:
+        index = ImageIndex.read(place / INDEX)
+    except (OSError, pa.ArrowException, KeyError):
+        return None
+    pixels = place / PIXELS
+    return None if pixels.exists() and pixels.stat().st_size != _size(index, sizing) else index
+
+
+def _fits_by_now(place: Path, index: ImageIndex, sizing: Sizing, budget_bytes: int) -> bool:
+    """Whether images that stream need not do so any longer."""
+    return not (place / PIXELS).exists() and 0 < _size(index, sizing) <= _room(place.parent, budget_bytes)
+
+
+def _room(folder: Path, budget_bytes: int) -> int:
+    return min(budget_bytes, shutil.disk_usage(folder).free - SPARED_BYTES)
+
+
+def _size(index: ImageIndex, sizing: Sizing) -> int:
+    return int(byte_offsets(index.fitted_sizes(sizing), sizing.channels)[-1])
+
+
+def _pixels(
+    originals: Originals, sizing: Sizing, place: Path, index: ImageIndex
+) -> MappedPixels | StreamedPixels:
+    if (place / PIXELS).exists():
+        return MappedPixels(place / PIXELS, index.fitted_sizes(sizing), sizing.channels)
+    return StreamedPixels(originals, sizing)

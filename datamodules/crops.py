@@ -1,4 +1,4 @@
-"""Random-resized crops: a part of random area and shape of each image, resized to one size."""
+"""Random-resized crops: another part of the image each time, another size and aspect."""
 
 from __future__ import annotations
 
@@ -7,50 +7,82 @@ import math
 import torch
 from torch import Tensor
 
+from datamodules.preprocess import Interpolation
 from datamodules.sizing import resize
 
-RATIOS = (3 / 4, 4 / 3)  # of width to height (Szegedy et al. 2015, section 6)
 TRIES = 10
 
 
-def draw_boxes(sizes: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Where to crop: top, left, height and width in pixels, int64 (B, 4).
-
-    The area is uniform in `scale`, the logarithm of the ratio uniform between 3/4 and 4/3; of ten draws
-    the first that lies within the image counts, else the largest central part of a ratio within those
-    bounds (as torchvision's RandomResizedCrop does).
+def draw_boxes(
+    sizes: Tensor,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """One crop for each image (Szegedy et al. 2015, section 6, as torchvision's RandomResizedCrop).
 
     Args:
-        sizes: Heights and widths, (B, 2).
-        scale: Least and greatest share of the image's area.
-        generator: On the CPU.
+        sizes: Height and width of each image in pixels, int64 (B, 2).
+        scale: Smallest and largest area, as a share of the image's.
+        ratio: Smallest and largest width over height, drawn evenly in its logarithm.
+        generator: Of the draws.
+
+    Returns:
+        int64 (B, 4): top, left, height, width in pixels. Where none of 10 tries fits into the image,
+        the largest central crop of an allowed aspect.
     """
-    heights, widths = sizes.double().T[:, :, None]  # (B, 1) each
-    draws = torch.rand(4, len(sizes), TRIES, generator=generator, dtype=torch.float64)
-    area = heights * widths * (scale[0] + draws[0] * (scale[1] - scale[0]))  # (B, TRIES)
-    low, high = map(math.log, RATIOS)
-    ratio = torch.exp(low + draws[1] * (high - low))
-    crop_widths, crop_heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
-    fits = (crop_widths >= 1) & (crop_heights >= 1) & (crop_widths <= widths) & (crop_heights <= heights)
-    first = fits.int().argmax(1, keepdim=True)  # the first that fits; 0 where none does
-    height, width = crop_heights.gather(1, first), crop_widths.gather(1, first)
-    top = (draws[2].gather(1, first) * (heights - height + 1)).floor()
-    left = (draws[3].gather(1, first) * (widths - width + 1)).floor()
-    drawn = torch.cat([top, left, height, width], dim=1)
-    # As wide or as high as the bounds on the ratio let it be.
-    full_height = torch.minimum(heights, (widths / RATIOS[0]).round())
-    full_width = torch.minimum(widths, (heights * RATIOS[1]).round())
-    margins = [((heights - full_height) / 2).floor(), ((widths - full_width) / 2).floor()]
-    central = torch.cat([*margins, full_height, full_width], dim=1)
-    return torch.where(fits.any(1, keepdim=True), drawn, central).long()
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale must be a range within (0, 1], got {scale}; (0.08, 1) is customary")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"ratio must be a range above 0, got {ratio}; (3/4, 4/3) is customary")
+    height, width = sizes.double().unbind(1)  # (B,), float64: areas stay exact
+    draws = torch.rand(4, TRIES, len(sizes), generator=generator, dtype=torch.float64)
+    area = height * width * (scale[0] + draws[0] * (scale[1] - scale[0]))  # (10, B)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + draws[1] * (high - low))
+    box_height, box_width = torch.sqrt(area / aspect).round(), torch.sqrt(area * aspect).round()
+    fits = (box_height > 0) & (box_height <= height) & (box_width > 0) & (box_width <= width)
+    first = fits.int().argmax(0, keepdim=True)  # (1, B)
+    fallback = _central(height, width, ratio)
+    found = fits.any(0)
+    chosen_height = torch.where(found, box_height.gather(0, first)[0], fallback[0])
+    chosen_width = torch.where(found, box_width.gather(0, first)[0], fallback[1])
+    shift_y, shift_x = draws[2:].gather(1, first.expand(2, -1, -1)).squeeze(1)  # (B,) in [0, 1)
+    room_y, room_x = height - chosen_height, width - chosen_width
+    top = torch.where(found, (shift_y * (room_y + 1)).floor(), (room_y / 2).floor())
+    left = torch.where(found, (shift_x * (room_x + 1)).floor(), (room_x / 2).floor())
+    return torch.stack([top, left, chosen_height, chosen_width], dim=1).long()
+
+
+def _central(height: Tensor, width: Tensor, ratio: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """The largest height and width of an allowed aspect."""
+    aspect = width / height
+    narrowed = torch.where(aspect > ratio[1], (height * ratio[1]).round(), width)
+    shortened = torch.where(aspect < ratio[0], (width / ratio[0]).round(), height)
+    return shortened.clamp(min=1), narrowed.clamp(min=1)
+
+
+def crop_and_resize(image: Tensor, box: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """The box of an image, uint8 (H, W, C), as (S, S, C), antialiased.
+
+    Args:
+        image: May be a window of a memory map: only the box is read.
+        box: Top, left, height, width in pixels, int64 (4,).
+        size: S, in pixels.
+        interpolation: Between pixels.
+    """
+    top, left, height, width = box.tolist()
+    return resize(image[top : top + height, left : left + width], size, size, interpolation)
 
 
 def random_resized_crops(images: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """A crop of each image of a batch, at the size of the whole: uint8 (B, C, H, W) to the same."""
-    shape = (images.shape[2], images.shape[3])
-    boxes = draw_boxes(torch.tensor([shape]).expand(len(images), 2), scale, generator).tolist()
-    parts = [
-        image[:, top : top + height, left : left + width].permute(1, 2, 0)
-        for image, (top, left, height, width) in zip(images, boxes, strict=True)
+    """A crop of each image of a batch in memory, at the size of the whole: uint8 (B, C, H, W) to the same."""
+    height, width = images.shape[2:]
+    sizes = torch.tensor([[height, width]]).expand(len(images), 2)
+    boxes = draw_boxes(sizes, scale, generator=generator).tolist()
+    crops = [
+        resize(image[:, top : top + rows, left : left + columns].permute(1, 2, 0), height, width, "bilinear")
+        for image, (top, left, rows, columns) in zip(images, boxes, strict=True)
     ]
-    return torch.stack([resize(part, shape, "bilinear") for part in parts]).permute(0, 3, 1, 2)
+    return torch.stack(crops).permute(0, 3, 1, 2)

@@ -1,102 +1,144 @@
-"""From an encoded image to upright pixels, whole, or a clear word why not."""
+"""Every image or a clear word: encoded bytes to upright uint8 pixels."""
 
 from __future__ import annotations
 
 import io
-from typing import Any, Literal
+import re
+import struct
+import zlib
+from typing import Literal
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
-Bytes = NDArray[np.uint8]
 Channels = Literal[1, 3]
 
-# What Pillow decodes of what users have; others are no images by their names.
-IMAGE_SUFFIXES = (
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-)  # fmt: skip
-MAX_PIXELS = 89_478_485  # a quarter of a GiB as RGB: what Pillow takes for a decompression bomb
-JPEG_START = b"\xff\xd8\xff"
-ORIENTATION = 0x0112  # of EXIF
+MAX_PIXELS = 178_956_970  # Pillow's own limit; what claims to be larger is refused before it is decoded
+# Identified by content. EPS and its like, which run other programs, stay out.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+
+_ORIENTATION_TAG = 0x0112
+# libjpeg only warns of these, and fills what is missing with grey or leaves it displaced.
+_DAMAGED_JPEG = re.compile("Premature end|Corrupt JPEG data|Inconsistent progression", re.IGNORECASE)
 
 
 class BadImageError(ValueError):
-    """What keeps a file from being read as a whole image, in one clause."""
+    """What cannot be decoded whole; the message is the reason in one clause, without the path."""
 
 
-def decode(data: bytes | Image.Image, channels: Channels, at_least: int | None = None) -> Bytes:
-    """Pixels (H, W, channels), upright as EXIF says, in RGB or grey.
+def decode(data: bytes | Image.Image, channels: Channels, at_least: int | None = None) -> NDArray[np.uint8]:
+    """Pixels (H, W, channels) as they are meant to be seen: upright per EXIF, RGB or grey.
 
-    Transparent parts show white, as on a page. Of several frames the first is taken; 16 bits a channel
-    become 8.
+    Transparency is composited on white, the page that such images are drawn for: under it, the stored
+    colours are whatever the editor left there. Of several frames or pages the first counts.
 
     Args:
-        data: The file's content, or what Pillow made of it.
-        channels: 3 for RGB, 1 for grey (ITU-R BT.601).
-        at_least: A JPEG may come at a half, a quarter or an eighth of its size (which its format gives
-            at less cost) as long as its shorter side keeps so many pixels.
+        data: An encoded image of one of `FORMATS`, or one that Pillow holds.
+        channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
+        at_least: Pixels that the shorter side must keep. A JPEG at least twice as large may then be
+            decoded at a fraction of its size, which costs a fraction of the time.
 
     Raises:
-        BadImageError: It is no image, or not all of one.
+        BadImageError: Empty, truncated, damaged, no image at all, or larger than `MAX_PIXELS`.
     """
+    return decode_with_size(data, channels, at_least)[0]
+
+
+def decode_with_size(
+    data: bytes | Image.Image, channels: Channels, at_least: int | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """As `decode`, and the height and width of the whole upright image."""
     if isinstance(data, Image.Image):
-        return _from_pillow(data, channels)
+        pixels = _from_pillow(data, channels)
+        return pixels, _size(pixels)
     if not data:
-        raise BadImageError("empty file (0 bytes)")
-    if data.startswith(JPEG_START):
-        pixels = _decode_jpeg(data, channels, at_least)
-        if pixels is not None:
-            return pixels
-    try:
-        picture = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise BadImageError(
-            "more than twice the pixels that an image may have (a decompression bomb?)"
-        ) from error
-    except Exception as error:  # each format's parser raises its own on what it can't read
-        raise BadImageError(f"no image that can be read: starts with {data[:8]!r}") from error
-    return _from_pillow(picture, channels)
+        raise BadImageError("holds no bytes")
+    if data.startswith(b"\xff\xd8"):
+        return _decode_jpeg(data, channels, at_least)
+    if data.startswith(b"\x89PNG"):
+        _check_png(data)
+    pixels = _from_pillow(_open(data), channels)
+    return pixels, _size(pixels)
 
 
-def original_size(data: bytes | Image.Image) -> tuple[int, int]:
-    """Height and width as the header has them, upright.
+def format_of(data: bytes) -> str | None:
+    """The format by its first bytes, in Pillow's names, or None.
 
-    Raises:
-        BadImageError: There is no header of an image.
+    >>> format_of(b"GIF89a...")
+    'GIF'
     """
-    try:
-        picture = data if isinstance(data, Image.Image) else Image.open(io.BytesIO(data))
-        turned = picture.getexif().get(ORIENTATION, 1) >= 5
-    except Exception as error:
-        raise BadImageError("no image that can be read") from error
-    width, height = picture.size
-    return (width, height) if turned else (height, width)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    signatures = {
+        b"\xff\xd8": "JPEG",
+        b"\x89PNG\r\n\x1a\n": "PNG",
+        b"GIF8": "GIF",
+        b"BM": "BMP",
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+    }
+    return next((name for start, name in signatures.items() if data.startswith(start)), None)
 
 
-def _decode_jpeg(data: bytes, channels: Channels, at_least: int | None) -> Bytes | None:
-    """By libjpeg-turbo; None of what Pillow has to read: CMYK, and what libjpeg complains of."""
+def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    return pixels.shape[0], pixels.shape[1]
+
+
+# JPEG ---------------------------------------------------------------------------------------------
+
+
+def _decode_jpeg(
+    data: bytes, channels: Channels, at_least: int | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(height, width)
         if colorspace in ("CMYK", "YCCK"):
-            return None
-        reduced: dict[str, Any] = {}
-        if at_least is not None:
-            reduced = {"min_height": at_least, "min_width": at_least, "min_factor": 2}
-        pixels: Bytes = simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", **reduced)
+            # Whether the inks are inverted is Adobe's marker to say, which Pillow reads.
+            simplejpeg.decode_jpeg(data, "CMYK")  # Pillow overlooks damage
+            pixels = _from_pillow(_open(data), channels)
+            return pixels, _size(pixels)
+        smallest = at_least if at_least is not None and min(height, width) >= 2 * at_least else 0
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            "RGB" if channels == 3 else "GRAY",
+            min_height=smallest,
+            min_width=smallest,
+            min_factor=2 if smallest else 1,
+        )
     except BadImageError:
         raise
-    except ValueError:
-        return None
-    if b"Exif\0" in data[:4096]:
-        return _upright(pixels, Image.open(io.BytesIO(data)).getexif().get(ORIENTATION, 1))
-    return pixels
+    except ValueError as error:
+        if _DAMAGED_JPEG.search(str(error)):
+            raise BadImageError(f"is a truncated or damaged JPEG ({error})") from error
+        pixels = _from_pillow(_open(data), channels)  # what libjpeg-turbo does not know, or Pillow's refusal
+        return pixels, _size(pixels)
+    orientation = _orientation(data)
+    turned = orientation >= 5
+    return _upright(pixels, orientation), (width, height) if turned else (height, width)
 
 
-def _upright(pixels: Bytes, orientation: int) -> Bytes:
-    """Turned and mirrored as the EXIF tag 274 asks for, (H, W, C)."""
+def _orientation(data: bytes) -> int:
+    """How the image has to be turned, as EXIF numbers it; 1 is upright."""
+    # Most files carry none, and looking for it costs far less than opening them a second time.
+    if b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
+        return 1
+    return _exif_orientation(_open(data))
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):
+        return 1  # a broken EXIF block says nothing about the pixels
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    if orientation == 1:
+        return pixels
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -106,28 +148,71 @@ def _upright(pixels: Bytes, orientation: int) -> Bytes:
     return np.ascontiguousarray(pixels)
 
 
-def _from_pillow(picture: Image.Image, channels: Channels) -> Bytes:
-    _check_size(picture.height, picture.width)
+# Everything else ----------------------------------------------------------------------------------
+
+
+def _open(data: bytes) -> Image.Image:
     try:
-        picture.seek(0)
-        picture.load()
-        picture = ImageOps.exif_transpose(picture)
-    except Exception as error:  # as above
-        raise BadImageError(f"damaged or cut short: {' '.join(str(error).split())}") from error
-    if picture.mode in ("F",):
-        raise BadImageError("floating-point pixels, whose black and white nobody knows")
-    if picture.mode.startswith("I"):  # 16 bits of grey
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImageError(f"pixels from {values.min()} to {values.max()}: expected 8 or 16 bits")
-        picture = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"))
-    return pixels.reshape(pixels.shape[0], pixels.shape[1], channels)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise BadImageError(f"claims to hold more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        if format_of(data) is None:
+            raise BadImageError("is no image: its content is none of " + ", ".join(FORMATS)) from None
+        raise BadImageError(f"starts as {format_of(data)}, but its header is damaged") from None
+    except Exception as error:  # Pillow's readers let any exception of their parsing through
+        raise BadImageError(f"cannot be opened ({error})") from error
+    _check_size(image.height, image.width)
+    return image
 
 
 def _check_size(height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
-        raise BadImageError(f"{width}x{height} pixels, more than {MAX_PIXELS:,} (a decompression bomb?)")
+        raise BadImageError(f"claims to hold {height * width:,} pixels, more than {MAX_PIXELS:,}")
+
+
+def _check_png(data: bytes) -> None:
+    """Pillow stops reading at the last row, so that a wrong checksum there or a missing end passes."""
+    place = 8
+    while place + 12 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind, end = data[place + 4 : place + 8], place + 8 + length
+        if end + 4 > len(data):
+            break
+        # Of ancillary chunks (lower case), such as text, no pixel depends on.
+        if kind[:1].isupper() and zlib.crc32(data[place + 4 : end]) != int.from_bytes(
+            data[end : end + 4], "big"
+        ):
+            raise BadImageError("is a damaged PNG (a checksum does not match)")
+        if kind == b"IEND":
+            return
+        place = end + 4
+    raise BadImageError("is a truncated PNG")
+
+
+def _from_pillow(image: Image.Image, channels: Channels) -> NDArray[np.uint8]:
+    mode = "RGB" if channels == 3 else "L"
+    try:
+        image.load()
+        orientation = _exif_orientation(image)
+        if image.mode.startswith("I;16"):
+            return _upright(_from_16_bit(np.asarray(image), channels), orientation)
+        if image.mode in ("I", "F"):
+            raise BadImageError("holds 32-bit numbers, whose range for black and white is not known")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image)
+        if image.mode != mode:
+            image = image.convert(mode)
+    except BadImageError:
+        raise
+    except Exception as error:  # as above
+        raise BadImageError(f"is truncated or damaged ({error})") from error
+    return _upright(np.array(image).reshape(image.height, image.width, channels), orientation)
+
+
+def _from_16_bit(pixels: NDArray[np.uint16], channels: Channels) -> NDArray[np.uint8]:
+    """Grey (H, W) in [0, 65535] to the nearest of 256; Pillow would keep the low values alone."""
+    rounded = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(rounded[:, :, None], channels, axis=2)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
 from datamodules.cache import BadImage, FileOriginals, Originals, open_images
-from datamodules.decoding import IMAGE_SUFFIXES
 from datamodules.sizing import Sizing
 from datamodules.store import ImageStore, without_pixels
 
+# What is decoded; other files are no images by their names.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 MAX_LISTED = 20  # bad files in one message
 GIB = 2**30
 

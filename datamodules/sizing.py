@@ -1,4 +1,4 @@
-"""The size that images of any shape are brought to, the same in training caches and for single files."""
+"""How images of all shapes become one shape, the same for training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -9,81 +9,108 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from datamodules.decoding import Channels, decode
 from datamodules.preprocess import Interpolation
-
 
 @dataclass(frozen=True)
 class Sizing:
-    """What becomes of an image's shape.
+    """How large images are stored and shown to the network.
 
-    Attributes:
-        size: Side S of what the network sees, in pixels.
-        resize: "squash" makes the image S x S whatever its shape; "crop" brings the shorter side to
-            S / crop_fraction and keeps the shape, of which evaluation takes the central S x S.
-        crop_fraction: Share of the shorter side that evaluation sees.
-        interpolation: How resizing fills in between pixels; with a low-pass where it shrinks.
+    Args:
+        size: Side in pixels of what the network sees.
+        resize: "squash" resizes to size x size, whatever the aspect; "crop" resizes the shorter side and
+            keeps the aspect, and evaluation sees the centre.
+        crop_fraction: With "crop", the share of the shorter side that evaluation sees, in (0, 1]; the
+            shorter side is size / crop_fraction. timm calls it crop_pct.
+        interpolation: Between pixels; "bilinear" and "bicubic" are antialiased.
         channels: 3 for RGB, 1 for grey.
     """
 
     size: int
-    resize: Literal["squash", "crop"] = "crop"
+    resize: Literal["squash", "crop"]
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
-    channels: Channels = 3
+    channels: Literal[1, 3] = 3
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        if self.resize not in ("squash", "crop"):
+            raise ValueError(f'resize must be "squash" or "crop", got {self.resize!r}')
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(
+                f"crop_fraction must lie in (0, 1], got {self.crop_fraction}; 0.875 is customary"
+            )
+        if self.interpolation not in ("bilinear", "bicubic", "nearest"):
+            raise ValueError(
+                f'interpolation must be "bilinear", "bicubic" or "nearest", got {self.interpolation!r}'
+            )
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {self.channels}")
 
     @property
     def shorter_side(self) -> int:
-        """Of what is kept of an image."""
+        """Of what is stored, in pixels."""
         return self.size if self.resize == "squash" else round(self.size / self.crop_fraction)
 
-    def shape_of(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what is kept of an image.
 
-        >>> Sizing(224).shape_of(500, 375)
-        (341, 256)
-        >>> Sizing(224, "squash").shape_of(500, 375)
-        (224, 224)
-        """
-        if self.resize == "squash":
-            return self.size, self.size
-        scale = self.shorter_side / min(height, width)
-        return max(self.size, round(height * scale)), max(self.size, round(width * scale))
+def fitted_size(height: int, width: int, sizing: Sizing) -> tuple[int, int]:
+    """Height and width that an image is stored with.
 
-
-def fitted(data: bytes | Image.Image, sizing: Sizing) -> NDArray[np.uint8]:
-    """What is kept of an encoded image: (h, w, C).
-
-    Raises:
-        BadImageError: It is no image, or not all of one.
+    >>> fitted_size(375, 500, Sizing(224, "crop"))
+    (256, 341)
+    >>> fitted_size(375, 500, Sizing(224, "squash"))
+    (224, 224)
     """
-    image = np.ascontiguousarray(decode(data, sizing.channels, sizing.shorter_side))
-    if not image.flags.writeable:  # torch wants memory that it might write to
-        image = image.copy()
-    kept: NDArray[np.uint8] = fit(torch.from_numpy(image), sizing).numpy()
-    return np.ascontiguousarray(kept)
+    if sizing.resize == "squash":
+        return sizing.size, sizing.size
+    # Rounded down as torchvision's Resize does, so that features of its models stay comparable.
+    longer = int(sizing.shorter_side * max(height, width) / min(height, width))
+    return (sizing.shorter_side, longer) if height <= width else (longer, sizing.shorter_side)
 
 
-def fit(image: Tensor, sizing: Sizing) -> Tensor:
-    """What is kept of an image: uint8 (H, W, C) to (h, w, C)."""
-    shape = sizing.shape_of(image.shape[0], image.shape[1])
-    return image if image.shape[:2] == shape else resize(image, shape, sizing.interpolation)
+def fit(
+    image: NDArray[np.uint8], sizing: Sizing, original_size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """uint8 (H, W, C) as it is stored: (S, S, C) or, with "crop", the shorter side resized.
+
+    Args:
+        image: At its own size, or decoded at a fraction of it.
+        sizing: What to fit it to.
+        original_size: Height and width it had before it was decoded at a fraction, whose rounding
+            would change the aspect.
+    """
+    original_height, original_width = original_size or (image.shape[0], image.shape[1])
+    height, width = fitted_size(original_height, original_width, sizing)
+    return resize(torch.from_numpy(image), height, width, sizing.interpolation).numpy()
 
 
-def center(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """What evaluation sees: the central part, (h, w, C) to (size, size, C), without a copy."""
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-    return image[top : top + size, left : left + size]
+def evaluation_view(fitted: NDArray[np.uint8], sizing: Sizing) -> NDArray[np.uint8]:
+    """The centre (S, S, C) of a stored image (h, w, C); a view without copying."""
+    top, left, height, width = centre_box(fitted.shape[0], fitted.shape[1], sizing)
+    return fitted[top : top + height, left : left + width]
 
 
-def resize(image: Tensor, shape: tuple[int, int], interpolation: Interpolation) -> Tensor:
-    """uint8 (H, W, C) to uint8 (*shape, C); as a channels-last view, which is the fast one."""
-    batch = image.permute(2, 0, 1).unsqueeze(0)  # (1, C, H, W)
+def centre_box(height: int, width: int, sizing: Sizing) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the centre of a stored image.
+
+    >>> centre_box(256, 341, Sizing(224, "crop"))
+    (16, 58, 224, 224)
+    """
+    # Halves round to even, as in torchvision's CenterCrop.
+    top, left = round((height - sizing.size) / 2), round((width - sizing.size) / 2)
+    return top, left, sizing.size, sizing.size
+
+
+def resize(image: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
+    """uint8 (H, W, C), contiguous or a window of a larger image, to (height, width, C)."""
+    if image.shape[:2] == (height, width):
+        return image
+    # In this order the strides are those of channels_last, which the fast kernels look for.
+    pixels = image.unsqueeze(0).permute(0, 3, 1, 2)  # (1, C, H, W)
     if interpolation == "nearest":
-        resized = F.interpolate(batch, shape, mode="nearest-exact")
+        resized = F.interpolate(pixels, (height, width), mode="nearest-exact")
     else:
-        resized = F.interpolate(batch, shape, mode=interpolation, antialias=True)
-    return torch.squeeze(resized, 0).permute(1, 2, 0)
+        resized = F.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
+    return resized.permute(0, 2, 3, 1)[0]

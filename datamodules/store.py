@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.images import DecodedImages
+from datamodules.file_images import FileImages
 
 STATISTICS_IMAGES = 20_000  # of images that lie on disk; the third digit of a mean does not change with more
 
 
 # uint8 (N, C, H, W), read by places (B,): all of them in memory, or what came from files.
-Images = Tensor | DecodedImages
+Images = Tensor | FileImages
 
 
 @dataclass(frozen=True)

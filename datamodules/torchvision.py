@@ -179,7 +179,7 @@ class DatasetOriginals:
         self._datasets = datasets
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
-    def stamps(self) -> list[str]:
+    def stamps(self) -> Sequence[str]:
         roots = [Path(dataset.root) for dataset in self._datasets]
         changed = [f"{root.resolve()} {root.stat().st_mtime_ns}" for root in roots]
         return [changed[int(np.searchsorted(self._ends, place, "right"))] for place in range(len(self.ids))]

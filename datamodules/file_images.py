@@ -1,0 +1,218 @@
+"""Batches of uint8 pixels, from a memory-mapped cache or from the files themselves."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.crops import crop_and_resize, draw_boxes
+from datamodules.decoding import BadImageError, decode_with_size
+from datamodules.image_index import ImageIndex, byte_offsets
+from datamodules.originals import Originals
+from datamodules.sizing import Sizing, centre_box, fit
+from datamodules.threads import pool
+
+# Pages of the cache that were read count as this process's memory until it lets go of them; they stay
+# in the page cache, from which they come back without reading the disk.
+RESIDENT_BYTES = 256 * 2**20
+
+
+class FittedPixels(Protocol):
+    """Where fitted images come from."""
+
+    def image(self, place: int) -> Tensor:
+        """uint8 (h, w, C); may be a view that must not be written to."""
+
+
+class MappedPixels:
+    """A cache's file of pixels, memory-mapped: one copy for all processes of the machine.
+
+    Args:
+        path: The file: fitted images one behind the other, each (h, w, C).
+        fitted_sizes: Heights and widths, int64 (N, 2).
+        channels: C.
+    """
+
+    def __init__(self, path: Path, fitted_sizes: Tensor, channels: int) -> None:
+        self.path = path
+        self.fitted_sizes = fitted_sizes
+        self.channels = channels
+        self._offsets = byte_offsets(fitted_sizes, channels)
+        self._lock = threading.Lock()
+        self._touched = 0
+        self._map()
+
+    def _map(self) -> None:
+        with self.path.open("rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable")  # nor is it ever written to
+            self._bytes = torch.from_numpy(np.frombuffer(self._mapped, dtype=np.uint8))
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("_lock", "_mapped", "_bytes")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+        self._touched = 0
+        self._map()
+
+    def image(self, place: int) -> Tensor:
+        height, width = self.fitted_sizes[place].tolist()
+        start = int(self._offsets[place])
+        size = height * width * self.channels
+        self._touch(size)
+        return self._bytes[start : start + size].view(height, width, self.channels)
+
+    def rows(self, places: Tensor, side: int) -> Tensor:
+        """Copies of images that all are (side, side, C), as (B, side, side, C)."""
+        size = side * side * self.channels
+        self._touch(len(places) * size)
+        rows = self._bytes.view(-1, size)[self._offsets[places] // size]
+        return rows.view(-1, side, side, self.channels)
+
+    def _touch(self, size: int) -> None:
+        with self._lock:
+            self._touched += size
+            if self._touched < RESIDENT_BYTES:
+                return
+            self._touched = 0
+        self._mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class StreamedPixels:
+    """Decodes and fits each image whenever it is asked for; the pixels are those of the cache."""
+
+    def __init__(self, originals: Originals, sizing: Sizing) -> None:
+        self.originals = originals
+        self.sizing = sizing
+
+    def image(self, place: int) -> Tensor:
+        try:
+            data = self.originals.read(place)
+            pixels, size = decode_with_size(data, self.sizing.channels, self.sizing.shorter_side)
+        except BadImageError as error:
+            raise BadImageError(
+                f"{self.originals.ids[place]} {error}, but was whole before training; "
+                "was it changed meanwhile? start again to have all images checked"
+            ) from error
+        return torch.from_numpy(fit(pixels, self.sizing, size))
+
+
+class FileImages:
+    """Images of all shapes as uint8 batches of one shape; made by `open_images`.
+
+    A bad image has its place but no pixels: leave it out with `select`.
+
+    Args:
+        pixels: Where fitted images come from.
+        index: What is known of every image of `pixels`.
+        sizing: What they were fitted to.
+        threads: How many work on a batch.
+        places: Which of the images, and in which order, int64 (N,); all where None.
+    """
+
+    def __init__(
+        self,
+        pixels: FittedPixels,
+        index: ImageIndex,
+        sizing: Sizing,
+        threads: int,
+        places: Tensor | None = None,
+    ) -> None:
+        self.sizing = sizing
+        self.threads = threads
+        self._pixels = pixels
+        self._index = index
+        self._fitted_sizes = index.fitted_sizes(sizing)
+        self._places = torch.arange(len(index)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, S, S)."""
+        return (len(self), self.sizing.channels, self.sizing.size, self.sizing.size)
+
+    def select(self, places: Tensor) -> FileImages:
+        """Those at `places`, int64 (M,), or where a mask (N,) is true; shares pixels and index."""
+        return FileImages(self._pixels, self._index, self.sizing, self.threads, self._places[places])
+
+    def joined(self, other: FileImages) -> FileImages:
+        """These and then those, of the same files."""
+        assert other._index is self._index
+        places = torch.cat([self._places, other._places])
+        return FileImages(self._pixels, self._index, self.sizing, self.threads, places)
+
+    def __getitem__(self, places: Tensor) -> Tensor:
+        """What evaluation sees: uint8 (B, C, S, S), channels last in memory."""
+        chosen = self._places[places]
+        if self.sizing.resize == "squash" and isinstance(self._pixels, MappedPixels):
+            return self._pixels.rows(chosen, self.sizing.size).permute(0, 3, 1, 2)
+
+        def centre(image: Tensor, _: int) -> Tensor:
+            top, left, height, width = centre_box(image.shape[0], image.shape[1], self.sizing)
+            return image[top : top + height, left : left + width]
+
+        return self._batch(chosen, centre)
+
+    def random_resized_crops(
+        self,
+        places: Tensor,
+        scale: tuple[float, float],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Another part of each image (see `draw_boxes`): uint8 (B, C, S, S), channels last in memory."""
+        chosen = self._places[places]
+        boxes = draw_boxes(self._fitted_sizes[chosen], scale, generator=generator)
+
+        def crop(image: Tensor, sample: int) -> Tensor:
+            return crop_and_resize(image, boxes[sample], self.sizing.size, self.sizing.interpolation)
+
+        return self._batch(chosen, crop)
+
+    def _batch(self, places: Tensor, view: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Each image's view, (S, S, C), gathered by several threads."""
+        side, channels = self.sizing.size, self.sizing.channels
+        batch = torch.empty((len(places), side, side, channels), dtype=torch.uint8)
+        numbers = places.tolist()
+        # A trial that shares the machine with others has fewer than those that opened the cache.
+        threads = min(self.threads, torch.get_num_threads())
+
+        def fill(first: int) -> None:
+            for sample in range(first, len(numbers), threads):
+                batch[sample] = view(self._pixels.image(numbers[sample]), sample)
+
+        if threads == 1:
+            fill(0)
+        else:
+            list(pool(threads).map(fill, range(threads)))  # list: errors are raised
+        return batch.permute(0, 3, 1, 2)
+
+    def original_sizes(self) -> Tensor:
+        """Height and width before fitting, upright, int64 (N, 2)."""
+        return self._index.original_sizes[self._places]
+
+    def content_hashes(self) -> Sequence[str]:
+        """For each image a hash of the bytes it came as: equal exactly where they are."""
+        return [self._index.content_hashes[place] for place in self._places.tolist()]
+
+    def notes(self) -> Sequence[str]:
+        """For each image what is odd about it, such as PNG bytes in a .jpg; mostly empty."""
+        return [self._index.notes[place] for place in self._places.tolist()]
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether each batch is decoded anew."""
+        return not isinstance(self._pixels, MappedPixels)

@@ -1,0 +1,58 @@
+"""Images as they came: encoded files, or what another library holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+
+class Originals(Protocol):
+    """Images in an order, read one at a time, from several threads at once.
+
+    Attributes:
+        ids: A unique name for each, such as its path below the root.
+    """
+
+    ids: Sequence[str]
+
+    def stamps(self) -> Sequence[str]:
+        """For each image, what changes whenever its content may have; cheap to ask for."""
+
+    def read(self, place: int) -> bytes | Image.Image:
+        """The image, encoded or decoded.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+
+
+class FileOriginals:
+    """Encoded image files.
+
+    Args:
+        paths: Of the files.
+        ids: A unique name for each; the paths themselves where None.
+    """
+
+    def __init__(self, paths: Sequence[Path], ids: Sequence[str] | None = None) -> None:
+        self.paths = list(paths)
+        self.ids: Sequence[str] = [str(path) for path in paths] if ids is None else list(ids)
+        if len(self.ids) != len(self.paths):
+            raise ValueError(f"each file needs one id: got {len(self.paths)} files and {len(self.ids)} ids")
+
+    def stamps(self) -> Sequence[str]:
+        return [_stamp(path) for path in self.paths]
+
+    def read(self, place: int) -> bytes:
+        return self.paths[place].read_bytes()
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return f"{path.absolute()} unreadable"  # reading it gives the reason, in the list of bad images
+    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
