@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules.preprocess import Interpolation
 
+
 @dataclass(frozen=True)
 class Sizing:
     """How large images are stored and shown to the network.

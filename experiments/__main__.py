@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from experiments.errors import Interrupted, RequestError, RunError
 from experiments.overrides import split_overrides
-from experiments.startup import import_module
+from experiments.startup import import_module, keep_memory
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ def _dispatch(argv: list[str]) -> int:
         options = [option for action in own_parser._actions for option in action.option_strings]
         own, overrides = split_overrides(own, options)
     arguments = own_parser.parse_args(own)
+    keep_memory()
     status: int | None = import_module(command.module).run(arguments, overrides)
     return status or 0
 

@@ -20,6 +20,7 @@ from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from experiments.keys import source_arguments
 from experiments.provenance import git_state
+from experiments.startup import keep_memory
 from experiments.sweep import trial as trial  # with all that it imports
 
 RECIPE = "DARKROOM_WARM_RECIPE"  # sources and overrides of the sweep's recipe, as JSON
@@ -49,5 +50,6 @@ def _prepare() -> None:
         return  # the conductor meets the same error, and says so
 
 
+keep_memory()
 _prepare()
 gc.freeze()  # forked processes then leave these pages alone

@@ -27,6 +27,7 @@ from torchvision import datasets, transforms
 
 from datamodules import ImageFolder
 from datamodules.augment import Augmentation
+from experiments.startup import keep_memory
 
 BATCH_SIZE = 64
 SIZE = (500, 375)
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--source", type=Path)
     arguments = parser.parse_args()
+    keep_memory()  # as every command does; the workers of the other side inherit it
     first, later, theirs = [], [], []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "photographs"

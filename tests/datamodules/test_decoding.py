@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from datamodules.decoding import MAX_PIXELS, BadImageError, decode, original_size
+from datamodules.decoding import MAX_PIXELS, BadImageError, decode, decode_with_size
 
 HEIGHT, WIDTH = 48, 64
 
@@ -41,7 +41,6 @@ def close(ours: np.ndarray, theirs: Image.Image, tolerance: int = 3) -> bool:
         ("BMP", {}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
-        ("PPM", {}),
         pytest.param(
             "WEBP", {"lossless": True}, marks=pytest.mark.skipif(not features.check("webp"), reason="no WebP")
         ),
@@ -54,7 +53,7 @@ def test_a_format_comes_in_as_pillow_reads_it(kind: str, options: dict[str, Any]
     ours = decode(data, channels)
     assert ours.shape == (HEIGHT, WIDTH, channels)
     assert close(ours, theirs)
-    assert original_size(data) == (HEIGHT, WIDTH)
+    assert decode_with_size(data, 3)[1] == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -67,7 +66,7 @@ def test_a_turned_photograph_is_upright(orientation: int, kind: str) -> None:
     exif[0x0112] = orientation
     data = encoded(stored, kind, exif=exif, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
     assert close(decode(data, 3), upright, tolerance=8)
-    assert original_size(data) == (HEIGHT, WIDTH)
+    assert decode_with_size(data, 3)[1] == (HEIGHT, WIDTH)
 
 
 def test_cmyk_is_read_as_pillow_reads_it() -> None:
@@ -129,9 +128,9 @@ def test_half_a_file_is_no_image(kind: str) -> None:
 @pytest.mark.parametrize(
     ("data", "named"),
     [
-        (b"", "empty file"),
-        (b"<html>not found</html>", "starts with b'<html>"),
-        (b"\xff\xd8\xff\xe0 and then nothing", "no image that can be read"),
+        (b"", "holds no bytes"),
+        (b"<html>not found</html>", "is no image"),
+        (b"\xff\xd8\xff\xe0 and then nothing", "damaged|opened|no image"),
     ],
 )
 def test_what_is_no_image_is_refused_with_its_reason(data: bytes, named: str) -> None:
@@ -143,7 +142,7 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks() -> None:
     side = int(MAX_PIXELS**0.5) + 10
     bomb = encoded(Image.new("1", (side, side)), "PNG")
     assert len(bomb) < 100_000
-    with pytest.raises(BadImageError, match="bomb"):
+    with pytest.raises(BadImageError, match="claims to hold"):
         decode(bomb, 3)
 
 
