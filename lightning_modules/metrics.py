@@ -159,7 +159,8 @@ class LabelCalibrationError(Metric):
         self.targets.append(targets)
 
     def compute(self) -> Tensor:
-        columns = zip(dim_zero_cat(self.probabilities).T, dim_zero_cat(self.targets).T.int(), strict=True)
+        probabilities = dim_zero_cat(self.probabilities).T.contiguous()  # (K, N)
+        columns = zip(probabilities, dim_zero_cat(self.targets).T.int(), strict=True)
         return torch.stack(
             [binary_calibration_error(*column, n_bins=self.n_bins) for column in columns]
         ).mean()
@@ -262,7 +263,7 @@ def _decision_metrics(num_labels: int) -> dict[str, Metric]:
 TUNED_METRICS = tuple(f"{name}_tuned" for name in LABEL_METRICS if name in _decision_metrics(2))
 
 
-def tuned_metrics(probabilities: Tensor, targets: Tensor, thresholds: Tensor) -> dict[str, float]:
+def tuned_metrics(probabilities: Tensor, targets: Tensor, thresholds: Sequence[float]) -> dict[str, float]:
     """`f1_macro_tuned` and its like: of labels predicted above thresholds of their own.
 
     Args:
@@ -270,7 +271,8 @@ def tuned_metrics(probabilities: Tensor, targets: Tensor, thresholds: Tensor) ->
         targets: 0 or 1, (N, K).
         thresholds: (K,), chosen on other images; see `choose_thresholds`.
     """
-    predicted = (probabilities.cpu() > thresholds).float()
+    # In double precision, where thresholds between neighbouring float32 are not rounded to one of them.
+    predicted = (probabilities.cpu().double() > torch.tensor(thresholds, dtype=torch.float64)).float()
     metrics: dict[str, Metric | MetricCollection] = {**_decision_metrics(len(thresholds))}
     values = MetricCollection(metrics)(predicted, targets.cpu())
     return {f"{name}_tuned": float(value) for name, value in values.items()}

@@ -11,7 +11,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from lightning_modules.losses import BinaryCrossEntropy, CrossEntropy, to_probabilities
-from lightning_modules.metrics import CLASS_METRICS, LABEL_METRICS, build_label_metrics, build_metrics
+from lightning_modules.metrics import (
+    CLASS_METRICS,
+    LABEL_METRICS,
+    TOP5_MIN_CLASSES,
+    build_label_metrics,
+    build_metrics,
+)
 
 TaskName = Literal["binary", "multiclass", "multilabel"]
 
@@ -24,13 +30,16 @@ class Task(ABC):
         name: Of the kind.
         num_classes: C.
         headline: The metric that one looks at first, beside the loss.
-        metric_names: What an epoch reports.
     """
 
     name: TaskName
     num_classes: int
     headline: ClassVar[str]
-    metric_names: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> tuple[str, ...]:
+        """What an epoch reports."""
 
     @property
     @abstractmethod
@@ -58,7 +67,11 @@ class OneOfSeveral(Task):
     """Binary or multiclass: each image is of exactly one class; targets are class indices (N,)."""
 
     headline = "accuracy"
-    metric_names = CLASS_METRICS
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        few = self.num_classes < TOP5_MIN_CLASSES
+        return tuple(name for name in CLASS_METRICS if not (few and name == "accuracy_top5"))
 
     @property
     def num_outputs(self) -> int:
@@ -81,7 +94,10 @@ class AnyOfSeveral(Task):
     """Multi-label: each image has any of the labels, or none; targets are 0 or 1, float (N, K)."""
 
     headline = "average_precision"
-    metric_names = LABEL_METRICS
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return LABEL_METRICS
 
     @property
     def num_outputs(self) -> int:

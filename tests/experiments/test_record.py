@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from datamodules import Digits
 from experiments.config import parse_experiment
-from experiments.record import per_class_table, prediction_frame
+from experiments.predictions import per_class_table, prediction_frame
 from lightning_modules import ImageClassifier
 from lightning_modules.metrics import METRIC_NAMES
 
