@@ -16,7 +16,7 @@ def mix(
 
     One share is drawn for the batch from Beta(alpha, alpha), and one permutation for the partners, as
     in the authors' code of both methods. Where both alphas are above 0, a fair coin chooses the method.
-    torchvision's and timm's versions draw from global generators, and take class indices alone.
+    The formulas are torchvision's and timm's too, whose draws come from global generators.
 
     Args:
         images: Float (B, C, H, W); they may be normalised, for mixing is linear.
