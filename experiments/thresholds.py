@@ -42,5 +42,5 @@ def record_thresholds(folder: Path, thresholds: Sequence[float], class_names: Se
 
 def recorded_thresholds(record: RunRecord) -> list[float]:
     """Reads them back."""
-    table = pd.read_csv(record.download("tables/thresholds.csv"), float_precision="round_trip")
+    table = pd.read_csv(record.download("tables/thresholds.csv"), dtype=str)  # pandas' own may lose a bit
     return [float(value) for value in table["threshold"]]

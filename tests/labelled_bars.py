@@ -26,8 +26,10 @@ class LabelledBars(ImageDataModule):
     num_source_images = 200
     multilabel = True
 
-    def __init__(self, brightness: int = 80, **arguments: Any) -> None:
-        super().__init__(**{"batch_size": 32, "val_fraction": 0.25, **arguments})
+    def __init__(
+        self, brightness: int = 80, batch_size: int = 32, val_fraction: float = 0.25, **arguments: Any
+    ) -> None:
+        super().__init__(batch_size=batch_size, val_fraction=val_fraction, **arguments)
         self.brightness = brightness
 
     @property

@@ -127,9 +127,8 @@ def test_it_learns_from_mixed_images(
     fitted = trainer(max_epochs=15)
     fitted.fit(model, data)
     assert fitted.callback_metrics["val/accuracy"] > 0.85
-    # Judged against what the images were before: harder, as they are mixed.
-    assert fitted.callback_metrics["train/accuracy"] < fitted.callback_metrics["val/accuracy"]
-    assert model.predictions["train"].targets.dtype == data.splits["train"].targets.dtype
+    seen = model.predictions["train"]  # mixed images, judged by what they were before
+    assert torch.equal(seen.targets, data.splits["train"].targets[seen.indices])
 
 
 def test_dropout_and_augmentation_draw_the_same_with_mixing_as_without() -> None:
