@@ -144,7 +144,9 @@ class ProgressLine(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = trainer.callback_metrics
-        names = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+        assert isinstance(pl_module, ImageClassifier)
+        headline = pl_module.task.headline
+        names = ("train/loss", f"train/{headline}", "val/loss", f"val/{headline}")
         values = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
         self._show(trainer, f"{values}  {time.perf_counter() - self._started_at:.1f} s", end="\n")
 

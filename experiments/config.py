@@ -69,6 +69,14 @@ class Experiment:
     config: dict[str, Any]
     overrides: dict[str, str]
 
+    def build_model(self) -> None:
+        """Makes the network for the data's classes, task and images.
+
+        Raises:
+            ValueError: It can't be built for them.
+        """
+        self.model.build(len(self.data.class_names), self.data.image_shape, self.data.task)
+
     def to_yaml(self) -> str:
         """The resolved configuration, to be parsed again."""
         return yaml.safe_dump(self.config, sort_keys=False)

@@ -12,9 +12,10 @@ from rich.table import Table
 from experiments.callbacks import load_weights
 from experiments.config import Experiment, parse_experiment
 from experiments.errors import RequestError
+from experiments.thresholds import at_thresholds, recorded_thresholds
 from experiments.tracking import RunRecord, open_store
 from experiments.train import evaluate, prepare
-from lightning_modules.metrics import METRIC_NAMES
+from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -25,6 +26,9 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         there = " and ".join(experiment.data.splits)
         raise RequestError(f"the data has no {arguments.split} images; it has {there} (--split)")
     metrics = evaluate(experiment, [arguments.split])
+    if experiment.model.task.name == "multilabel" and arguments.split == "test":
+        thresholds = recorded_thresholds(record)
+        metrics |= at_thresholds(experiment.model.predictions["test"], thresholds, "test")
     Console().print(comparison(record, metrics, arguments.split))
 
 
@@ -65,7 +69,7 @@ def comparison(record: RunRecord, metrics: Mapping[str, float], split: str) -> T
     table.add_column("recorded", justify="right")
     table.add_column("now", justify="right")
     table.add_column("difference", justify="right")
-    for name in METRIC_NAMES:
+    for name in (*METRIC_NAMES, *TUNED_METRICS):
         if f"{split}/{name}" not in metrics:
             continue
         value, before = metrics[f"{split}/{name}"], record.metrics.get(f"{stage}/{name}")

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -25,6 +24,7 @@ BLUE, RED = PALETTE[0], PALETTE[2]
 INK, GREY, PALE = "#222222", "#707070", "#e4e4e4"
 MAX_NAMED_CLASSES = 10
 MAX_ANNOTATED_CLASSES = 20
+MAX_LABEL_MATRICES = 30
 CURVE_GRID = np.linspace(0, 1, 500)
 TITLE: dict[str, Any] = {"fontsize": 10, "loc": "left"}
 LEGEND: dict[str, Any] = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "alignment": "left"}
@@ -50,7 +50,7 @@ def confusion_matrix(counts: Ints, class_names: Sequence[str]) -> Figure:
     annotated = num_classes <= MAX_ANNOTATED_CLASSES
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (C, C)
     shown = range(0, num_classes, -(-num_classes // 25))
-    names = [_short(class_names[index]) for index in shown]
+    names = [shorten(class_names[index]) for index in shown]
     side, room = np.clip(0.42 * num_classes, 1.6, 6.5), 0.08 * max(map(len, names))  # inches
     figure = Figure((side + room + 1.5, side + 0.7 * room + 0.5), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -72,11 +72,43 @@ def confusion_matrix(counts: Ints, class_names: Sequence[str]) -> Figure:
     return figure
 
 
+def label_confusion_matrices(counts: Ints, label_names: Sequence[str], thresholds: Sequence[float]) -> Figure:
+    """Draw for each label, of the first thirty, how often it is predicted where absent and present.
+
+    `counts` are images, (K, 2, 2), rows truly absent and present, columns predicted so above the
+    label's threshold; colour is the share of the row.
+    """
+    shown = min(len(counts), MAX_LABEL_MATRICES)
+    columns = min(shown, 5)
+    rows = -(-shown // columns)
+    figure = Figure((1.75 * columns + 0.6, 1.85 * rows + 0.3), dpi=150, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    shares = counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)  # (K, 2, 2)
+    for label, axes in enumerate(grid.flat):
+        if label >= shown:
+            axes.set_axis_off()
+            continue
+        axes.imshow(shares[label], cmap="Blues", vmin=0, vmax=1)
+        for (row, column), share in np.ndenumerate(shares[label]):
+            text = axes.text(column, row, f"{counts[label, row, column]:,}", size=9, ha="center", va="center")
+            text.set_color("white" if share > 0.55 else INK if share else "#a0a0a0")
+        axes.set_title(f"{shorten(label_names[label])}\nabove {thresholds[label]:.2f}", fontsize=8)
+        axes.set_xticks([0, 1], ["absent", "present"])
+        axes.set_yticks([0, 1], ["absent", "present"], rotation=90, va="center")
+        axes.tick_params(labelsize=7, width=0.6)
+    figure.supxlabel("Predicted", fontsize=9)
+    figure.supylabel("True", fontsize=9)
+    if shown < len(counts):
+        figure.suptitle(f"The first {shown} of {len(counts)} labels", fontsize=10)
+    return figure
+
+
 def roc_curves(targets: Ints, probabilities: Floats, class_names: Sequence[str]) -> Figure:
     """Draw one-vs-rest receiver operating characteristics, with the area under each (AUC).
 
-    `targets` are classes, (N,), `probabilities` (N, C). Two classes give one curve, of class 1;
-    more, an average too, and up to ten are named. Classes need both positives and negatives.
+    `targets` are classes, (N,), or labels, (N, C), `probabilities` (N, C). Two classes give one curve,
+    of class 1; more, and labels, an average too, and up to ten are named. Each needs both positives
+    and negatives.
     """
     figure = _one_vs_rest(targets, probabilities, class_names, _roc, "AUC")
     figure.axes[0].plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", zorder=1)
@@ -95,25 +127,28 @@ def precision_recall_curves(targets: Ints, probabilities: Floats, class_names: S
     return figure
 
 
-def learning_curves(history: Mapping[str, Sequence[tuple[int, float]]], best_epoch: int | None) -> Figure:
-    """Draw loss and accuracy over epochs, of training and, where there is any, of validation.
+def learning_curves(
+    history: Mapping[str, Sequence[tuple[int, float]]], best_epoch: int | None, headline: str = "accuracy"
+) -> Figure:
+    """Draw loss and the headline metric over epochs, of training and, where there is any, of validation.
 
     `history` has (epoch, value) pairs of "train/loss", "val/loss", "train/accuracy" and
     "val/accuracy", the latter two as fractions; other names are not drawn.
     """
     figure = Figure((7.6, 3.2), dpi=150, layout="constrained")
     legend: dict[str, Any] = {}
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", headline), strict=True):
+        spelled = metric.replace("_", " ")
         for split, label, colour in (("train", "train", BLUE), ("val", "validation", RED)):
             if points := history.get(f"{split}/{metric}", ()):
                 style = "o-" if len(points) <= 40 else "-"
                 (legend[label],) = axes.plot(*zip(*points, strict=True), style, ms=3.5, color=colour)
         if not axes.lines:
-            axes.set_title(f"no {metric} recorded", **TITLE)
+            axes.set_title(f"no {spelled} recorded", **TITLE)
         elif best_epoch is not None:
             line = axes.axvline(best_epoch, color=GREY, linewidth=1, linestyle="--", zorder=1)
             legend[f"best epoch ({best_epoch})"] = line
-        axes.set(xlabel="Epoch", ylabel=metric.capitalize())
+        axes.set(xlabel="Epoch", ylabel=spelled.capitalize())
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         _plain(axes)
     figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=3, **LEGEND)
@@ -125,93 +160,61 @@ def reliability_diagram(targets: Ints, probabilities: Floats, num_bins: int = 15
 
     `targets` are classes, (N,), `probabilities` (N, C). The title has the expected calibration
     error (Guo et al. 2017, equation 3), as a fraction.
+
+    Of labels, `targets` (N, C), it is how often a label is there against its probability, all labels
+    taken together, and the error in the title is the mean over labels.
     """
-    confidences = probabilities.max(axis=1).astype(np.float64)  # (N,)
-    correct = probabilities.argmax(axis=1) == targets  # (N,)
-    bins = np.digitize(confidences, np.linspace(0, 1, num_bins + 1)[1:-1])  # (N,)
-    sizes = np.bincount(bins)
-    filled = np.flatnonzero(sizes)
-    accuracy = np.bincount(bins, correct)[filled] / sizes[filled]
-    gap = np.bincount(bins, confidences)[filled] / sizes[filled] - accuracy
-    error = np.abs(gap) @ sizes[filled] / len(targets)
+    if targets.ndim == 2:
+        judged, bins = "share of images with the label", "Probability of the label, all labels together"
+        scores, hits = probabilities.ravel(), targets.ravel()  # (N * C,)
+        columns = zip(targets.T, probabilities.T, strict=True)
+        error = float(np.mean([_calibration(*column, num_bins)[-1] for column in columns]))
+        filled, sizes, shares, gaps, _ = _calibration(hits, scores, num_bins)
+    else:
+        judged, bins = "accuracy", "Confidence in the predicted class"
+        scores, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets  # (N,)
+        filled, sizes, shares, gaps, error = _calibration(hits, scores, num_bins)
 
     figure = Figure((4.4, 5.0), dpi=150, layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bar: dict[str, Any] = {"width": 1 / num_bins, "align": "edge", "edgecolor": "white"}
-    top.bar(filled / num_bins, accuracy, color=BLUE, label="accuracy", **bar)
+    top.bar(filled / num_bins, shares, color=BLUE, label=judged, **bar)
     bar |= {"edgecolor": RED, "facecolor": "none", "linewidth": 0.7, "hatch": "////"}
-    top.bar(filled / num_bins, gap, bottom=accuracy, label="gap to mean confidence", **bar)
+    top.bar(filled / num_bins, gaps, bottom=shares, label=f"gap to mean {bins.split()[0].lower()}", **bar)
     top.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--", label="perfect calibration")
-    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="Accuracy")
+    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel=judged.capitalize())
     top.set_title(f"Expected calibration error {error:.4f}", **TITLE)
     top.legend(loc="upper left", **LEGEND)
-    shares = sizes[filled] / len(targets)
-    bottom.bar(filled / num_bins, shares, 1 / num_bins, align="edge", color=GREY, ec="white")
-    bottom.set(xlabel="Confidence in the predicted class", ylabel="Share")
+    bottom.bar(filled / num_bins, sizes / len(scores), 1 / num_bins, align="edge", color=GREY, ec="white")
+    bottom.set(xlabel=bins, ylabel="Share")
     _plain(top)
     _plain(bottom)
     return figure
 
 
-def sample_sheet(images: Bytes, targets: Ints, class_names: Sequence[str], per_class: int = 8) -> Figure:
-    """Draw the first `per_class` samples of each class in a row, of the first ten classes at most.
-
-    `images` are (N, C, H, W), grey (C = 1) or RGB (C = 3), `targets` classes, (N,).
-    """
-    rows = min(len(class_names), MAX_NAMED_CLASSES)
-    names = [_short(name) for name in class_names[:rows]]
-    tiles = np.full((rows * per_class, *images.shape[1:]), 255, np.uint8)  # white where none is found
-    for row in range(rows):
-        samples = np.flatnonzero(targets == row)[:per_class]
-        tiles[row * per_class :][: len(samples)] = images[samples]
-    figure, axes = _sheet(tiles, per_class, left_inches=0.15 + 0.075 * max(map(len, names)))
-    axes.set_yticks(np.arange(rows) + 0.5, names, size=9)
-    if rows < len(class_names):
-        axes.set_title(f"The first {rows} of {len(class_names)} classes", **TITLE)
-    return figure
+def positives_of(targets: npt.NDArray[Any], num_classes: int) -> Bools:
+    """Classes (N,), or labels (N, C) of 0 and 1, to whether each image has each of them, (N, C)."""
+    return targets > 0.5 if targets.ndim == 2 else targets[:, None] == np.arange(num_classes)
 
 
-def augmented_sheet(original: Bytes, augmented: Bytes, class_name: str) -> Figure:
-    """Draw an image, (C, H, W), in a frame, then its augmented versions, (K, C, H, W), grey or RGB."""
-    tiles = np.concatenate([original[None], augmented])  # (1 + K, C, H, W)
-    figure, axes = _sheet(tiles, max(4, int(np.ceil(np.sqrt(len(tiles))))), tile_inches=1)
-    axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=RED, linewidth=3, clip_on=False))
-    axes.set_title(f"{_short(class_name)}: original (framed) and augmented", **TITLE)
-    return figure
+def shorten(name: str, length: int = 20) -> str:
+    """Cut a name, and keep its dollar signs from being read as mathematics."""
+    return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")
 
 
-def worst_mistakes(
-    images: Bytes,
-    targets: Ints,
-    probabilities: Floats,
-    class_names: Sequence[str],
-    count: int = 24,
-    ids: Sequence[str] | None = None,
-) -> Figure:
-    """Draw the `count` misclassified samples with the highest confidence in the wrong class.
-
-    `images` are (N, C, H, W), grey (C = 1) or RGB (C = 3), `targets` classes, (N,),
-    `probabilities` (N, C), `ids` N names to write below the images.
-    """
-    predicted, confidences = probabilities.argmax(axis=1), probabilities.max(axis=1)  # (N,), (N,)
-    mistakes = np.flatnonzero(predicted != targets)
-    worst = mistakes[np.argsort(-confidences[mistakes], kind="stable")[:count]]
-    if not len(worst):
-        figure = Figure((4.4, 0.6), dpi=150, layout="constrained")
-        figure.suptitle(f"No mistakes among {len(targets):,} samples", fontsize=10)
-        return figure
-    columns = min(len(worst), 6)
-    figure, axes = _sheet(images[worst], columns, tile_inches=1.05, pad_inches=(0.42, 0.17, 0.2))
-    for cell, sample in enumerate(worst):
-        row, column = divmod(cell, columns)
-        true, wrong = _short(class_names[targets[sample]]), _short(class_names[predicted[sample]])
-        title = f"{true} →\n{wrong} {confidences[sample]:.2f}"
-        axes.text(column + 0.5, row + 0.06, title, size=7.5, color=INK, ha="center", va="top")
-        if ids is not None:
-            name = _short(ids[sample][-28:], 28)
-            axes.text(column + 0.5, row + 0.97, name, size=6, color=GREY, ha="center", va="bottom")
-    axes.set_title(f"{len(worst)} of {len(mistakes):,} mistakes in {len(targets):,} samples", **TITLE)
-    return figure
+def _calibration(
+    hits: npt.NDArray[Any], scores: Floats, num_bins: int
+) -> tuple[Ints, Ints, Floats, Floats, float]:
+    """The bins that scores (N,) fill, and of each its size, share of hits (N,), and mean score's distance
+    from it; then the expected calibration error."""
+    scores = scores.astype(np.float64)
+    bins = np.digitize(scores, np.linspace(0, 1, num_bins + 1)[1:-1])  # (N,)
+    sizes = np.bincount(bins)
+    filled = np.flatnonzero(sizes)
+    sizes = sizes[filled]
+    shares = np.bincount(bins, hits)[filled] / sizes
+    gaps = np.bincount(bins, scores)[filled] / sizes - shares
+    return filled, sizes, shares, gaps, float(np.abs(gaps) @ sizes / len(scores))
 
 
 def _roc(positives: Bools, scores: Floats) -> tuple[Floats, float]:
@@ -240,8 +243,10 @@ def _one_vs_rest(
 ) -> Figure:
     num_classes = len(class_names)
     curves = {}
-    for index in [1] if num_classes == 2 else range(num_classes):
-        positives = targets == index  # (N,)
+    alone = num_classes == 2 and targets.ndim == 1
+    everyone = positives_of(targets, num_classes)  # (N, C)
+    for index in [1] if alone else range(num_classes):
+        positives = everyone[:, index]  # (N,)
         if positives.any() and not positives.all():
             curves[index] = curve_of(positives, probabilities[:, index])
     figure = Figure((5.8, 3.9), dpi=150, layout="constrained")
@@ -252,7 +257,7 @@ def _one_vs_rest(
         axes.set_title("no class has both positives and negatives", **TITLE)
         return figure
     legend: dict[str, Any] = {}
-    if num_classes > 2:
+    if not alone:
         # The area below the average of curves is the average of their areas.
         height, area = (np.mean(each, axis=0) for each in zip(*curves.values(), strict=True))
         (line,) = axes.plot(CURVE_GRID, height, color=INK, linewidth=2, zorder=3)
@@ -261,41 +266,10 @@ def _one_vs_rest(
     for index, (heights, area) in curves.items():
         (line,) = axes.plot(CURVE_GRID, heights, color=BLUE, linewidth=0.6, alpha=0.25)
         if num_classes <= MAX_NAMED_CLASSES:
-            line.set(color=BLUE if num_classes == 2 else PALETTE[index], linewidth=1.2, alpha=1)
-            legend[f"{area:.4f}  {_short(class_names[index], 22)}"] = line
+            line.set(color=BLUE if alone else PALETTE[index], linewidth=1.2, alpha=1)
+            legend[f"{area:.4f}  {shorten(class_names[index], 22)}"] = line
     figure.legend(legend.values(), legend.keys(), title=area_name, loc="outside right upper", **LEGEND)
     return figure
-
-
-def _sheet(
-    tiles: Bytes,
-    columns: int,
-    tile_inches: float = 0.75,
-    pad_inches: tuple[float, float, float] = (0.03, 0.03, 0.03),  # above, below, beside
-    left_inches: float = 0.15,
-) -> tuple[Figure, Axes]:
-    """Draw tiles, (K, C, H, W), as one picture, for speed, in which each with its padding is 1 by 1."""
-    rows = -(-len(tiles) // columns)
-    channels, height, width = tiles.shape[1:]
-    if channels not in (1, 3):
-        raise ValueError(f"images to draw must have 1 channel (grey) or 3 (RGB), got {channels}")
-    inches = tile_inches / max(height, width)
-    above, below, beside = (max(1, round(pad / inches)) for pad in pad_inches)  # pixels
-    high, wide = above + height + below, width + 2 * beside
-    picture = np.full((rows * columns, high, wide, 3), 255, np.uint8)
-    inside = picture[: len(tiles), above : above + height, beside : beside + width]
-    inside[:] = tiles.transpose(0, 2, 3, 1)  # grey fills all three channels
-    sheet_width, sheet_height = columns * wide * inches, rows * high * inches
-    full_width, full_height = max(left_inches + sheet_width + 0.15, 3.6), sheet_height + 0.4
-    figure = Figure((full_width, full_height), dpi=150)
-    size = (sheet_width / full_width, sheet_height / full_height)
-    axes = figure.add_axes((left_inches / full_width, 0.1 / full_height, *size))
-    grid = picture.reshape(rows, columns, high, wide, 3).swapaxes(1, 2)
-    axes.imshow(grid.reshape(rows * high, -1, 3), extent=(0, columns, rows, 0), aspect="auto")
-    axes.set(xticks=[], yticks=[])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure, axes
 
 
 def _plain(axes: Axes) -> None:
@@ -304,8 +278,3 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(labelsize=8, width=0.6)
     axes.grid(color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _short(name: str, length: int = 20) -> str:
-    """Cut a name, and keep its dollar signs from being read as mathematics."""
-    return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules import ImageDataModule
+from datamodules.store import ImageStore
 from experiments.config import Experiment, flatten
+from experiments.predictions import confusion_counts, label_confusion_counts, target_columns
 from experiments.provenance import git_state, hardware, packages
 from experiments.tracking import RunRecord
 from lightning_modules import ImageClassifier
@@ -25,7 +28,6 @@ from lightning_modules.predictor import Predictor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN_OF_EACH_CLASS = 8  # on the sheet of samples
 NOT_PARAMS = ("sweep", "claim")  # they say nothing about this run, and stand in config.yaml
 
 
@@ -60,60 +62,6 @@ def derived_values(experiment: Experiment) -> dict[str, object]:
     return values
 
 
-def record_predictions(folder: Path, split: str, predictions: Predictions, data: ImageDataModule) -> None:
-    """Writes predictions, and the tables that follow from them, of one split."""
-    ids = [data.splits[split].ids[index] for index in predictions.indices.tolist()]
-    probabilities = predictions.probabilities.cpu().numpy()
-    targets = predictions.targets.cpu().numpy()
-    (folder / "predictions").mkdir(exist_ok=True)
-    prediction_frame(ids, targets, probabilities).to_parquet(folder / "predictions" / f"{split}.parquet")
-    counts = confusion_counts(targets, probabilities.argmax(1), len(data.class_names))
-    (folder / "tables").mkdir(exist_ok=True)
-    names = pd.Index(data.class_names, name="true")
-    pd.DataFrame(counts, index=names, columns=list(data.class_names)).to_csv(
-        folder / "tables" / f"{split}_confusion_matrix.csv"
-    )
-    per_class_table(counts, data.class_names).to_csv(
-        folder / "tables" / f"{split}_per_class.csv", index=False
-    )
-
-
-def prediction_frame(
-    ids: list[str], targets: NDArray[np.int64], probabilities: NDArray[np.float32]
-) -> pd.DataFrame:
-    """The prediction store: `id`, `target`, and `prob_0` ... of which a binary task keeps `prob_1` alone."""
-    num_classes = probabilities.shape[1]
-    kept = [1] if num_classes == 2 else range(num_classes)
-    columns = {f"prob_{label}": probabilities[:, label] for label in kept}
-    return pd.DataFrame({"id": ids, "target": targets, **columns})
-
-
-def confusion_counts(
-    targets: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int
-) -> NDArray[np.int64]:
-    """Counts (C, C), rows the true class, columns the predicted one.
-
-    >>> confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
-    cells = targets * num_classes + predicted
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
-
-
-def per_class_table(counts: NDArray[np.int64], class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Precision, recall, F1 and support of each class, from a confusion matrix; 0 where undefined."""
-    hits, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
-    return pd.DataFrame(
-        {
-            "class": class_names,
-            "precision": hits / np.maximum(predicted, 1),
-            "recall": hits / np.maximum(support, 1),
-            "f1": 2 * hits / np.maximum(support + predicted, 1),
-            "support": support,
-        }
-    )
-
-
 def record_figures(
     folder: Path,
     data: ImageDataModule,
@@ -121,44 +69,64 @@ def record_figures(
     predictions: Predictions,
     curves: dict[str, list[tuple[int, float]]],
     best_epoch: int,
+    thresholds: Sequence[float] | None = None,
 ) -> None:
     """Draws a run's figures, from the predictions of one split and the history of training."""
-    from experiments import figures  # matplotlib is not needed before the end
+    from experiments import figures, sheets  # matplotlib is not needed before the end
+
 
     probabilities = predictions.probabilities.cpu().numpy()
     targets = predictions.targets.cpu().numpy()
     names = list(data.class_names)
-    judged = data.splits[split]
-    images = judged.images[predictions.indices.cpu()].numpy()
+    judged, train = data.splits[split], data.splits["train"]
+    pictures = Pictures(judged, predictions.indices.cpu())
     ids = [judged.ids[index] for index in predictions.indices.tolist()]
-    counts = confusion_counts(targets, probabilities.argmax(1), len(names))
-    train = data.splits["train"]
-    shown = first_of_each_class(train.targets, len(names))
     original = _to_bytes(data.preprocess.scale(train.images[torch.tensor([0])]))[0]
     augmented = _to_bytes(data.augmented(0, 24))
+    first = target_names(train.targets[0], names)
     drawn: dict[str, Figure] = {
-        "learning_curves": figures.learning_curves(curves, best_epoch),
-        "confusion_matrix": figures.confusion_matrix(counts, names),
         "roc_curves": figures.roc_curves(targets, probabilities, names),
         "precision_recall_curves": figures.precision_recall_curves(targets, probabilities, names),
         "reliability": figures.reliability_diagram(targets, probabilities),
-        "worst_mistakes": figures.worst_mistakes(images, targets, probabilities, names, ids=ids),
-        "samples": figures.sample_sheet(train.images[shown].numpy(), train.targets[shown].numpy(), names),
-        "augmented": figures.augmented_sheet(original, augmented, names[int(train.targets[0])]),
+        "samples": sheets.sample_sheet(Pictures(train), train.targets.numpy(), names),
+        "augmented": sheets.augmented_sheet(original, augmented, first),
     }
+    if thresholds is None:
+        counts = confusion_counts(targets, probabilities.argmax(1), len(names))
+        drawn |= {
+            "learning_curves": figures.learning_curves(curves, best_epoch),
+            "confusion_matrix": figures.confusion_matrix(counts, names),
+            "worst_mistakes": sheets.worst_mistakes(pictures, targets, probabilities, names, ids=ids),
+        }
+    else:
+        counts = label_confusion_counts(targets, probabilities > thresholds)
+        drawn |= {
+            "learning_curves": figures.learning_curves(curves, best_epoch, "average_precision"),
+            "confusion_matrices": figures.label_confusion_matrices(counts, names, thresholds),
+            "worst_mistakes": sheets.worst_label_mistakes(
+                pictures, targets, probabilities, names, thresholds, ids=ids
+            ),
+        }
     (folder / "figures").mkdir()
     for name, figure in drawn.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
 
 
-def first_of_each_class(targets: Tensor, num_classes: int, count: int = SHOWN_OF_EACH_CLASS) -> Tensor:
-    """Places of the first samples of each class, or with each label, in order.
+class Pictures:
+    """Images of a store by their places, read only when they are drawn: uint8 (n, C, H, W).
 
-    >>> first_of_each_class(torch.tensor([0, 0, 1, 0]), 2, count=2).tolist()
-    [0, 1, 2]
+    Args:
+        store: The images.
+        order: Which of them stand at the places, (N,); all in order where None.
     """
-    columns = targets > 0 if targets.ndim == 2 else targets[:, None] == torch.arange(num_classes)  # (N, C)
-    return (columns & (columns.cumsum(0) <= count)).any(1).nonzero().flatten()
+
+    def __init__(self, store: ImageStore, order: Tensor | None = None) -> None:
+        self._store = store
+        self._order = torch.arange(len(store)) if order is None else order
+        self.shape = (len(self._order), *store.images.shape[1:])
+
+    def __getitem__(self, places: NDArray[np.integer]) -> NDArray[np.uint8]:
+        return self._store.images[self._order[torch.from_numpy(places)]].numpy()
 
 
 def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
@@ -166,24 +134,40 @@ def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
     return pixels.mul(255).round().clamp(0, 255).byte().numpy()
 
 
-def record_model(run: RunRecord, data: ImageDataModule, model: ImageClassifier) -> None:
+def target_names(targets: Tensor, class_names: Sequence[str]) -> str:
+    """An image's class by name, or its labels.
+
+    >>> target_names(torch.tensor(1), ["cat", "dog"]), target_names(torch.tensor([1.0, 1.0]), ["cat", "dog"])
+    ('dog', 'cat, dog')
+    """
+    if targets.ndim == 0:
+        return class_names[int(targets)]
+    present = [name for name, target in zip(class_names, targets.tolist(), strict=True) if target > 0.5]
+    return ", ".join(present) or "none"
+
+
+def record_model(
+    run: RunRecord, data: ImageDataModule, model: ImageClassifier, thresholds: Sequence[float] | None = None
+) -> None:
     """Logs the network with the evaluation transform before it and probabilities behind it."""
     # A copy, in the one memory layout that the traced graph stores without a doubt.
     network = copy.deepcopy(model.network)
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
-    predictor = Predictor(data.preprocess, network).cpu().eval()
-    example = (
-        data.splits["train"].images[torch.arange(2)].numpy()
-    )  # a single one would fix the batch size at 1
-    run.log_model(predictor, data.source_shape, data.class_names, example)
+    predictor = Predictor(data.preprocess, network, model.task.probabilities).cpu().eval()
+    # A single one would fix the batch size at 1.
+    example = data.splits["train"].images[torch.arange(2)].numpy()
+    metadata: dict[str, object] = {"task": model.task.name, "class_names": list(data.class_names)}
+    if thresholds is not None:
+        metadata["thresholds"] = list(thresholds)
+    run.log_model(predictor, data.source_shape, example, metadata)
 
 
 def _write_data(folder: Path, data: ImageDataModule) -> None:
     folder.mkdir()
     (folder / "facts.json").write_text(json.dumps(data.facts(), indent=2))
     frames = [
-        pd.DataFrame({"id": list(store.ids), "target": store.targets.numpy(), "split": name})
+        pd.DataFrame({"id": list(store.ids), **target_columns(store.targets.numpy()), "split": name})
         for name, store in data.splits.items()
     ]
     pd.concat(frames).to_parquet(folder / "split.parquet")

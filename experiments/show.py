@@ -37,10 +37,9 @@ def build_network(experiment: Experiment) -> None:
     Raises:
         RequestError: It can't be built for the data's images.
     """
-    data, model = experiment.data, experiment.model
-    model.hparams["pretrained"] = False  # only the shapes are wanted
+    experiment.model.hparams["pretrained"] = False  # only the shapes are wanted
     try:
-        model.build(len(data.class_names), data.image_shape)
+        experiment.build_model()
     except (ValueError, OSError) as error:
         raise RequestError(str(error)) from error
 

@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,9 +103,11 @@ class RunRecord:
                 self._client.log_artifacts(self.run_id, folder)
 
     def log_model(
-        self, model: Any, image_shape: tuple[int, int, int], class_names: Sequence[str], example: Any
+        self, model: Any, image_shape: tuple[int, int, int], example: Any, metadata: dict[str, Any]
     ) -> None:
         """Logs a module from uint8 images (N, C, H, W) to probabilities as the run's model.
+
+        What users need beside it stands in its `metadata`, `class_names` among it.
 
         Stored as a traced graph ("pt2"), which needs none of our code and can't execute any on loading.
         """
@@ -113,7 +115,7 @@ class RunRecord:
 
         signature = ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *image_shape), name=None)]),
-            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(class_names)), name=None)]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(metadata["class_names"])), name=None)]),
         )
         with _one_clear_paragraph(), mlflow.start_run(run_id=self.run_id):
             mlflow.pytorch.log_model(
@@ -126,7 +128,7 @@ class RunRecord:
                     f"torch=={torch.__version__.partition('+')[0]}",
                     f"mlflow=={mlflow.__version__}",
                 ],
-                metadata={"class_names": list(class_names)},
+                metadata=metadata,
                 serialization_format="pt2",
                 validate_serving_input=False,  # loads it and predicts, which our tests do once and for all
             )
@@ -164,7 +166,10 @@ class RunRecord:
         return Path(path)
 
     def predictions(self, split: str) -> pd.DataFrame:
-        """What the run's chosen checkpoint said: `id`, `target`, `prob_0` ... for each image of a split."""
+        """What the run's chosen checkpoint said: `id`, `target`, `prob_0` ... for each image of a split.
+
+        Multi-label runs have `target_0` ... in place of `target`.
+        """
         frame = pd.read_parquet(self.download(f"predictions/{split}.parquet"))
         if "prob_0" not in frame:
             frame.insert(list(frame.columns).index("prob_1"), "prob_0", 1 - frame["prob_1"])

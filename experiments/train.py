@@ -25,11 +25,13 @@ from experiments.callbacks import (
 from experiments.config import Experiment, load_experiment, parse_experiment
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
+from experiments.predictions import record_predictions
 from experiments.ranks import Furnish, other_ranks
-from experiments.record import record_figures, record_model, record_predictions, record_start
+from experiments.record import record_figures, record_model, record_start
+from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.trainer import build_trainer, check_devices
-from lightning_modules.metrics import METRIC_NAMES
+from experiments.trainer import build_trainer, check_devices, check_is_reported
+from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def prepare(experiment: Experiment) -> None:
     pl.seed_everything(experiment.seed, verbose=False)
     try:
         check_devices(experiment.trainer)
-        model.build(len(data.class_names), data.image_shape)
+        experiment.build_model()
+        check_is_reported(experiment.trainer, model.task)
         data.prepare_data()
         data.setup()
         if data.normalization == "backbone":
@@ -129,7 +132,7 @@ def prepare(experiment: Experiment) -> None:
             "there is nothing to judge the network on: the data has no test images, and data.val_fraction is "
             "0; hold some out with data.val_fraction=0.1 or data.test_fraction=0.2"
         )
-    model.weigh_classes(data.class_counts())
+    model.weigh_classes(data.class_counts(), data.num_train_images)
     if experiment.trainer.channels_last:
         model.network.to(memory_format=torch.channels_last)
 
@@ -234,16 +237,22 @@ def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, f
     metrics = chosen_epoch(experiment, recorder, best_epoch)
     if "test" in splits:
         metrics |= evaluate(experiment, ["test"])
+    thresholds = label_thresholds(model)
+    if thresholds is not None and splits == ["val", "test"]:
+        metrics |= at_thresholds(model.predictions["test"], thresholds, "test")
     if record is not None:
         record.log_metrics(metrics, step=best_epoch)
         with record.artifacts() as artifacts:
             for split in splits:
-                record_predictions(artifacts, split, model.predictions[split], data)
+                record_predictions(artifacts, split, model.predictions[split], data, thresholds)
+            if thresholds is not None:
+                record_thresholds(artifacts, thresholds, data.class_names)
             judged = splits[-1]  # test, where there is one
-            record_figures(artifacts, data, judged, model.predictions[judged], recorder.curves(), best_epoch)
+            predictions, curves = model.predictions[judged], recorder.curves()
+            record_figures(artifacts, data, judged, predictions, curves, best_epoch, thresholds)
             (artifacts / "checkpoints").mkdir()
             shutil.copy(chosen_checkpoint(folder), artifacts / "checkpoints" / "best.ckpt")
-        record_model(record, data, model)
+        record_model(record, data, model, thresholds)
     return Result(metrics, best_epoch, record)
 
 
@@ -264,8 +273,10 @@ def print_result(result: Result) -> None:
     stages = [stage for stage in ("best", "test") if f"{stage}/loss" in result.metrics]
     for stage in stages:
         table.add_column("validation" if stage == "best" else stage, justify="right")
-    for name in (name for name in METRIC_NAMES if f"{stages[-1]}/{name}" in result.metrics):
-        table.add_row(name, *(f"{result.metrics[f'{stage}/{name}']:.4f}" for stage in stages))
+    for name in (*METRIC_NAMES, *TUNED_METRICS):
+        values = [result.metrics.get(f"{stage}/{name}") for stage in stages]
+        if any(value is not None for value in values):
+            table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
     console = Console()
     console.print(table)
     if result.run is not None:

@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from experiments.errors import nearest
 from lightning_modules.metrics import METRIC_NAMES
+from lightning_modules.task import Task
 
 MINIMIZED = ("loss", "log_loss", "ece")
 
@@ -149,6 +150,23 @@ def check_validation_metric(key: str, metric: str) -> None:
         )
     if name not in METRIC_NAMES:
         raise ValueError(f"{key}: no metric is named {name!r}; {nearest(name, METRIC_NAMES)}")
+
+
+def check_is_reported(settings: TrainerSettings, task: Task) -> None:
+    """Refuses to choose by a metric that the task does not have.
+
+    Raises:
+        ValueError: `trainer.monitor` or `trainer.early_stopping.monitor` is such.
+    """
+    monitored = {"trainer.monitor": settings.monitor}
+    if settings.early_stopping is not None:
+        monitored["trainer.early_stopping.monitor"] = settings.early_stopping.monitor
+    for key, metric in monitored.items():
+        if metric is not None and (name := metric.partition("/")[2]) not in task.metric_names:
+            raise ValueError(
+                f"{key}: a {task.name} task of {task.num_classes} classes has no {name}; "
+                f"it has {', '.join(task.metric_names)}"
+            )
 
 
 def _quieten_lightning() -> None:

@@ -1,11 +1,11 @@
-"""One LightningModule for binary and multiclass image classification."""
+"""One LightningModule for binary, multiclass and multi-label image classification."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -13,29 +13,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_modules.backbones import Initialization, build_network, is_backbone, pretrained_statistics
-from lightning_modules.losses import CrossEntropy, to_probabilities, weight_penalty
-from lightning_modules.metrics import build_metrics
+from lightning_modules.batch import Batch
+from lightning_modules.losses import weight_penalty
+from lightning_modules.mixing import mix
 from lightning_modules.optimization import Schedule, build_optimizer, build_schedule, optimizer_names
 from lightning_modules.outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
+from lightning_modules.randomness import mixing_generator, seed_dropout
+from lightning_modules.task import TaskName, build_task
 
 Stage = Literal["train", "val", "test"]
 
 FINITE_CHECK_STEPS = 50  # on a GPU each look at the loss waits for it
-
-
-class Batch(Protocol):
-    """What a step needs of a batch."""
-
-    @property
-    def images(self) -> Tensor: ...  # float32 (B, C, H, W)
-    @property
-    def targets(self) -> Tensor: ...  # int64 (B,)
-    @property
-    def indices(self) -> Tensor: ...  # int64 (B,), places in the split
-    @property
-    def seed(self) -> int: ...  # of this step
-    @property
-    def global_targets(self) -> Tensor | None: ...  # of all processes' shares, where there are several
 
 
 class NonFiniteLossError(RuntimeError):
@@ -45,9 +33,11 @@ class NonFiniteLossError(RuntimeError):
 class ImageClassifier(pl.LightningModule):
     """A backbone with a classification head, its loss, optimizer and metrics.
 
-    The number of classes and the shape of images come from the data: call `build` with them before
-    anything else. Two classes make a binary task with a single logit. Multi-label tasks have no
-    place here yet.
+    The task, the number of classes and the shape of images come from the data: call `build` with them
+    before anything else. A binary task has a single logit, a multi-label one a logit for each label.
+
+    Where images are mixed, `train/loss` is of the mixed images against mixed targets, and the other
+    metrics of training are of the mixed images against the targets that they had before.
 
     Args:
         backbone: A network of our own (small_cnn, dense, article_cnn, lenet5) or any of timm's.
@@ -61,8 +51,14 @@ class ImageClassifier(pl.LightningModule):
         weight_decay: Of weights, not of biases and norms.
         schedule: How the learning rate moves after warm-up.
         warmup_epochs: Epochs over which the learning rate rises from zero.
-        label_smoothing: Share of each label spread over all classes, in [0, 1).
-        class_weights: "balanced" weighs classes inversely to their training counts.
+        label_smoothing: Share of each label spread over all classes, in [0, 1); over presence and
+            absence where an image may have several labels.
+        class_weights: "balanced" weighs classes inversely to their training counts, and of labels the
+            presence by how often the label is absent.
+        mixup: Alpha of mixup: training images are blended with others of the batch, by one share drawn
+            from Beta(alpha, alpha) for each batch; 0 for none, 0.2 is customary.
+        cutmix: Alpha of CutMix: a box of each training image is another's; 0 for none, 1 is customary.
+            With mixup too, each batch gets one of the two, by a fair coin.
         l1: Factor of the sum of absolute weights, added to the loss.
         l2: Factor of the sum of squared weights, added to the loss.
     """
@@ -84,6 +80,8 @@ class ImageClassifier(pl.LightningModule):
         warmup_epochs: int = 0,
         label_smoothing: float = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         l1: float = 0.0,
         l2: float = 0.0,
     ) -> None:
@@ -97,7 +95,8 @@ class ImageClassifier(pl.LightningModule):
         for name, value in (("dropout", dropout), ("label_smoothing", label_smoothing)):
             if not 0 <= value < 1:
                 raise ValueError(f"model.{name} must lie in [0, 1), got {value}")
-        for name, value in (("weight_decay", weight_decay), ("l1", l1), ("l2", l2)):
+        at_least_0 = {"weight_decay": weight_decay, "mixup": mixup, "cutmix": cutmix, "l1": l1, "l2": l2}
+        for name, value in at_least_0.items():
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"model.{name} must be at least 0, got {value}")
         if warmup_epochs < 0:
@@ -107,40 +106,45 @@ class ImageClassifier(pl.LightningModule):
         self._outputs: defaultdict[Stage, EpochOutputs] = defaultdict(EpochOutputs)
         self.predictions: dict[Stage, Predictions] = {}
 
-    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+    def build(
+        self, num_classes: int, image_shape: tuple[int, int, int], task: TaskName | None = None
+    ) -> None:
         """Makes the network, from torch's global generator.
 
         Args:
-            num_classes: C, at least 2.
+            num_classes: C, at least 2; or the number of labels.
             image_shape: (C, H, W) as batches have it.
+            task: Follows from the number of classes where it is not given: binary or multiclass.
 
         Raises:
             ValueError: The backbone can't be built for such images, or with its options; nor can the
-                optimizer.
+                optimizer; or there are too few classes.
         """
-        if num_classes < 2:
-            raise ValueError(f"a classifier needs at least two classes, the data has {num_classes}")
+        self.task = build_task(num_classes, task)
         self.num_classes = num_classes
         self.image_shape = image_shape
         self.network = build_network(
             self.hparams["backbone"],
             self.hparams["backbone_options"] or {},
-            num_outputs=1 if num_classes == 2 else num_classes,
+            num_outputs=self.task.num_outputs,
             image_shape=image_shape,
             dropout=self.hparams["dropout"],
             pretrained=self.hparams["pretrained"],
             initialization=self.hparams["initialization"],
         )
         self._build_optimizer()  # thrown away: what it refuses is to be known before training
-        self.criterion = CrossEntropy(self.hparams["label_smoothing"])
-        metrics = build_metrics(num_classes)
+        self.criterion = self.task.criterion(self.hparams["label_smoothing"])
+        metrics = self.task.metrics()
         # One collection each, because stages interleave. Keys carry a suffix: "train" is a method.
         self.metrics = nn.ModuleDict({f"{stage}_": metrics.clone() for stage in ("train", "val", "test")})
 
-    def weigh_classes(self, counts: Sequence[int]) -> None:
-        """Tells the loss how many training images each class has, where it is to be balanced."""
+    def weigh_classes(self, counts: Sequence[int], num_images: int | None = None) -> None:
+        """Tells the loss how many training images each class has, where it is to be balanced.
+
+        Of labels it also needs the number of images.
+        """
         if self.hparams["class_weights"] == "balanced":
-            self.criterion.weigh_classes(counts)
+            self.criterion.weigh_classes(counts, num_images)
 
     def pretrained_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The normalisation that the backbone was pretrained with.
@@ -161,7 +165,7 @@ class ImageClassifier(pl.LightningModule):
     # Steps --------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        _seed_dropout(batch.seed)
+        seed_dropout(batch.seed)
         loss = self._step("train", batch)
         if batch_idx % FINITE_CHECK_STEPS == 0:
             self._check_finite()
@@ -174,8 +178,9 @@ class ImageClassifier(pl.LightningModule):
         self._step("test", batch)
 
     def _step(self, stage: Stage, batch: Batch) -> Tensor:
-        logits = self(batch.images)[: len(batch.targets)]  # (B, K); an empty share has an image all the same
-        loss = self._loss(logits, batch)
+        images, targets, all_targets = self._mixed(batch) if stage == "train" else _given(batch)
+        logits = self(images)[: len(targets)]  # (B, K); an empty share has an image all the same
+        loss = self._loss(logits, targets, all_targets)
         outputs = self._outputs[stage]
         outputs.losses.append(loss.detach())
         outputs.logits.append(logits.detach())
@@ -183,15 +188,28 @@ class ImageClassifier(pl.LightningModule):
         outputs.indices.append(batch.indices)
         return loss
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, their targets, and those of all processes, mixed where they are to be.
+
+        Each process mixes the images of its share.
+        """
+        alphas = {name: self.hparams[name] for name in ("mixup", "cutmix")}
+        if not any(alphas.values()):
+            return _given(batch)
+        generator = mixing_generator(batch.seed)
+        images, targets = mix(batch.images, self.task.soft(batch.targets), generator, **alphas)
+        everything = None if batch.global_targets is None else self.task.soft(batch.global_targets)
+        return images, targets, everything
+
+    def _loss(self, logits: Tensor, targets: Tensor, all_targets: Tensor | None) -> Tensor:
         """Whose mean over all processes is the criterion on the global batch, and so are its gradients."""
-        if batch.global_targets is None:
-            whole: Tensor = self.criterion(logits, batch.targets)
+        if all_targets is None:
+            whole: Tensor = self.criterion(logits, targets)
             return whole
-        if len(batch.targets) == 0:
+        if len(targets) == 0:
             return logits.sum()  # 0, with gradients of 0
-        share = self.criterion.weight(batch.targets) / self.criterion.weight(batch.global_targets)
-        scaled: Tensor = self.criterion(logits, batch.targets) * share * num_ranks()
+        share = self.criterion.weight(targets) / self.criterion.weight(all_targets)
+        scaled: Tensor = self.criterion(logits, targets) * share * num_ranks()
         return scaled
 
     # Epochs -------------------------------------------------------------------------------------
@@ -223,7 +241,7 @@ class ImageClassifier(pl.LightningModule):
         """Computes the epoch's metrics, all at once, logs them as `stage/name`, returns the loss."""
         outputs = self._outputs.pop(stage)
         logits, targets, indices = outputs.whole()
-        probabilities = to_probabilities(logits.float())  # (N, C)
+        probabilities = self.task.probabilities(logits.float())  # (N, C)
         self.predictions[stage] = Predictions(probabilities, targets, indices)
         loss = outputs.mean_loss()
         collection = self.metrics[f"{stage}_"]
@@ -283,21 +301,19 @@ class ImageClassifier(pl.LightningModule):
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["built_for"] = {"num_classes": self.num_classes, "image_shape": list(self.image_shape)}
+        checkpoint["built_for"] = {
+            "num_classes": self.num_classes,
+            "image_shape": list(self.image_shape),
+            "task": self.task.name,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not hasattr(self, "network"):
             built_for = checkpoint["built_for"]
             self.hparams["pretrained"] = False  # the checkpoint's weights follow
-            self.build(built_for["num_classes"], tuple(built_for["image_shape"]))
+            shape = tuple(built_for["image_shape"])
+            self.build(built_for["num_classes"], shape, built_for.get("task"))
 
 
-def _seed_dropout(seed: int) -> None:
-    # Layers draw from the global generators, which checkpoints do not keep. Reseeding the generators
-    # themselves takes a microsecond where torch.manual_seed takes hundreds. The constant keeps masks
-    # apart from the augmentation, which starts from the same seed.
-    seed ^= 0x5DEECE66D
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
-        for generator in torch.cuda.default_generators:
-            generator.manual_seed(seed)
+def _given(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    return batch.images, batch.targets, batch.global_targets

@@ -1,7 +1,8 @@
-"""What is measured: one collection of metrics over class probabilities, for every stage."""
+"""What is measured: one collection of metrics over probabilities, for every stage."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,29 +14,40 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
+    MultilabelAccuracy,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
 )
+from torchmetrics.functional.classification import binary_calibration_error
 from torchmetrics.utilities.data import dim_zero_cat
 
 METRIC_NAMES = (
     "loss",
     "accuracy",
     "accuracy_top5",
+    "exact_match",
     "balanced_accuracy",
     "precision_macro",
     "recall_macro",
     "f1_macro",
     "f1_weighted",
+    "f1_micro",
     "auroc",
     "average_precision",
     "log_loss",
     "ece",
 )
+CLASS_METRICS = tuple(name for name in METRIC_NAMES if name not in ("exact_match", "f1_micro"))
+LABEL_METRICS = tuple(name for name in METRIC_NAMES if name not in ("accuracy_top5", "balanced_accuracy"))
 TOP5_MIN_CLASSES = 11  # of ten classes, five guesses are half
 
 
 class LogLoss(Metric):
     """Mean negative log of the probability given to the true class, as scikit-learn's `log_loss`.
 
+    Of labels it is the mean over images and labels, of each label's presence or absence.
     Probabilities are kept at least one float32 epsilon away from 0, as scikit-learn keeps them.
     """
 
@@ -51,11 +63,14 @@ class LogLoss(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, probabilities: Tensor, targets: Tensor) -> None:
-        """Adds (N, C) probabilities and (N,) class indices."""
-        chosen = probabilities.gather(1, targets[:, None]).squeeze(1)
+        """Adds (N, C) probabilities, and (N,) class indices or (N, C) labels."""
+        if targets.ndim == 2:
+            chosen = torch.where(targets > 0.5, probabilities, 1 - probabilities)
+        else:
+            chosen = probabilities.gather(1, targets[:, None])
         epsilon = torch.finfo(probabilities.dtype).eps
         self.total -= chosen.clamp(epsilon, 1 - epsilon).double().log().sum()
-        self.count += len(targets)
+        self.count += chosen.numel()
 
     def compute(self) -> Tensor:
         return (self.total / self.count).float()
@@ -122,33 +137,74 @@ class CalibrationError(MulticlassCalibrationError):
         super().update(probabilities.clamp(max=1 - torch.finfo(probabilities.dtype).eps), targets)
 
 
-class Ranking(Metric):
-    """`auroc` and `average_precision`: of class 1 where there are two, else the mean over one-vs-rest.
+class LabelCalibrationError(Metric):
+    """Expected calibration error of each label's probability, averaged over labels.
 
-    Classes without a positive or a negative sample are left out of the mean.
+    Bins hold probabilities of the label, not of what is predicted ("classwise-ECE", Kull et al. 2019).
     """
 
     full_state_update = False
     probabilities: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, num_classes: int, **options: Any) -> None:
+    def __init__(self, n_bins: int = 15, **options: Any) -> None:
         super().__init__(**options)
-        self.classes = [1] if num_classes == 2 else list(range(num_classes))
+        self.n_bins = n_bins
         self.add_state("probabilities", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, probabilities: Tensor, targets: Tensor) -> None:
-        """Keeps (N, C) probabilities and (N,) class indices."""
+        """Keeps (N, K) probabilities and (N, K) labels."""
+        self.probabilities.append(probabilities.clamp(max=1 - torch.finfo(probabilities.dtype).eps))
+        self.targets.append(targets)
+
+    def compute(self) -> Tensor:
+        probabilities = dim_zero_cat(self.probabilities).T.contiguous()  # (K, N)
+        columns = zip(probabilities, dim_zero_cat(self.targets).T.int(), strict=True)
+        return torch.stack(
+            [binary_calibration_error(*column, n_bins=self.n_bins) for column in columns]
+        ).mean()
+
+
+class Ranking(Metric):
+    """`auroc` and `average_precision`: means over one-vs-rest, or over labels.
+
+    Classes without a positive or a negative sample are left out of the mean.
+
+    Args:
+        classes: Which of them are averaged.
+    """
+
+    full_state_update = False
+    probabilities: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, classes: Sequence[int], **options: Any) -> None:
+        super().__init__(**options)
+        self.classes = classes
+        self.add_state("probabilities", [], dist_reduce_fx="cat")
+        self.add_state("targets", [], dist_reduce_fx="cat")
+
+    def update(self, probabilities: Tensor, targets: Tensor) -> None:
+        """Keeps (N, C) probabilities, and (N,) class indices or (N, C) labels."""
         self.probabilities.append(probabilities)
         self.targets.append(targets)
 
     def compute(self) -> dict[str, Tensor]:
         probabilities = dim_zero_cat(self.probabilities).T.contiguous()  # (C, N)
         targets = dim_zero_cat(self.targets)
-        scores = [rank_scores(probabilities[label], targets == label) for label in self.classes]
+        scores = [
+            rank_scores(
+                probabilities[label], targets[:, label] > 0.5 if targets.ndim == 2 else targets == label
+            )
+            for label in self.classes
+        ]
         areas, precisions = (torch.stack(values) for values in zip(*scores, strict=True))
         return {"auroc": areas.nanmean(), "average_precision": precisions.nanmean()}
+
+
+# The module has gathered what all processes saw: to add up their counts would double them.
+ALONE: dict[str, Any] = {"sync_on_compute": False}
 
 
 def build_metrics(num_classes: int) -> MetricCollection:
@@ -158,19 +214,65 @@ def build_metrics(num_classes: int) -> MetricCollection:
     both, `auroc` and `average_precision` those of class 1. With more classes these two are averaged,
     each class against the rest.
     """
-    # The module has gathered what all processes saw: to add up their counts would double them.
-    alone: dict[str, Any] = {"sync_on_compute": False}
     metrics: dict[str, Metric | MetricCollection] = {
-        "accuracy": MulticlassAccuracy(num_classes, average="micro", **alone),
-        "balanced_accuracy": BalancedAccuracy(num_classes, average="macro", **alone),
-        "precision_macro": MulticlassPrecision(num_classes, average="macro", **alone),
-        "recall_macro": MulticlassRecall(num_classes, average="macro", **alone),
-        "f1_macro": MulticlassF1Score(num_classes, average="macro", **alone),
-        "f1_weighted": MulticlassF1Score(num_classes, average="weighted", **alone),
-        "log_loss": LogLoss(**alone),
-        "ece": CalibrationError(num_classes, n_bins=15, norm="l1", **alone),
-        "ranking": Ranking(num_classes, **alone),
+        "accuracy": MulticlassAccuracy(num_classes, average="micro", **ALONE),
+        "balanced_accuracy": BalancedAccuracy(num_classes, average="macro", **ALONE),
+        "precision_macro": MulticlassPrecision(num_classes, average="macro", **ALONE),
+        "recall_macro": MulticlassRecall(num_classes, average="macro", **ALONE),
+        "f1_macro": MulticlassF1Score(num_classes, average="macro", **ALONE),
+        "f1_weighted": MulticlassF1Score(num_classes, average="weighted", **ALONE),
+        "log_loss": LogLoss(**ALONE),
+        "ece": CalibrationError(num_classes, n_bins=15, norm="l1", **ALONE),
+        "ranking": Ranking([1] if num_classes == 2 else range(num_classes), **ALONE),
     }
     if num_classes >= TOP5_MIN_CLASSES:
-        metrics["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, **alone)
+        metrics["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, **ALONE)
     return MetricCollection(metrics)
+
+
+def build_label_metrics(num_labels: int) -> MetricCollection:
+    """The multi-label collection, taking probabilities (N, K) and labels (N, K) of 0 or 1.
+
+    `accuracy` is that of single labels (1 - Hamming loss), `exact_match` that of whole images (what
+    scikit-learn calls accuracy), `average_precision` the mean over labels that is known as mAP;
+    `log_loss` and `ece` are means over labels too. A label is predicted above a probability of 0.5;
+    one that is neither there nor predicted counts as a precision, recall and F1 of 0.
+    """
+    metrics: dict[str, Metric | MetricCollection] = {
+        **_decision_metrics(num_labels),
+        "log_loss": LogLoss(**ALONE),
+        "ece": LabelCalibrationError(n_bins=15, **ALONE),
+        "ranking": Ranking(range(num_labels), **ALONE),
+    }
+    return MetricCollection(metrics)
+
+
+def _decision_metrics(num_labels: int) -> dict[str, Metric]:
+    """What depends on which labels are predicted, and not on their probabilities beside that."""
+    return {
+        "accuracy": MultilabelAccuracy(num_labels, average="micro", **ALONE),
+        "exact_match": MultilabelExactMatch(num_labels, **ALONE),
+        "precision_macro": MultilabelPrecision(num_labels, average="macro", **ALONE),
+        "recall_macro": MultilabelRecall(num_labels, average="macro", **ALONE),
+        "f1_macro": MultilabelF1Score(num_labels, average="macro", **ALONE),
+        "f1_weighted": MultilabelF1Score(num_labels, average="weighted", **ALONE),
+        "f1_micro": MultilabelF1Score(num_labels, average="micro", **ALONE),
+    }
+
+
+TUNED_METRICS = tuple(f"{name}_tuned" for name in LABEL_METRICS if name in _decision_metrics(2))
+
+
+def tuned_metrics(probabilities: Tensor, targets: Tensor, thresholds: Sequence[float]) -> dict[str, float]:
+    """`f1_macro_tuned` and its like: of labels predicted above thresholds of their own.
+
+    Args:
+        probabilities: (N, K).
+        targets: 0 or 1, (N, K).
+        thresholds: (K,), chosen on other images; see `choose_thresholds`.
+    """
+    # In double precision, where thresholds between neighbouring float32 are not rounded to one of them.
+    predicted = (probabilities.cpu().double() > torch.tensor(thresholds, dtype=torch.float64)).float()
+    metrics: dict[str, Metric | MetricCollection] = {**_decision_metrics(len(thresholds))}
+    values = MetricCollection(metrics)(predicted, targets.cpu())
+    return {f"{name}_tuned": float(value) for name, value in values.items()}

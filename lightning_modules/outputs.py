@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says of a split: probabilities (N, C), class indices and places (N,)."""
+    """What a network says of a split: probabilities (N, C), targets (N,) or (N, C), and places (N,)."""
 
     probabilities: Tensor
     targets: Tensor
@@ -25,7 +25,7 @@ class EpochOutputs:
     Attributes:
         losses: Of each step, scaled so that their mean over all processes is that of the global batch.
         logits: (B, K) of each step.
-        targets: Class indices (B,).
+        targets: Class indices (B,), or labels (B, K).
         indices: Places in the split (B,).
     """
 
@@ -42,7 +42,7 @@ class EpochOutputs:
         return (losses * sizes).sum() / sizes.sum()
 
     def whole(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, K), class indices and places (N,) of all images, on every process alike.
+        """Logits (N, K), targets (N,) or (N, K), and places (N,) of all images, on every process alike.
 
         What several processes saw comes in the order of the places, as one process would have seen it
         in evaluation.

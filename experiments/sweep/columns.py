@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from experiments.figures import Floats, _short
+from experiments.figures import Floats, shorten
 
 KERNEL_WIDTH = 0.1  # of a range, in the smoothed map of two keys
 
@@ -44,7 +44,7 @@ class Column:
             return cls(name, np.array(values, float), bounds, ranges[0].log, ())
         choices = list(dict.fromkeys(choice for each in ranges for choice in each.choices))
         places = [choices.index(value) if value in choices else math.nan for value in values]
-        names = tuple(_short(str(choice), 16) for choice in choices)
+        names = tuple(shorten(str(choice), 16) for choice in choices)
         return cls(name, np.array(places, float), (0, len(choices) - 1), False, names)
 
     def unit(self, places: Floats) -> Floats:

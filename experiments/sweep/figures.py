@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.figures import BLUE, GREY, INK, LEGEND, PALETTE, RED, TITLE, Floats, _plain, _short
+from experiments.figures import BLUE, GREY, INK, LEGEND, PALETTE, RED, TITLE, Floats, _plain, shorten
 from experiments.sweep.columns import Column, drawn_range, padded, smoothed
 from experiments.sweep.ranking import STATE_NAMES, complete_trials, is_on_front, last_value
 
@@ -192,7 +192,7 @@ def contours(trials: Sequence[FrozenTrial], metric: str, minimized: bool, names:
 def importances(shares: Mapping[str, float], metric: str) -> Figure:
     """Draw how much of the metric's variance each key explains, as fractions that sum to 1."""
     figure, axes = _frame((5.2, 0.9 + 0.32 * len(shares)))
-    names = [_short(name, 28) for name in shares][::-1]
+    names = [shorten(name, 28) for name in shares][::-1]
     bars = axes.barh(names, list(shares.values())[::-1], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8, color=INK)
     axes.set(xlabel=f"Share of the variance of {metric}", xlim=(0, max(shares.values()) * 1.12))

@@ -15,9 +15,11 @@ from pytorch_lightning.callbacks import Checkpoint
 from experiments.callbacks import EpochRecorder
 from experiments.config import Experiment, load_experiment
 from experiments.ending import working_folder
+from experiments.predictions import record_predictions
 from experiments.ranks import Furnish
-from experiments.record import record_predictions, record_start
+from experiments.record import record_start
 from experiments.sweep.channel import Channel, Outcome, RelayedClient
+from experiments.thresholds import label_thresholds
 from experiments.tracking import RunRecord
 from experiments.train import chosen_epoch, fit, prepare
 
@@ -111,8 +113,11 @@ def run_trial(task: Task, channel: Channel, furnish: Furnish | None = None) -> O
                 metrics = chosen_epoch(experiment, recorder, best_epoch)
                 if "best/epoch" not in record.metrics:  # a kill may have come after them
                     record.log_metrics(metrics, step=best_epoch)
+                data, model = experiment.data, experiment.model
                 with record.artifacts() as artifacts:
-                    record_predictions(artifacts, "val", experiment.model.predictions["val"], experiment.data)
+                    record_predictions(
+                        artifacts, "val", model.predictions["val"], data, label_thresholds(model)
+                    )
         history = recorder.history
         seconds = sum(row["epoch_seconds"] for row in history)
         further = [_objective(name, experiment, seconds) for name in task.objectives]

@@ -43,7 +43,7 @@ def _prepare() -> None:
         return
     try:
         experiment = load_experiment(*json.loads(os.environ[RECIPE]))
-        experiment.model.build(len(experiment.data.class_names), experiment.data.image_shape)
+        experiment.build_model()
         experiment.data.prepare_data()
         _source, _arguments = dict(experiment.data.load()), source_arguments(experiment.config)
     except (RequestError, ValueError, OSError):

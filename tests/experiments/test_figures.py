@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from experiments import figures
+from experiments import figures, sheets
 
 BLUE = [63, 144, 218]
 
@@ -241,7 +241,7 @@ def test_reliability_bars_are_the_accuracies_and_shares_of_their_bins() -> None:
 
 def test_sample_sheet_shows_the_samples_of_each_class_in_its_row() -> None:
     images, targets = flat_images(10, 20, 30, 40, 50, 60), np.array([1, 0, 1, 3, 1, 3])
-    (axes,) = figures.sample_sheet(images, targets, ["a", "b", "c", "d"], per_class=2).axes
+    (axes,) = sheets.sample_sheet(images, targets, ["a", "b", "c", "d"], per_class=2).axes
     assert cells(axes, 4, 2) == [[20, 255], [10, 30], [255, 255], [40, 60]]
     labels = {label.get_text(): label.get_position()[1] for label in axes.get_yticklabels()}
     assert labels == {"a": 0.5, "b": 1.5, "c": 2.5, "d": 3.5}
@@ -250,7 +250,7 @@ def test_sample_sheet_shows_the_samples_of_each_class_in_its_row() -> None:
 def test_images_are_shown_upright_in_their_own_colours() -> None:
     image = np.full((1, 3, 16, 32), 100, np.uint8)
     image[0, :, :8, :16] = np.array([200, 30, 60])[:, None, None]  # the upper left quarter
-    (axes,) = figures.sample_sheet(image, np.array([0]), ["a"], per_class=1).axes
+    (axes,) = sheets.sample_sheet(image, np.array([0]), ["a"], per_class=1).axes
     quarters = colours_at(axes, (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
     assert quarters == [[200, 30, 60], [100] * 3, [100] * 3, [100] * 3]
     box = axes.get_window_extent()
@@ -260,14 +260,14 @@ def test_images_are_shown_upright_in_their_own_colours() -> None:
 def test_sample_sheet_of_many_classes_shows_the_first_ten_and_says_so() -> None:
     targets = np.arange(12)
     names = [f"class {index}" for index in range(12)]
-    (axes,) = figures.sample_sheet(flat_images(*(20 * targets)), targets, names, per_class=1).axes
+    (axes,) = sheets.sample_sheet(flat_images(*(20 * targets)), targets, names, per_class=1).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == names[:10]
     assert axes.get_title(loc="left") == "The first 10 of 12 classes"
     assert cells(axes, 10, 1) == [[20 * index] for index in range(10)]
 
 
 def test_augmented_sheet_frames_the_original_and_shows_its_versions_in_order() -> None:
-    (axes,) = figures.augmented_sheet(flat_images(5)[0], flat_images(10, 20, 30, 40), "boot").axes
+    (axes,) = sheets.augmented_sheet(flat_images(5)[0], flat_images(10, 20, 30, 40), "boot").axes
     assert cells(axes, 2, 4) == [[5, 10, 20, 30], [40, 255, 255, 255]]
     (frame,) = axes.patches
     assert frame.get_bbox().bounds == (0, 0, 1, 1)
@@ -277,7 +277,7 @@ def test_augmented_sheet_frames_the_original_and_shows_its_versions_in_order() -
 def test_worst_mistakes_are_the_most_confident_ones_in_order_each_with_its_own_image() -> None:
     targets, probabilities, names = predictions(5, 250)
     images, ids = flat_images(*range(250)), [f"sample {index}" for index in range(250)]
-    (axes,) = figures.worst_mistakes(images, targets, probabilities, names, count=8, ids=ids).axes
+    (axes,) = sheets.worst_mistakes(images, targets, probabilities, names, count=8, ids=ids).axes
 
     mistakes = [index for index in range(250) if probabilities[index].argmax() != targets[index]]
     worst = sorted(mistakes, key=lambda index: probabilities[index].max(), reverse=True)[:8]
@@ -292,7 +292,7 @@ def test_worst_mistakes_are_the_most_confident_ones_in_order_each_with_its_own_i
 
 def test_titles_of_mistakes_stand_above_their_own_image() -> None:
     targets, probabilities, names = predictions(5, 250)
-    figure = figures.worst_mistakes(flat_images(*[0] * 250), targets, probabilities, names, count=12)
+    figure = sheets.worst_mistakes(flat_images(*[0] * 250), targets, probabilities, names, count=12)
     (axes,) = figure.axes
     picture = draw(figure)
     for cell, text in enumerate(axes.texts):
@@ -306,13 +306,13 @@ def test_titles_of_mistakes_stand_above_their_own_image() -> None:
 
 
 def test_a_model_without_mistakes_gets_a_figure_that_says_so() -> None:
-    figure = figures.worst_mistakes(flat_images(1, 2), np.array([0, 1]), np.eye(2), ["a", "b"])
+    figure = sheets.worst_mistakes(flat_images(1, 2), np.array([0, 1]), np.eye(2), ["a", "b"])
     assert figure.get_suptitle() == "No mistakes among 2 samples"
 
 
 def test_images_of_neither_one_nor_three_channels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1 channel \(grey\) or 3 \(RGB\), got 4"):
-        figures.sample_sheet(np.zeros((1, 4, 8, 8), np.uint8), np.array([0]), ["a"])
+        sheets.sample_sheet(np.zeros((1, 4, 8, 8), np.uint8), np.array([0]), ["a"])
 
 
 def test_dollar_signs_in_class_names_are_not_read_as_mathematics() -> None:
@@ -322,9 +322,9 @@ def test_dollar_signs_in_class_names_are_not_read_as_mathematics() -> None:
     for figure in (
         figures.confusion_matrix(np.eye(3, dtype=int), names),
         figures.roc_curves(targets, probabilities, names),
-        figures.sample_sheet(images, targets, names),
-        figures.augmented_sheet(images[0], images, names[0]),
-        figures.worst_mistakes(images, targets, probabilities, names, ids=names * 20),
+        sheets.sample_sheet(images, targets, names),
+        sheets.augmented_sheet(images[0], images, names[0]),
+        sheets.worst_mistakes(images, targets, probabilities, names, ids=names * 20),
     ):
         draw(figure)  # raises where matplotlib finds mathematics that it cannot parse
     assert "_hidden" in legend_scores(figures.roc_curves(targets, probabilities, names))

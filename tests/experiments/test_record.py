@@ -13,11 +13,11 @@ from sklearn import metrics as sk
 
 from datamodules import Digits
 from experiments.config import parse_experiment
-from experiments.record import per_class_table, prediction_frame
+from experiments.predictions import per_class_table, prediction_frame
 from lightning_modules import ImageClassifier
-from lightning_modules.metrics import METRIC_NAMES
+from lightning_modules.task import build_task
 
-NAMES = [name for name in METRIC_NAMES if name != "accuracy_top5"]
+NAMES = build_task(10).metric_names
 
 
 @pytest.fixture

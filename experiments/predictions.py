@@ -1,0 +1,155 @@
+"""What a network says of each image of a split, and the tables that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from datamodules import ImageDataModule
+from lightning_modules.metrics import rank_scores
+from lightning_modules.outputs import Predictions
+
+Floats = NDArray[np.floating[Any]]
+
+
+def record_predictions(
+    folder: Path,
+    split: str,
+    predictions: Predictions,
+    data: ImageDataModule,
+    thresholds: Sequence[float] | None = None,
+) -> None:
+    """Writes predictions, and the tables that follow from them, of one split; of labels at thresholds."""
+    ids = [data.splits[split].ids[index] for index in predictions.indices.tolist()]
+    probabilities = predictions.probabilities.cpu().numpy()
+    targets = predictions.targets.cpu().numpy()
+    names = data.class_names
+    (folder / "predictions").mkdir(exist_ok=True)
+    prediction_frame(ids, targets, probabilities).to_parquet(folder / "predictions" / f"{split}.parquet")
+    tables = folder / "tables"
+    tables.mkdir(exist_ok=True)
+    if thresholds is not None:
+        label_counts = label_confusion_counts(targets, probabilities > thresholds)
+        label_confusion_table(label_counts, names).to_csv(
+            tables / f"{split}_confusion_matrices.csv", index=False
+        )
+        table = per_label_table(targets, probabilities, thresholds, names)
+        table.to_csv(tables / f"{split}_per_label.csv", index=False)
+        return
+    counts = confusion_counts(targets, probabilities.argmax(1), len(names))
+    pd.DataFrame(counts, index=pd.Index(names, name="true"), columns=list(names)).to_csv(
+        tables / f"{split}_confusion_matrix.csv"
+    )
+    per_class_table(counts, names).to_csv(tables / f"{split}_per_class.csv", index=False)
+
+
+def prediction_frame(ids: list[str], targets: NDArray[Any], probabilities: Floats) -> pd.DataFrame:
+    """The prediction store: `id`, `target`, and `prob_0` ... of which a binary task keeps `prob_1` alone.
+
+    Labels (N, K) have `target_0` ... and `prob_0` ... for each label.
+    """
+    num_classes = probabilities.shape[1]
+    kept = [1] if num_classes == 2 and targets.ndim == 1 else range(num_classes)
+    columns = {f"prob_{label}": probabilities[:, label] for label in kept}
+    return pd.DataFrame({"id": ids, **target_columns(targets), **columns})
+
+
+def target_columns(targets: NDArray[Any]) -> dict[str, NDArray[np.int64]]:
+    """Class indices (N,) as `target`, labels (N, K) as `target_0` ...
+
+    >>> target_columns(np.array([[1.0, 0.0]]))
+    {'target_0': array([1]), 'target_1': array([0])}
+    """
+    if targets.ndim == 1:
+        return {"target": targets}
+    return {f"target_{label}": column for label, column in enumerate(targets.T.astype(np.int64))}
+
+
+# One of several classes -------------------------------------------------------------------------
+
+
+def confusion_counts(
+    targets: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int
+) -> NDArray[np.int64]:
+    """Counts (C, C), rows the true class, columns the predicted one.
+
+    >>> confusion_counts(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    cells = targets * num_classes + predicted
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
+
+
+def per_class_table(counts: NDArray[np.int64], class_names: Sequence[str]) -> pd.DataFrame:
+    """Precision, recall, F1 and support of each class, from a confusion matrix; 0 where undefined."""
+    hits, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    return pd.DataFrame({"class": list(class_names), **_ratios(hits, support, predicted), "support": support})
+
+
+# Any of several labels --------------------------------------------------------------------------
+
+
+def label_confusion_counts(targets: NDArray[Any], predicted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Counts (K, 2, 2) from labels (N, K): rows absent and present, columns predicted absent and present.
+
+    >>> label_confusion_counts(np.array([[1], [0], [1]]), np.array([[True], [True], [False]])).tolist()
+    [[[0, 1], [1, 1]]]
+    """
+    present = targets > 0.5
+    rows = [[(~present & ~predicted).sum(0), (~present & predicted).sum(0)]]
+    rows += [[(present & ~predicted).sum(0), (present & predicted).sum(0)]]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+def label_confusion_table(counts: NDArray[np.int64], class_names: Sequence[str]) -> pd.DataFrame:
+    """One row for each label, of counts (K, 2, 2)."""
+    names = ("true_negatives", "false_positives", "false_negatives", "true_positives")
+    cells = counts.reshape(-1, 4).T
+    return pd.DataFrame({"label": list(class_names), **dict(zip(names, cells, strict=True))})
+
+
+def per_label_table(
+    targets: NDArray[Any], probabilities: Floats, thresholds: Sequence[float], class_names: Sequence[str]
+) -> pd.DataFrame:
+    """What each label is worth: precision, recall and F1 at its threshold, and the areas below its curves.
+
+    Args:
+        targets: 0 or 1, (N, K).
+        probabilities: (N, K).
+        thresholds: (K,).
+        class_names: K of them.
+
+    Returns:
+        One row for each label; ratios are 0 where undefined, areas NaN. `support` counts the images
+        that have the label.
+    """
+    counts = label_confusion_counts(targets, probabilities > thresholds)
+    hits, support, predicted = counts[:, 1, 1], counts[:, 1].sum(1), counts[:, :, 1].sum(1)
+    scores, present = torch.from_numpy(probabilities), torch.from_numpy(targets > 0.5)
+    areas = [rank_scores(*column) for column in zip(scores.T, present.T, strict=True)]
+    return pd.DataFrame(
+        {
+            "label": list(class_names),
+            **_ratios(hits, support, predicted),
+            "average_precision": [float(precision) for _, precision in areas],
+            "auroc": [float(area) for area, _ in areas],
+            "support": support,
+            "threshold": list(thresholds),
+        }
+    )
+
+
+def _ratios(
+    hits: NDArray[np.int64], support: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> dict[str, Floats]:
+    return {
+        "precision": hits / np.maximum(predicted, 1),
+        "recall": hits / np.maximum(support, 1),
+        "f1": 2 * hits / np.maximum(support + predicted, 1),
+    }
