@@ -150,7 +150,7 @@ class Findings:
         if doubtful is not None:
             lines.append((f"{_counted(len(doubtful), 'label')} a trained network doubts", False))
         if self.skipped:
-            lines.append((f"{_counted(len(self.skipped), 'image')} left out, as they can't be read", True))
+            lines.append((f"{_counted(len(self.skipped), 'image')} left out as unreadable", True))
         return lines + [(note, False) for note in self.notes]
 
     @property
