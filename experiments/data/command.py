@@ -12,7 +12,7 @@ from rich.console import Console
 
 from datamodules import ImageDataModule
 from experiments.config import load_experiment
-from experiments.data.findings import examine
+from experiments.data.examination import examine
 from experiments.data.labels import find_label_issues, find_runs, validation_probabilities
 from experiments.data.page import render_page
 from experiments.data.tables import print_findings

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datamodules import ImageDataModule
-from experiments.data.findings import LabelIssue, Sample, sample_at
+from experiments.data.examination import sample_at
+from experiments.data.findings import LabelIssue, Sample
 from experiments.errors import RequestError
 from experiments.tracking import RunRecord, open_store
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from datamodules import ImageDataModule
 from datamodules.randomness import generator_for
-from experiments.data.findings import SPLITS, Duplicates, Findings, Sample, sample_at
+from experiments.data.examination import SPLITS, sample_at
+from experiments.data.findings import Duplicates, Findings, Sample
 from experiments.data.histogram import histogram
 from experiments.data.thumbnails import data_uri
 from experiments.page import build_page

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from datamodules import Digits, ImageDataModule
 from datamodules.store import ImageStore
-from experiments.data import findings as module
-from experiments.data.findings import examine
+from experiments.data import examination
+from experiments.data.examination import examine
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -187,10 +187,11 @@ def test_a_class_without_training_images_is_infinitely_outnumbered():
     targets = torch.zeros(4, dtype=torch.int64)
     found = examine("pets", module_of(train=store_of("train", noise(4), targets=targets)))
     assert found.imbalance == float("inf")
+    assert ("not every class has training images", True) in found.remarks()
 
 
 def test_all_pairs_are_counted_where_only_some_are_listed(monkeypatch):
-    monkeypatch.setattr(module, "MAX_LISTED", 3)
+    monkeypatch.setattr(examination, "MAX_LISTED", 3)
     images = noise(4).repeat(3, 1, 1, 1)
     found = examine("pets", module_of(train=store_of("train", images)))
     assert found.repeats.total == 8

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from datamodules import Digits
-from experiments.data.findings import LabelIssue, Straddler, examine, sample_at
+from experiments.data.examination import examine, sample_at
+from experiments.data.findings import LabelIssue, Straddler
 from experiments.data.histogram import histogram
 from experiments.data.page import MAX_SHOWN, NUM_AUGMENTED, PER_CLASS, render_page
 from experiments.data.thumbnails import data_uri

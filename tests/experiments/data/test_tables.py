@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from datamodules import Digits
-from experiments.data.findings import LabelIssue, Straddler, examine, sample_at
+from experiments.data.examination import examine, sample_at
+from experiments.data.findings import LabelIssue, Straddler
 from experiments.data.tables import print_findings
 
 
