@@ -89,8 +89,8 @@ def values_of(stores: Mapping[str, ImageStore], measures: Mapping[str, Measures]
     """What is shown as histograms and searched for outliers, by measure and split."""
     values: dict[str, Values] = {}
     sizes = {split: getattr(store, "original_sizes", None) for split, store in stores.items()}
-    if all(each is not None for each in sizes.values()):
-        sides = {split: each.double().numpy() for split, each in sizes.items() if each is not None}
+    sides = {split: each.double().numpy() for split, each in sizes.items() if each is not None}  # (N, 2)
+    if sides and len(np.unique(np.concatenate(list(sides.values())), axis=0)) > 1:
         values["size"] = {split: np.sqrt(each.prod(1)) for split, each in sides.items()}
         values["aspect ratio"] = {split: each[:, 1] / each[:, 0] for split, each in sides.items()}
     values["brightness"] = {split: each.brightness for split, each in measures.items()}

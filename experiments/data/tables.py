@@ -46,7 +46,7 @@ def counts_table(findings: Findings) -> Table:
 
 def pixels_table(findings: Findings) -> Table:
     """Channel statistics, and the range of whatever is measured of each image."""
-    table = Table("", title="channels: mean ± standard deviation; images: least / median / most")
+    table = Table("", title="mean ± deviation; least / median / most of an image")
     splits = list(findings.num_images)
     for split in splits:
         table.add_column(split, justify="right")

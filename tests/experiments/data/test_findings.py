@@ -144,6 +144,12 @@ def test_images_unlike_the_rest_are_outliers_by_what_sets_them_apart():
     np.testing.assert_allclose(found.values["size"]["train"][7], np.sqrt(20 * 27))
 
 
+def test_files_of_one_size_have_no_distribution_of_sizes():
+    sizes = torch.tensor([[40, 40]]).repeat(6, 1)
+    found = examine("pets", module_of(train=store_of("train", noise(6), original_sizes=sizes)))
+    assert list(found.values) == ["brightness", "contrast"]
+
+
 def test_counts_statistics_and_imbalance_are_those_of_numpy():
     data = Digits(val_fraction=0.2)
     data.setup()
