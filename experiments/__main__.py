@@ -35,6 +35,21 @@ def _experiments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _data(parser: argparse.ArgumentParser) -> None:
+    _experiments(parser)
+    parser.add_argument(
+        "--strict", action="store_true", help="exit status 1 where duplicates or groups stand across splits"
+    )
+    parser.add_argument("--out", metavar="FILE", help="the page (default: <experiment>-data.html)")
+    parser.add_argument(
+        "--labels",
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="list labels that this run doubts, of its validation images; several times for several folds",
+    )
+
+
 def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiments",
@@ -102,6 +117,9 @@ COMMANDS: Mapping[str, Command] = {
     "list": Command("experiments.list", "the recipes, with source and claimed score", takes_keys=False),
     "show": Command(
         "experiments.show", "an experiment's configuration and its network, layer by layer", _experiments
+    ),
+    "data": Command(
+        "experiments.data.command", "what the data holds: counts, duplicates, leaks, outliers", _data
     ),
     "train": Command("experiments.train", "one run: fit, test the best checkpoint, record all of it", _train),
     "sweep": Command(

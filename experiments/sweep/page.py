@@ -15,6 +15,7 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from experiments.figures import BLUE, INK, PALE, PALETTE, RED
+from experiments.page import build_page
 from experiments.sweep.columns import Column, drawn_range, padded, smoothed
 from experiments.sweep.figures import NOT_USED, STATE_COLOURS
 from experiments.sweep.ranking import (
@@ -27,14 +28,6 @@ from experiments.sweep.ranking import (
 )
 from experiments.sweep.space import SweepSettings
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 15px/1.5 sans-serif; color: #222; max-width: 1000px; margin: 2em auto; padding: 0 1em; }}
-h2 {{ margin: 1.5em 0 0; }} p {{ color: #707070; margin: 0.2em 0; }}</style>
-<script>{script}</script></head><body>
-{body}
-</body></html>
-"""
 LAYOUT: dict[str, Any] = {
     "font": {"family": "sans-serif", "size": 12, "color": INK},
     "colorway": PALETTE,
@@ -76,7 +69,7 @@ def render_page(
         config = {"displaylogo": False}
         drawn = to_html(figure, config, include_plotlyjs=False, full_html=False, validate=False)
         parts.append(f"<h2>{heading}</h2><p>{html.escape(caption)}</p>{drawn}")
-    return PAGE.format(title=html.escape(title), script=get_plotlyjs(), body="\n".join(parts))
+    return build_page(title, "\n".join(parts), script=get_plotlyjs())
 
 
 def _drawings(

@@ -1,0 +1,1 @@
+"""What the data holds, before anything is trained on it."""

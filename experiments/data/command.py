@@ -1,0 +1,73 @@
+"""`darkroom data`: looks at all images of an experiment; tells, draws a page, and refuses leaks if asked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from datamodules import ImageDataModule
+from experiments.config import load_experiment
+from experiments.data.examination import examine
+from experiments.data.labels import find_label_issues, find_runs, validation_probabilities
+from experiments.data.page import render_page
+from experiments.data.tables import print_findings
+from experiments.errors import RequestError, RunError
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """`darkroom data`.
+
+    Raises:
+        RequestError: The data is not to be had, a run is not there, or the page can't be written.
+        RunError: `--strict`, and images or groups stand in more than one split.
+    """
+    experiment = load_experiment(arguments.experiments, overrides)
+    out = page_path(arguments.out, experiment.name)
+    runs = find_runs(arguments.labels)
+    data = load(experiment.data)
+    findings = examine(experiment.name, data)
+    if runs:
+        probabilities = validation_probabilities(runs, len(data.class_names))
+        findings = replace(findings, label_issues=find_label_issues(data, probabilities))
+    print_findings(findings, Console())
+    out.write_text(render_page(findings, data))
+    out.with_suffix(".json").write_text(json.dumps(findings.to_json(), indent=2))
+    print(f"with pictures: {out}")
+    if arguments.strict and findings.leak_summary:
+        raise RunError(f"{findings.leak_summary}, which must not share any; {out} shows them")
+
+
+def page_path(given: str | None, name: str) -> Path:
+    """Where the page goes.
+
+    >>> page_path(None, "digits/cnn").as_posix()
+    'digits-cnn-data.html'
+
+    Raises:
+        RequestError: It can't go there.
+    """
+    path = Path(given or f"{name.replace('/', '-')}-data.html")
+    if path.suffix != ".html":
+        raise RequestError(f"--out must name a file that ends in .html, got {path}")
+    if not path.parent.is_dir():
+        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
+    return path
+
+
+def load(data: ImageDataModule) -> ImageDataModule:
+    """The data with its splits.
+
+    Raises:
+        RequestError: It is not to be had.
+    """
+    try:
+        data.prepare_data()
+        data.setup()
+    except (ValueError, OSError) as error:
+        raise RequestError(str(error)) from error
+    return data

@@ -1,0 +1,106 @@
+"""Labels that trained networks doubt: confident learning on probabilities of images they never learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from datamodules import ImageDataModule
+from experiments.data.examination import sample_at
+from experiments.data.findings import LabelIssue, Sample
+from experiments.errors import RequestError
+from experiments.tracking import RunRecord, open_store
+
+
+def find_runs(queries: Sequence[str]) -> list[RunRecord]:
+    """The runs to ask.
+
+    Raises:
+        RequestError: One is not there, or cleanlab is not.
+    """
+    if queries and find_spec("cleanlab") is None:
+        raise RequestError("--labels needs cleanlab, which is missing: pip install 'darkroom[labels]'")
+    return [open_store().find_run(query) for query in queries]
+
+
+def validation_probabilities(runs: Sequence[RunRecord], num_classes: int) -> pd.DataFrame:
+    """What the runs said of their validation images: probabilities by id; the mean where several saw one.
+
+    Raises:
+        RequestError: A run has none, or knows other classes.
+    """
+    frames = []
+    for run in runs:
+        frame = run.predictions("val").set_index("id").filter(regex=r"^prob_\d+$")
+        if frame.shape[1] != num_classes:
+            raise RequestError(
+                f"run {run.run_id[:8]} knows {frame.shape[1]} classes; this data has {num_classes}"
+            )
+        frames.append(frame)
+    return pd.concat(frames).groupby(level=0).mean()
+
+
+def find_label_issues(data: ImageDataModule, probabilities: pd.DataFrame) -> tuple[LabelIssue, ...]:
+    """Images whose label is likely wrong, the most doubtful first (Northcutt et al. 2021).
+
+    Args:
+        data: With the splits that hold the images.
+        probabilities: Of each class or label, (N, C), by image id; ids that the data lacks are left out.
+
+    Raises:
+        RequestError: The data has none of the images.
+    """
+    places = {
+        sample: (split, place)
+        for split, store in data.splits.items()
+        for place, sample in enumerate(store.ids)
+    }
+    probabilities = probabilities[probabilities.index.isin(places)]
+    if not len(probabilities):
+        raise RequestError("the run's validation images are not in this data; is it a run of this data set?")
+    found = [places[sample] for sample in probabilities.index]
+    targets = np.stack([data.splits[split].targets[place].numpy() for split, place in found])
+    values = probabilities.to_numpy(np.float64)
+    order = doubtful(targets, values)
+    return tuple(
+        _issue(sample_at(data, *found[place]), targets[place], values[place], data.class_names)
+        for place in order.tolist()
+    )
+
+
+def doubtful(targets: NDArray[Any], probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Places of likely label errors, by cleanlab, the most doubtful first.
+
+    Args:
+        targets: Class indices (N,), or 0 and 1 for each label (N, C).
+        probabilities: Of images that were not learned, (N, C).
+    """
+    if targets.ndim == 2:
+        from cleanlab.multilabel_classification.filter import find_label_issues as find
+
+        given: Any = [np.flatnonzero(row).tolist() for row in targets]
+    else:
+        from cleanlab.filter import find_label_issues as find
+
+        given = targets
+    ranked = find(given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    return np.asarray(ranked, dtype=np.int64)
+
+
+def _issue(
+    sample: Sample, target: NDArray[Any], probabilities: NDArray[np.float64], names: Sequence[str]
+) -> LabelIssue:
+    if target.ndim == 0:
+        suggested = int(probabilities.argmax())
+        confidences = float(probabilities[suggested]), float(probabilities[int(target)])
+        return LabelIssue(sample, names[suggested], *confidences)
+    # Of several labels the one that the network would change first.
+    given = np.where(target > 0, probabilities, 1 - probabilities)  # (C,)
+    label = int(given.argmin())
+    suggested_text = f"without {names[label]}" if target[label] else f"with {names[label]}"
+    return LabelIssue(sample, suggested_text, float(1 - given[label]), float(given[label]))
