@@ -17,7 +17,7 @@ Channels = Literal[1, 3]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit; what claims to be larger is refused before it is decoded
 # Identified by content. EPS and its like, which run other programs, stay out.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 
 _ORIENTATION_TAG = 0x0112
 # libjpeg only warns of these, and fills what is missing with grey or leaves it displaced.
