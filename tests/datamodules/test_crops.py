@@ -23,9 +23,7 @@ def test_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
     ours = draw_boxes(torch.tensor([size] * 3000), SCALE, RATIO, generator=generator()).numpy()
     torch.manual_seed(1)
     image = torch.empty(1, *size)
-    theirs = np.array(
-        [RandomResizedCrop.get_params(image, list(SCALE), list(RATIO)) for _ in range(3000)]
-    )
+    theirs = np.array([RandomResizedCrop.get_params(image, list(SCALE), list(RATIO)) for _ in range(3000)])
     for column in range(4):  # top, left, height, width
         assert ks_2samp(ours[:, column], theirs[:, column]).statistic < 0.05
 

@@ -60,7 +60,15 @@ def translucent() -> Image.Image:
 def interlaced_png(pixels: NDArray[np.uint8]) -> bytes:
     """Pillow writes none: the seven passes of Adam7, each row without a filter."""
     height, width, _ = pixels.shape
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
     rows = [b"\0" + row.tobytes() for y, x, dy, dx in passes for row in pixels[y::dy, x::dx]]
     return png_of(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1), b"".join(rows))
 
