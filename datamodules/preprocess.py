@@ -64,7 +64,8 @@ class Preprocess(nn.Module):
         # Channels last in memory: along whole rows, as three values at a time would take three times as long.
         rows = pixels.permute(0, 2, 3, 1).flatten(2)  # (B, S, S * C)
         mean, std = (each.flatten().repeat(pixels.shape[3]) for each in (self.mean, self.std))
-        return (rows - mean).div_(std).unflatten(2, (-1, pixels.shape[1])).permute(0, 3, 1, 2)
+        normalized: Tensor = (rows - mean).div_(std)
+        return normalized.reshape(pixels.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

@@ -74,7 +74,6 @@ def record_figures(
     """Draws a run's figures, from the predictions of one split and the history of training."""
     from experiments import figures, sheets  # matplotlib is not needed before the end
 
-
     probabilities = predictions.probabilities.cpu().numpy()
     targets = predictions.targets.cpu().numpy()
     names = list(data.class_names)

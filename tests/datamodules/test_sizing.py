@@ -1,0 +1,86 @@
+"""Resizing and centre crops are torchvision's, close to Pillow's, and the same each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import v2
+
+from datamodules.sizing import Interpolation, Sizing, evaluation_view, fit, fitted_size
+
+
+def smooth(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    waves = [127 + 120 * np.sin((5 + c) * x + (9 - c) * y) for c in range(channels)]
+    return np.stack(waves, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (40, 70), (256, 300), (224, 224)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crop_is_timms_resize_and_centre_crop(height: int, width: int, interpolation: Interpolation) -> None:
+    image, sizing = smooth(height, width), Sizing(224, "crop", interpolation=interpolation)
+    fitted = fit(image, sizing)
+    assert fitted.shape == (*fitted_size(height, width, sizing), 3)
+    assert min(fitted.shape[:2]) == 256
+    view = evaluation_view(fitted, sizing)
+    theirs = v2.Compose(
+        [v2.Resize(256, v2.InterpolationMode(interpolation), antialias=True), v2.CenterCrop(224)]
+    )
+    expected = np.asarray(theirs(Image.fromarray(image)))  # by Pillow
+    assert view.shape == (224, 224, 3)
+    assert np.abs(view.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_squash_is_pillows_resize(channels: int, interpolation: str) -> None:
+    image = smooth(90, 170, channels)
+    sizing = Sizing(64, "squash", interpolation=interpolation, channels=channels)  # type: ignore[arg-type]
+    method = Image.Resampling[interpolation.upper()]
+    expected = np.asarray(Image.fromarray(image.squeeze()).resize((64, 64), method)).reshape(64, 64, channels)
+    fitted = fit(image, sizing)
+    assert np.abs(fitted.astype(int) - expected).max() <= 1
+    np.testing.assert_array_equal(evaluation_view(fitted, sizing), fitted)
+
+
+def test_nearest_keeps_the_values_there_are() -> None:
+    image = np.random.default_rng(0).choice([3, 200], (50, 61, 1)).astype(np.uint8)
+    assert set(np.unique(fit(image, Sizing(32, "squash", interpolation="nearest", channels=1)))) == {3, 200}
+
+
+def test_an_image_of_the_right_size_stays_as_it_is() -> None:
+    image = smooth(32, 32)
+    np.testing.assert_array_equal(fit(image, Sizing(32, "squash")), image)
+
+
+def test_the_number_of_threads_changes_no_pixel() -> None:
+    image, sizing, before = smooth(700, 900), Sizing(224, "crop"), torch.get_num_threads()
+    alone = fit(image, sizing)
+    try:
+        torch.set_num_threads(2)
+        np.testing.assert_array_equal(fit(image, sizing), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_image_decoded_at_a_fraction_keeps_the_aspect_of_the_whole() -> None:
+    assert fit(smooth(251, 334), Sizing(100, "crop"), original_size=(1001, 1335)).shape == (114, 152, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"size": 0}, "size"),
+        ({"resize": "stretch"}, "resize"),
+        ({"crop_fraction": 0.0}, "crop_fraction"),
+        ({"crop_fraction": 1.5}, "crop_fraction"),
+        ({"interpolation": "lanczos"}, "interpolation"),
+        ({"channels": 4}, "channels"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: dict[str, object], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Sizing(**{"size": 32, "resize": "crop", **arguments})  # type: ignore[arg-type]
