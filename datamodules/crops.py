@@ -11,12 +11,13 @@ from datamodules.preprocess import Interpolation
 from datamodules.sizing import resize
 
 TRIES = 10
+RATIO = (3 / 4, 4 / 3)  # of width to height, as it is customary
 
 
 def draw_boxes(
     sizes: Tensor,
     scale: tuple[float, float],
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    ratio: tuple[float, float] = RATIO,
     *,
     generator: torch.Generator,
 ) -> Tensor:

@@ -171,11 +171,12 @@ class FileImages:
         self,
         places: Tensor,
         scale: tuple[float, float],
+        ratio: tuple[float, float],
         generator: torch.Generator,
     ) -> Tensor:
         """Another part of each image (see `draw_boxes`): uint8 (B, C, S, S), channels last in memory."""
         chosen = self._places[places]
-        boxes = draw_boxes(self._fitted_sizes[chosen], scale, generator=generator)
+        boxes = draw_boxes(self._fitted_sizes[chosen], scale, ratio, generator=generator)
 
         def crop(image: Tensor, sample: int) -> Tensor:
             return crop_and_resize(image, boxes[sample], self.sizing.size, self.sizing.interpolation)

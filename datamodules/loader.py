@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.crops import random_resized_crops
+from datamodules.crops import RATIO, random_resized_crops
 from datamodules.randomness import derive_seed, generator_for
 from datamodules.sampling import balanced_order
 from datamodules.store import ImageStore
@@ -156,4 +156,4 @@ def read(store: ImageStore, places: Tensor, crop_scale: tuple[float, float] | No
     generator = generator_for("cpu", seed, CROP_SALT)
     if isinstance(images, Tensor):
         return random_resized_crops(images[places], crop_scale, generator)
-    return images.random_resized_crops(places, crop_scale, generator)
+    return images.random_resized_crops(places, crop_scale, RATIO, generator)
