@@ -31,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    data_root = Path(os.environ.get("DARKROOM_DATA", "data")) / "fashion_mnist"
+    data_root = Path(os.environ.get("DARKROOM_DATA", "data")).resolve() / "fashion_mnist"
     ours, inferred = [], []
     with tempfile.TemporaryDirectory() as name:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(name) / 'mlflow.db'}"
