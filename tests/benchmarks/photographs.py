@@ -28,6 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from datamodules.cache import FileOriginals, open_images
+from datamodules.crops import mirror_
 from datamodules.sizing import Sizing
 
 BATCH_SIZE, SIDE, SCALE, RATIO = 64, 224, (0.08, 1.0), (3 / 4, 4 / 3)
@@ -58,14 +59,18 @@ def ours(folder: Path, cache: Path, threads: int, seed: int) -> int:
         originals, sizing, folder=cache, budget_bytes=2**36, threads=threads, say=lambda sentence: None
     )
     assert not bad
-    scale = (1 / (255 * torch.tensor(STD))).view(1, 3, 1, 1)
-    shift = (torch.tensor(MEAN) / torch.tensor(STD)).view(1, 3, 1, 1)
+    # Rows of W * C values: broadcasting over three channels that lie innermost is four times slower.
+    std, mean = torch.tensor(STD).repeat(SIDE), torch.tensor(MEAN).repeat(SIDE)  # (S * C,)
+    scale, shift = 1 / (255 * std), -mean / std
+    normalised = torch.empty(BATCH_SIZE, SIDE, SIDE * 3)  # a new one each time would cost page faults
     seen = 0
     for places in torch.randperm(len(images), generator=generator).split(BATCH_SIZE):
         pixels = images.random_resized_crops(places, SCALE, RATIO, generator)
-        mirrored = torch.rand(len(places), generator=generator) < 0.5
-        pixels[mirrored] = pixels[mirrored].flip(3)
-        batch = pixels.float().mul_(scale).sub_(shift)
+        mirror_(pixels, torch.rand(len(places), generator=generator) < 0.5)
+        rows = pixels.permute(0, 2, 3, 1).reshape(len(places), SIDE, -1)
+        for row, out in zip(rows, normalised, strict=False):
+            torch.addcmul(shift, row.float(), scale, out=out)
+        batch = normalised[: len(places)].view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
         seen += len(batch)
     return seen
 
