@@ -64,7 +64,8 @@ def open_images(
         The images, bad ones included, and the list of bad ones, in order.
     """
     # Named by ids and sizing, then by content: what has the first part in common is the same cache, stale.
-    family = _digest([str(FORMAT_VERSION), repr(sorted(asdict(sizing).items())), *originals.ids])
+    settings = repr(sorted(asdict(sizing).items()))
+    family = _digest([str(FORMAT_VERSION), settings, originals.origin, *originals.ids])
     place = folder / f"{family}-{_digest(originals.stamps())}"
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f"{family}.lock", say):

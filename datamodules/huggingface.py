@@ -113,14 +113,15 @@ class HuggingFaceDataset(ImageFiles):
         )
 
     def originals(self, listing: Listing) -> Originals:
-        return EncodedRows(self.datasets(), str(self.image_column), listing.ids)
+        return EncodedRows(f"{self.path} {self.config}", self.datasets(), str(self.image_column), listing.ids)
 
 
 class EncodedRows:
     """The encoded images of `datasets`' tables, one part after another."""
 
-    def __init__(self, parts: Mapping[str, Any], column: str, ids: Sequence[str]) -> None:
+    def __init__(self, origin: str, parts: Mapping[str, Any], column: str, ids: Sequence[str]) -> None:
         self.ids = ids
+        self.origin = origin
         self._parts = list(parts.values())
         self._column = column
         self._ends = np.cumsum([len(each) for each in self._parts])

@@ -14,9 +14,11 @@ class Originals(Protocol):
 
     Attributes:
         ids: A unique name for each, such as its path below the root.
+        origin: What tells these images from others with the same ids, such as that root.
     """
 
     ids: Sequence[str]
+    origin: str
 
     def stamps(self) -> Sequence[str]:
         """For each image, what changes whenever its content may have; cheap to ask for."""
@@ -40,6 +42,8 @@ class FileOriginals:
     def __init__(self, paths: Sequence[Path], ids: Sequence[str] | None = None) -> None:
         self.paths = list(paths)
         self.ids: Sequence[str] = [str(path) for path in paths] if ids is None else list(ids)
+        first = str(self.paths[0].absolute()) if self.paths else ""
+        self.origin = first.removesuffix(self.ids[0]) if self.paths else ""
         if len(self.ids) != len(self.paths):
             raise ValueError(f"each file needs one id: got {len(self.paths)} files and {len(self.ids)} ids")
 

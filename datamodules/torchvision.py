@@ -176,6 +176,7 @@ class DatasetOriginals:
 
     def __init__(self, datasets: Sequence[Any], ids: Sequence[str]) -> None:
         self.ids = ids
+        self.origin = f"{type(datasets[0]).__name__} {Path(datasets[0].root).absolute()}"
         self._datasets = datasets
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 

@@ -33,6 +33,8 @@ from experiments.tracking import RunRecord, Store, open_store
 from experiments.trainer import build_trainer, check_devices, check_is_reported
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 
+PLACES = ("data.root", "data.table", "data.path", "data.cache")  # where files lie says nothing of a run
+
 
 @dataclass(frozen=True)
 class Result:
@@ -259,7 +261,7 @@ def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, f
 def run_name(experiment: Experiment) -> str:
     """What was overridden, in short, or the seed: `lr=0.01 dropout=0.2`."""
     varied = {
-        key.rpartition(".")[2]: value for key, value in experiment.overrides.items() if key != "data.root"
+        key.rpartition(".")[2]: value for key, value in experiment.overrides.items() if key not in PLACES
     }
     if not varied:
         varied = {"seed": str(experiment.seed)}

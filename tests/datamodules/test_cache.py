@@ -168,6 +168,15 @@ def test_all_bad_images_are_listed_and_the_others_served(files: CountedFiles, bu
         assert torch.equal(kept[torch.arange(3)], expected)
 
 
+def test_an_image_whose_aspect_would_fill_the_memory_is_bad(files: CountedFiles) -> None:
+    Image.new("L", (1, 600_000)).save(files.paths[0])
+    _, bad = opened(files, Sizing(32, "crop"))
+    _, squashed_bad = opened(files, Sizing(32, "squash"))
+    assert [one.id for one in bad] == ["000.png"]
+    assert "elongated" in bad[0].reason
+    assert squashed_bad == []
+
+
 def test_a_misnamed_image_is_served_and_noted(files: CountedFiles) -> None:
     Image.new("RGB", (40, 40), "red").save(files.paths[1], "PNG")
     images, bad = opened(files)

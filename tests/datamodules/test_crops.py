@@ -9,7 +9,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2.functional import resized_crop
 
-from datamodules.crops import crop_and_resize, draw_boxes
+from datamodules.crops import crop_and_resize, draw_boxes, mirror_
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -75,3 +75,11 @@ def test_a_box_is_resized_as_torchvision_does(channels: int, interpolation: str)
 def test_ranges_without_sense_are_refused(wrong: dict[str, tuple[float, float]]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         draw_boxes(torch.tensor([[9, 9]]), **{"scale": SCALE, **wrong}, generator=generator())
+
+
+def test_mirroring_touches_only_the_chosen() -> None:
+    images = torch.randint(256, (6, 9, 7, 3), generator=generator(), dtype=torch.uint8).permute(0, 3, 1, 2)
+    mirrored = torch.tensor([True, False, False, True, True, False])
+    expected = torch.where(mirrored.view(6, 1, 1, 1), images.flip(3), images)
+    assert torch.equal(mirror_(images, mirrored), expected)
+    assert torch.equal(images, expected)
