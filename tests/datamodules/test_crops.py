@@ -9,7 +9,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2.functional import resized_crop
 
-from datamodules.crops import crop_and_resize, draw_boxes, mirror_
+from datamodules.crops import crop_and_resize, draw_boxes, random_resized_crops
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -77,9 +77,11 @@ def test_ranges_without_sense_are_refused(wrong: dict[str, tuple[float, float]])
         draw_boxes(torch.tensor([[9, 9]]), **{"scale": SCALE, **wrong}, generator=generator())
 
 
-def test_mirroring_touches_only_the_chosen() -> None:
-    images = torch.randint(256, (6, 9, 7, 3), generator=generator(), dtype=torch.uint8).permute(0, 3, 1, 2)
-    mirrored = torch.tensor([True, False, False, True, True, False])
-    expected = torch.where(mirrored.view(6, 1, 1, 1), images.flip(3), images)
-    assert torch.equal(mirror_(images, mirrored), expected)
-    assert torch.equal(images, expected)
+def test_a_batch_in_memory_is_cropped_image_by_image_and_keeps_its_shape() -> None:
+    images = torch.randint(256, (6, 1, 28, 20), generator=generator(), dtype=torch.uint8)
+    crops = random_resized_crops(images, (0.3, 0.9), generator())
+    boxes = draw_boxes(torch.tensor([[28, 20]] * 6), (0.3, 0.9), generator=generator()).tolist()
+    assert crops.shape == images.shape
+    for image, crop, (top, left, height, width) in zip(images, crops, boxes, strict=True):
+        expected = resized_crop(image, top, left, height, width, [28, 20], antialias=True)
+        assert (crop.int() - expected.int()).abs().max() <= 1
