@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from datamodules import ImageDataModule
-from datamodules.randomness import generator_for
 from experiments.data.examination import SPLITS, sample_at
 from experiments.data.findings import Duplicates, Findings, Sample
 from experiments.data.histogram import histogram
@@ -172,11 +171,10 @@ def _samples(data: ImageDataModule, names: Sequence[str], show: Show) -> str:
 
 
 def _augmented(data: ImageDataModule) -> str:
-    images = data.splits["train"].images[torch.zeros(NUM_AUGMENTED, dtype=torch.int64)]
-    augmented = data.augment(images, generator_for("cpu", data.seed))  # (B, C, S, S) in [0, 1]
-    pixels = augmented.mul(255).round().clamp(0, 255).byte()
+    (original,) = data.splits["train"].images[torch.tensor([0])]
+    pixels = data.augmented(0, NUM_AUGMENTED).mul(255).round().clamp(0, 255).byte()
     return _row(
-        [picture(images[0], "original", framed=True), *(picture(each, "augmented") for each in pixels)]
+        [picture(original, "original", framed=True), *(picture(each, "augmented") for each in pixels)]
     )
 
 

@@ -6,6 +6,7 @@ do not survive a fork, and the locks they held would never be freed.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimizer would import it, for two seconds
 
+from datamodules import ImageDataModule
+from datamodules.files import ImageFiles
 from datamodules.store import ImageStore
 from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
@@ -35,6 +38,18 @@ def hand_over(experiment: Experiment) -> None:
         experiment.data.take(_source)
 
 
+def _load(data: ImageDataModule) -> dict[str, ImageStore]:
+    """What all trials share, loaded without a thread."""
+    if isinstance(data, ImageFiles):  # decoded by threads, of a process that is gone before the first trial
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(ValueError, OSError):  # met again below
+                data.load()
+            os._exit(0)
+        os.waitpid(child, 0)
+    return dict(data.load())
+
+
 def _prepare() -> None:
     global _source, _arguments
     torch.set_num_threads(1)  # more would start OpenMP's pool of threads
@@ -45,7 +60,7 @@ def _prepare() -> None:
         experiment = load_experiment(*json.loads(os.environ[RECIPE]))
         experiment.build_model()
         experiment.data.prepare_data()
-        _source, _arguments = dict(experiment.data.load()), source_arguments(experiment.config)
+        _source, _arguments = _load(experiment.data), source_arguments(experiment.config)
     except (RequestError, ValueError, OSError):
         return  # the conductor meets the same error, and says so
 

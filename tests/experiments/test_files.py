@@ -1,0 +1,128 @@
+"""A researcher's own images, from a folder: trained on, searched over, refused when they are broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from test_train import run_id
+
+from datamodules import Synthetic
+
+SMALL = ["--trainer.max_epochs=2", "--model.backbone_options.widths=[8]", "--data.batch_size=16"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Forty drawn shapes of each of three kinds, as JPEGs of different sizes, half as many for validation."""
+    root = tmp_path_factory.mktemp("pictures")
+    source = Synthetic(num_images=120, side=48)
+    for part, store in source.load().items():
+        folder = {"train": "train", "test": "val"}[part]
+        for number, (image, target) in enumerate(zip(store.images, store.targets.tolist(), strict=True)):
+            path = root / folder / source.class_names[target] / f"{number:03d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+            picture.resize((60 + number, 200 - number)).save(path, quality=95)
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe(pictures) -> Path:
+    path = pictures.parent / "shapes.yaml"
+    recipe = {
+        "name": "shapes/cnn",
+        "data": {
+            "class_path": "ImageFolder",
+            "init_args": {
+                "root": str(pictures),
+                "image_size": 32,
+                "cache": str(pictures.parent / "cache"),
+                "augmentation": {"resized_crop": [0.5, 1.0], "horizontal_flip": 0.5},
+            },
+        },
+        "model": "ImageClassifier",
+        "sweep": {"trials": 3, "pruner": "none", "space": {"model.lr": {"low": 1.0e-4, "high": 1.0e-2}}},
+    }
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def test_a_set_without_test_images_is_judged_on_validation_and_says_so(darkroom, store, recipe) -> None:
+    answer = darkroom("train", str(recipe), *SMALL)
+    assert "there are no test images" in answer.output
+    run = store.find_run(run_id(answer.output))
+    assert not any(name.startswith("test/") for name in run.metrics)
+    assert (len(run.predictions("val")), run.read_text("data/facts.json").count('"train"')) == (30, 3)
+    again = darkroom("evaluate", run.run_id, "--split=val")
+    assert "+0.0e+00" in again.output
+    assert "has no test images; it has train and val" in darkroom("evaluate", run.run_id).errors
+
+
+def test_the_same_seed_gives_the_same_bits_from_files_too(darkroom, store, recipe) -> None:
+    runs = [store.find_run(run_id(darkroom("train", str(recipe), *SMALL).output)) for _ in range(2)]
+    assert runs[0].predictions("val").equals(runs[1].predictions("val"))
+
+
+def test_the_logged_model_predicts_what_is_stored(darkroom, store, recipe, pictures) -> None:
+    run = store.find_run(run_id(darkroom("train", str(recipe), *SMALL).output))
+    stored = run.predictions("val")
+    model = mlflow.pytorch.load_model(f"runs:/{run.run_id}/model")
+    from experiments.config import parse_experiment
+
+    data = parse_experiment([run.read_text("config.yaml")], {}).data
+    data.setup()
+    assert list(stored["id"]) == list(data.splits["val"].ids)
+    with torch.no_grad():
+        ours = model(data.splits["val"].images[torch.arange(30)].contiguous()).numpy()
+    np.testing.assert_allclose(ours, stored[["prob_0", "prob_1", "prob_2"]], atol=1e-5)
+
+
+def test_a_sweep_decodes_once_for_all_of_its_trials(workspace, recipe, pictures, tmp_path) -> None:
+    answer = workspace.run("sweep", str(recipe), *SMALL, f"--data.cache={tmp_path}", "--sweep.confirm=null")
+    assert answer.status == 0, answer.errors
+    assert "3 trials: 3 complete" in answer.output
+    assert len(list(tmp_path.glob("*/pixels.bin"))) == 1
+
+
+def test_broken_files_end_the_run_before_it_starts_with_all_of_them_listed(
+    darkroom, recipe, pictures
+) -> None:
+    broken = [pictures / "train" / "disc" / name for name in ("empty.jpg", "words.jpg")]
+    broken[0].write_bytes(b"")
+    broken[1].write_text("no image")
+    try:
+        answer = darkroom("train", str(recipe), *SMALL)
+        skipped = darkroom("train", str(recipe), *SMALL, "--data.on_bad_image=skip", "--mlflow.enabled=false")
+    finally:
+        for path in broken:
+            path.unlink()
+    assert answer.status == 2
+    assert "2 of 152 files can't be read" in answer.errors
+    assert "train/disc/empty.jpg" in answer.errors
+    assert "train/disc/words.jpg" in answer.errors
+    assert skipped.status == 0
+    assert "2 of 152 files" in skipped.output
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("--data.root=nowhere", "data.root=nowhere is no folder"),
+        ("--data.resize=squish", "resize"),
+        ("--data.classes=[disc,square]", "triangle not among data.classes"),
+        ("--data.fold=2", "data.fold=2 needs data.folds"),
+        ("--data.normalization=backbone", "small_cnn has none"),
+        ("--data.val_fractoin=0.2", "val_fraction"),
+    ],
+)
+def test_a_mistake_is_one_paragraph(darkroom, recipe, key, named) -> None:
+    answer = darkroom("train", str(recipe), *SMALL, key)
+    assert answer.status == 2
+    assert named in answer.errors
+    assert "Traceback" not in answer.errors
