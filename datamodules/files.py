@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
 from datamodules.cache import BadImage, FileOriginals, Originals, open_images
+from datamodules.preprocess import Interpolation
 from datamodules.sizing import Sizing
 from datamodules.store import ImageStore, without_pixels
 
@@ -57,6 +58,7 @@ class ImageFiles(ImageDataModule):
 
     Args:
         image_size: Side in pixels of what the network sees.
+        interpolation: How resizing fills in between pixels.
         resize: "squash" makes every image square; "crop" brings its shorter side to image_size /
             crop_fraction and takes the centre, or what `augmentation.resized_crop` draws.
         crop_fraction: Share of the shorter side that the centre crop takes.
@@ -72,6 +74,7 @@ class ImageFiles(ImageDataModule):
     def __init__(
         self,
         image_size: int = 224,
+        interpolation: Interpolation = "bilinear",
         resize: Literal["squash", "crop"] = "crop",
         crop_fraction: float = 0.875,
         grayscale: bool = False,
@@ -81,7 +84,7 @@ class ImageFiles(ImageDataModule):
         cache_gib: float = 50.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_size=image_size, **kwargs)
+        super().__init__(image_size=image_size, interpolation=interpolation, **kwargs)
         if not 0 < crop_fraction <= 1:
             raise ValueError(
                 f"data.crop_fraction must lie in (0, 1], got {crop_fraction}; 0.875 is customary"
@@ -92,7 +95,7 @@ class ImageFiles(ImageDataModule):
             size=image_size,
             resize=resize,
             crop_fraction=crop_fraction,
-            interpolation=self.interpolation,
+            interpolation=interpolation,
             channels=1 if grayscale else 3,
         )
         self.classes = tuple(classes) if classes is not None else None

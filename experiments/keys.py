@@ -87,8 +87,11 @@ def source_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     Two configurations that agree in these may share what was decoded, however they split and augment it.
     """
     data = config["data"]
-    shared = inspect.signature(ImageDataModule).parameters
-    own = {key: value for key, value in data.get("init_args", {}).items() if key not in shared}
+    cls = classes_for("data")[data["class_path"].rpartition(".")[2]]
+    declared: set[str] = set()
+    for ancestor in cls.__mro__[: cls.__mro__.index(ImageDataModule)]:
+        declared |= inspect.signature(ancestor.__init__).parameters.keys()  # type: ignore[misc]
+    own = {key: value for key, value in data.get("init_args", {}).items() if key in declared}
     return {"class": data["class_path"], **own}
 
 

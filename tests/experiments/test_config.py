@@ -7,6 +7,7 @@ import yaml
 
 from experiments.config import flatten, load_experiment, parse_experiment
 from experiments.errors import RequestError
+from experiments.keys import source_arguments
 from experiments.recipes import recipe_names
 
 
@@ -115,3 +116,13 @@ def test_the_articles_recipes_train_on_all_images_and_test_the_last_checkpoint(n
     assert experiment.trainer.early_stopping is None
     assert experiment.model.hparams["initialization"] == "glorot_uniform"
     assert experiment.model.hparams["optimizer"] == "adam"
+
+
+def test_trials_share_decoded_images_only_where_all_that_makes_them_is_the_same():
+    def source(**overrides: str):
+        given = {f"data.{key}": value for key, value in overrides.items()}
+        return source_arguments(load_experiment(["cats_dogs/tutorial_cnn"], given).config)
+
+    assert source() == source(batch_size="7", val_fraction="0.3", normalization="imagenet")
+    for key, value in (("image_size", "32"), ("interpolation", "bicubic"), ("resize", "crop"), ("root", "x")):
+        assert source() != source(**{key: value}), key
