@@ -66,7 +66,7 @@ def conductors(workspace) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
-            if "experiments.sweep.launchers" in command and process.cwd() == str(workspace.folder):
+            if "experiments.sweep.launchers.copy" in command and process.cwd() == str(workspace.folder):
                 found.append(process)
     return found
 
