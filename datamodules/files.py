@@ -159,6 +159,9 @@ class ImageFiles(ImageDataModule):
         if bad:
             self.skipped = list(bad)
             self.notes.append(f"{len(bad)} of {len(listing.ids)} files are no whole images and are left out")
+        odd = [(name, note) for name, note in zip(listing.ids, images.notes(), strict=True) if note]
+        if odd:
+            self.notes.append(f"{len(odd)} files are read by their content: {odd[0][0]} {odd[0][1]}")
         targets = torch.from_numpy(listing.targets)
         everything = ImageStore(images, targets, listing.ids, listing.groups)
         bad_ids = {each.id for each in bad}

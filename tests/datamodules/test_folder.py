@@ -111,6 +111,14 @@ def test_bad_files_are_listed_together_with_their_reasons(write_folder) -> None:
     assert set(data.facts()["skipped"]) == {"ant/empty.jpg", "bee/text.jpg", "cat/cut.png"}
 
 
+def test_a_file_of_another_format_than_its_suffix_says_is_read_and_pointed_out(write_folder) -> None:
+    root = write_folder(COUNTS)
+    (root / "ant" / "000.png").rename(root / "ant" / "000.jpg")
+    data = prepared(root)
+    assert sum(map(len, data.splits.values())) == 60
+    assert any(note.startswith("1 files are read by their content: ant/000.jpg") for note in data.notes)
+
+
 def test_grey_is_one_channel(write_folder) -> None:
     data = prepared(write_folder(COUNTS), grayscale=True)
     assert data.image_shape == (1, 16, 16)
