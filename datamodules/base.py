@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -19,6 +20,9 @@ from datamodules.randomness import generator_for
 from datamodules.splits import split_problems, split_warnings
 from datamodules.store import ImageStore
 
+EVALUATED_VALUES = (
+    2**23
+)  # in a batch that is evaluated: 32 MiB of float32, a large network's activations apart
 Task = Literal["binary", "multiclass", "multilabel"]
 
 
@@ -235,9 +239,12 @@ class ImageDataModule(pl.LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> BatchLoader:
-        # Without gradients more images fit; small batches would only cost time.
+        # Without gradients more images fit, and small batches would only cost time.
+        fitting = min(256, EVALUATED_VALUES // math.prod(self.image_shape))
         rank, world_size = self._place()
-        return BatchLoader(self.splits[split], max(self.batch_size, 256), rank=rank, world_size=world_size)
+        return BatchLoader(
+            self.splits[split], max(self.batch_size, fitting), rank=rank, world_size=world_size
+        )
 
     def _place(self) -> tuple[int, int]:
         """Which of how many processes that train together this one is."""
