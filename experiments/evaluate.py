@@ -51,10 +51,14 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
     experiment.model.hparams["pretrained"] = False  # the checkpoint's weights follow
     checkpoint = record.download("checkpoints/best.ckpt")
     facts = json.loads(record.read_text("data/facts.json"))
-    if list(experiment.data.class_names) != facts["class_names"]:
+    try:
+        class_names = list(experiment.data.class_names)
+    except (ValueError, OSError) as error:  # of files that are not there any more
+        raise RequestError(str(error)) from error
+    if class_names != facts["class_names"]:
         raise RequestError(
             f"the run knows the classes {', '.join(facts['class_names'])}; "
-            f"this data has {', '.join(experiment.data.class_names)}"
+            f"this data has {', '.join(class_names)}"
         )
     prepare(experiment)
     experiment.data.normalize_with(facts["pixel_mean"], facts["pixel_std"])

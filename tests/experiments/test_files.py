@@ -62,6 +62,8 @@ def test_a_set_without_test_images_is_judged_on_validation_and_says_so(darkroom,
     again = darkroom("evaluate", run.run_id, "--split=val")
     assert "+0.0e+00" in again.output
     assert "has no test images; it has train and val" in darkroom("evaluate", run.run_id).errors
+    moved = darkroom("evaluate", run.run_id, "--split=val", "--data.root=nowhere")
+    assert (moved.status, "nowhere is no folder" in moved.errors) == (2, True)
 
 
 def test_the_same_seed_gives_the_same_bits_from_files_too(darkroom, store, recipe) -> None:
