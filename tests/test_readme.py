@@ -63,3 +63,26 @@ def test_the_search_space_it_shows_is_one(tmp_path):
         experiment = load_experiment([str(path)], check_space=True)
         assert experiment.sweep is not None
         assert len(experiment.sweep.space) >= 4
+
+
+def test_the_recipe_of_ones_own_it_shows_trains(tmp_path, monkeypatch):
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    from experiments.config import parse_experiment
+    from experiments.train import train
+
+    (text,) = re.findall(r"```yaml\n(name: leaves.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    rows = []
+    for number in range(60):
+        Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(f"{number}.png")
+        rows.append(
+            {"image": f"{number}.png", "rust": number % 2, "scab": number % 3 // 2, "plant": number // 3}
+        )
+    pd.DataFrame(rows).to_csv("leaves.csv", index=False)
+    overrides = {"data.cache": "cache", "data.image_size": "32", "trainer.max_epochs": "1"}
+    result = train(parse_experiment([text], overrides), None)
+    assert {"test/average_precision", "test/f1_macro_tuned"} <= result.metrics.keys()

@@ -30,7 +30,9 @@ from experiments.sweep.trial import Task
 from experiments.sweep.worker import Worker
 from experiments.tracking import CHECKPOINTS, RunRecord, StoreError
 
-MAX_DEATHS = 3  # of a trial's process without an epoch between them, before the trial is given up
+# Of a trial's process, without an epoch between them, before the trial is given up: by its own doing, and by
+# somebody's who kills it, which says little about the trial.
+MAX_DEATHS, MAX_KILLS = 3, 10
 TICK_SECONDS = 0.5
 SHOW_SECONDS = 0.25
 PATIENCE_SECONDS = 600  # how long a storage or server that went away is waited for
@@ -201,17 +203,18 @@ class Conductor:
     def _bury(self, running: Running) -> None:
         """Starts a trial again whose process died, in place, unless it does nothing but die."""
         words = running.worker.last_words()
+        most = MAX_KILLS if running.worker.was_killed() else MAX_DEATHS
         running.worker.kill()
         if self._interrupts:
             self._finish(running, Outcome(stopped=True))
             return
         running.deaths += 1
-        if running.deaths < MAX_DEATHS:
+        if running.deaths < most:
             self._display.say(f"trial {running.trial.number}  {words}; it goes on from its last checkpoint")
             running.worker = Worker(running.task, running.lease, self._log(running.trial.number))
         else:
             log = running.worker.log.read_text(errors="replace")
-            error = f"{words}, {MAX_DEATHS} times without an epoch between"
+            error = f"{words}, {running.deaths} times without an epoch between"
             self._finish(running, Outcome(failure="death", error=error, traceback=log or error))
 
     def _finish(self, running: Running, outcome: Outcome) -> None:

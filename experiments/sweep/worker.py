@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -56,6 +57,11 @@ class Worker:
         self._process.kill()
         self._process.join()
         self.connection.close()
+
+    def was_killed(self) -> bool:
+        """Whether it was ended from outside: by a person, a scheduler, or for its memory."""
+        self._process.join(timeout=10)
+        return self._process.exitcode in (-signal.SIGKILL, -signal.SIGTERM)
 
     def last_words(self) -> str:
         """How it died, in one line."""
