@@ -3,7 +3,3 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, here and in child processes
-
-# Not among those that are searched for doctests: it would be imported twice, under two names, and the
-# configuration would not know which of its two classes is meant.
-collect_ignore = ["labelled_bars.py"]

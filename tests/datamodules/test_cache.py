@@ -238,7 +238,7 @@ def test_a_cut_file_of_the_cache_is_noticed(files: CountedFiles, name: str) -> N
 
 SCRIPT = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which whoever started the tests may have had ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 from pathlib import Path
 from tests.datamodules.test_cache import CountedFiles, opened
 folder = Path(sys.argv[1])

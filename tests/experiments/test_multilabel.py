@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from labelled_bars import LabelledBars
 from sklearn import metrics as sk
 
 import datamodules
@@ -19,7 +20,6 @@ from experiments.predictions import label_confusion_counts, prediction_frame
 from experiments.thresholds import recorded_thresholds
 from experiments.tracking import RunRecord
 from lightning_modules.metrics import LABEL_METRICS, TUNED_METRICS
-from tests.labelled_bars import LabelledBars
 
 RECIPE = """
 name: bars/cnn

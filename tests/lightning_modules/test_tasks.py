@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from labelled_bars import LabelledBars
 from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn import metrics as sk
 from test_classifier import built, prepared, trainer
@@ -19,7 +20,6 @@ from datamodules.loader import Batch
 from lightning_modules import ImageClassifier
 from lightning_modules.predictor import Predictor
 from lightning_modules.task import build_task
-from tests.labelled_bars import LabelledBars
 
 MIXED = {"mixup": 0.4, "cutmix": 1.0}
 
