@@ -267,11 +267,11 @@ class ImageDataModule(pl.LightningDataModule):
             self.preprocess.to(device)
         images = batch.images
         if self.trainer is None or not self.trainer.training:
-            return batch._replace(images=in_pieces(self.preprocess, images))
+            return batch._replace(images=self.preprocess(images))
         generator = generator_for(device, batch.seed)
         if not self.augmentation.changes_pixels:  # whole pixels may have moved
             images = crop_and_flip(images, self.augmentation, generator)
-            return batch._replace(images=in_pieces(self.preprocess, images))
+            return batch._replace(images=self.preprocess(images))
         pixels = self.augment(images, generator)
         return batch._replace(images=in_pieces(self.preprocess.normalize, pixels))
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datamodules.pieces import images_at_once, in_pieces
+
 Normalization = Literal["dataset", "imagenet", "backbone", "unit"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
@@ -42,7 +44,25 @@ class Preprocess(nn.Module):
         self.interpolation = interpolation
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.normalize(self.scale(images))
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.normalize(self.scale(images))
+        if self.image_size is not None and images.shape[2:] != (self.image_size, self.image_size):
+            return in_pieces(lambda piece: self.normalize(self.scale(piece)), images)
+        return self._in_one_buffer(images)
+
+    def _in_one_buffer(self, images: Tensor) -> Tensor:
+        """The same numbers, a few images at a time and in place, within the processor's cache."""
+        source, mean, std = images, self.mean, self.std
+        last = not images.is_contiguous()
+        if last:  # channels last in memory: along whole rows
+            source = images.permute(0, 2, 3, 1).flatten(2)  # (B, S, S * C)
+            mean, std = (each.flatten().repeat(images.shape[3]) for each in (mean, std))
+        pixels = torch.empty(source.shape)
+        step = images_at_once(images)
+        for start in range(0, len(images), step):
+            piece = pixels[start : start + step]
+            piece.copy_(source[start : start + step]).div_(255).sub_(mean).div_(std)
+        return pixels.view(images.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2) if last else pixels
 
     def scale(self, images: Tensor) -> Tensor:
         """Pixels as float32 in [0, 1], (B, C, S, S)."""

@@ -93,7 +93,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--source", type=Path)
     arguments = parser.parse_args()
-    keep_memory()  # as every command does; the workers of the other side inherit it
     first, later, theirs = [], [], []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "photographs"
@@ -103,6 +102,7 @@ def main() -> None:
         print(f"{arguments.images} JPEGs of {SIZE[0]}x{SIZE[1]}, {size:.0f} kB each, {os.cpu_count()} cores")
         loader = usual(root)
         images_per_second(lambda: (images for images, _ in loader))  # starts the workers, reads the files
+        keep_memory()  # as every command does; the workers are as their users have them
         for number in range(arguments.rounds):
             data = darkroom(root, Path(name) / f"cache-{number}")
 
