@@ -188,8 +188,10 @@ class FileImages:
         side, channels = self.sizing.size, self.sizing.channels
         batch = torch.empty((len(places), side, side, channels), dtype=torch.uint8)
         numbers = places.tolist()
-        # A trial that shares the machine with others has fewer than those that opened the cache.
+        # A trial that shares the machine with others has fewer than those that opened the cache. One is left
+        # to whoever works on the last batch: threads in each other's way took longer than without it.
         threads = min(self.threads, torch.get_num_threads())
+        threads = threads if self.is_streamed else max(1, threads - 1)
 
         def fill(first: int) -> None:
             for sample in range(first, len(numbers), threads):
