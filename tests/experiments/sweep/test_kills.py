@@ -77,7 +77,8 @@ class Torment:
             self.process.communicate()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+# Five minutes on PostgreSQL, whose outage and shared studies test_interruptions has at every run.
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def storage(request, fresh_workspace) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{fresh_workspace.folder / 'optuna.db'}"
