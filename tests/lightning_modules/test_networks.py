@@ -40,6 +40,28 @@ def test_the_articles_parameter_counts() -> None:
     assert num_parameters(LeNet5(10, GREY)) == by_hand == 61_706
 
 
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+def test_cifar_resnets_have_the_parameters_of_he_et_al_2015_table_6(depth: int, millions: float) -> None:
+    network = NETWORKS["cifar_resnet"](10, (3, 32, 32), depth=depth)
+    assert num_parameters(network) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "millions"), [(28, 10, 36.5), (40, 4, 8.9), (16, 8, 11.0), (16, 4, 2.7)]
+)
+def test_wide_resnets_have_the_parameters_of_zagoruyko_and_komodakis_2016(
+    depth: int, width: int, millions: float
+) -> None:
+    network = NETWORKS["wide_resnet"](10, (3, 32, 32), depth=depth, width=width)
+    assert num_parameters(network) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("cifar_resnet", 21), ("cifar_resnet", 2), ("wide_resnet", 18)])
+def test_residual_networks_refuse_depths_without_whole_blocks(name: str, depth: int) -> None:
+    with pytest.raises(ValueError, match=rf"depth of {name} must be 6 n \+ ., .* got {depth}"):
+        NETWORKS[name](10, (3, 32, 32), depth=depth)
+
+
 def test_small_cnn_has_the_parameters_of_its_arguments() -> None:
     network = SmallCNN(
         5,
