@@ -109,6 +109,13 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _rerun(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="RUN", help="a run's id, the unique beginning of one, or its name")
+    parser.add_argument(
+        "--at-commit", action="store_true", help="with the recorded code, checked out in a temporary worktree"
+    )
+
+
 def _ui(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=5000, help="port to serve on (default: 5000)")
 
@@ -128,6 +135,7 @@ COMMANDS: Mapping[str, Command] = {
     "evaluate": Command(
         "experiments.evaluate", "a recorded run's metrics, computed again or on other data", _evaluate
     ),
+    "rerun": Command("experiments.rerun", "a recorded run again from its record; says what differs", _rerun),
     "ui": Command("experiments.ui", "the MLflow UI on the store in use", _ui, takes_keys=False),
 }
 

@@ -58,6 +58,7 @@ class RunRecord:
         self.status: str = run.info.status
         self.tags: dict[str, str] = dict(run.data.tags)
         self.metrics: dict[str, float] = dict(run.data.metrics)
+        self.params: dict[str, str] = dict(run.data.params)
 
     def through(self, client: Any) -> RunRecord:
         """The same run, written by another client; None makes a copy that can be sent to a process."""
@@ -145,6 +146,15 @@ class RunRecord:
         with _one_clear_paragraph():
             history = self._client.get_metric_history(self.run_id, "train/loss")
         return max((metric.step for metric in history), default=0)
+
+    def history(self) -> dict[int, dict[str, float]]:
+        """Every metric of the run by the epoch it was recorded at."""
+        rows: dict[int, dict[str, float]] = {}
+        with _one_clear_paragraph():
+            for name in self.metrics:
+                for metric in self._client.get_metric_history(self.run_id, name):
+                    rows.setdefault(metric.step, {})[name] = metric.value
+        return rows
 
     def read_text(self, artifact: str) -> str:
         return self.download(artifact).read_text()

@@ -84,6 +84,7 @@ def train(
     parent: RunRecord | None = None,
     tags: Mapping[str, str] | None = None,
     started: Callable[[RunRecord], None] = lambda record: None,
+    tested: bool = True,
 ) -> Result:
     """Trains, tests the chosen checkpoint once, and records all of it.
 
@@ -94,6 +95,7 @@ def train(
         parent: The run under which MLflow shows this one.
         tags: Tags of the run besides recipe and seed.
         started: Called with the run once it exists.
+        tested: Judge the chosen checkpoint on the test images, where there are any.
 
     Raises:
         RequestError: The data or the network is not to be had; no run was created.
@@ -108,7 +110,7 @@ def train(
         recorder = EpochRecorder(record, experiment.trainer.monitor, continued=resumed is not None)
         progress = [ProgressLine()] if experiment.trainer.progress else []
         best_epoch = fit(experiment, recorder, folder, resumed=resumed is not None, callbacks=progress)
-        return conclude(experiment, recorder, best_epoch, folder)
+        return conclude(experiment, recorder, best_epoch, folder, tested)
 
 
 def prepare(experiment: Experiment) -> None:
@@ -232,10 +234,12 @@ def chosen_epoch(experiment: Experiment, recorder: EpochRecorder, epoch: int) ->
     return {name.replace("val/", "best/"): value for name, value in metrics.items()} | {"best/epoch": epoch}
 
 
-def conclude(experiment: Experiment, recorder: EpochRecorder, best_epoch: int, folder: Path) -> Result:
+def conclude(
+    experiment: Experiment, recorder: EpochRecorder, best_epoch: int, folder: Path, tested: bool = True
+) -> Result:
     """Judges the chosen checkpoint once on test, where there is one; records what it leaves."""
     data, model, record = experiment.data, experiment.model, recorder.run
-    splits = [split for split in ("val", "test") if split in data.splits]
+    splits = [split for split in ("val", "test") if split in data.splits and (tested or split == "val")]
     metrics = chosen_epoch(experiment, recorder, best_epoch)
     if "test" in splits:
         metrics |= evaluate(experiment, ["test"])

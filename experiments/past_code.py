@@ -1,0 +1,54 @@
+"""The code that a recorded run was made with, checked out beside the present one."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.errors import RequestError
+from experiments.tracking import RunRecord
+
+
+@contextlib.contextmanager
+def checkout(run: RunRecord) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A worktree at the run's commit with its uncommitted changes, and the environment to work with it.
+
+    Files that git did not know of were not recorded; where there were any, that is said.
+
+    Raises:
+        RequestError: The run recorded no commit, or this checkout does not have it, or it holds no Darkroom.
+    """
+    commit = run.tags.get("git_commit")
+    if commit is None:
+        raise RequestError(
+            f"run {run.run_id} ({run.name}) recorded no commit: it was not trained in a checkout"
+        )
+    diff = run.read_text("environment/uncommitted.diff")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "code"
+        _git(f"this checkout has no commit {commit}; git fetch may bring it", "worktree", "add", "--detach",
+             str(folder), commit)  # fmt: skip
+        try:
+            if not (folder / "experiments" / "__main__.py").is_file():
+                raise RequestError(
+                    f"commit {commit[:12]} holds no Darkroom: its version stands in environment/packages.txt"
+                )
+            if diff:
+                complaint = "the recorded uncommitted changes do not apply"
+                _git(complaint, "-C", str(folder), "apply", "--whitespace=nowarn", "-", text=diff)
+            git_folder = _git("", "-C", str(folder), "rev-parse", "--absolute-git-dir").strip()
+            # The worktree's state is what the new run is to record, wherever it stands.
+            environment = {"PYTHONPATH": str(folder), "GIT_DIR": git_folder, "GIT_WORK_TREE": str(folder)}
+            yield folder, environment
+        finally:
+            _git("", "worktree", "remove", "--force", str(folder))
+
+
+def _git(complaint: str, *arguments: str, text: str | None = None) -> str:
+    done = subprocess.run(["git", *arguments], input=text, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RequestError(f"{complaint} (git: {' '.join(done.stderr.split())[:300]})")
+    return done.stdout

@@ -1,0 +1,296 @@
+"""`darkroom rerun`: a recorded run again, from its record alone; says what differs, and from when on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from datamodules import ImageDataModule
+from experiments.config import Experiment, parse_experiment
+from experiments.errors import RequestError, RunError
+from experiments.past_code import checkout
+from experiments.provenance import git_state, hardware, packages
+from experiments.record import derived_values
+from experiments.tracking import RunRecord, Store, open_store
+from experiments.train import PLACES, prepare, train
+
+COMPARED = ("train/", "val/", "best/", "test/", "lr")  # what a run computes; the rest is what it costs
+LISTED = 12  # packages named in one line
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a rerun differs from its original.
+
+    Attributes:
+        epochs: Recorded by both.
+        first: The first epoch at which a metric differs, None where none does.
+        metric: The one that differs most there, relative to its size.
+        by: How much it does.
+        final: The largest difference among the chosen checkpoint's metrics on validation and test.
+        weights: The largest difference of a weight of the chosen checkpoints; infinite where their
+            shapes differ.
+        num_weights: How many were compared.
+    """
+
+    epochs: int
+    first: int | None
+    metric: str
+    by: float
+    final: float
+    weights: float
+    num_weights: int
+
+    @property
+    def verdict(self) -> str:
+        """`bit-identical`, or how far from the original it is."""
+        if self.first is None and self.final == 0 and self.weights == 0:
+            return "bit-identical"
+        return f"within {self.final:.2g} of the original" if math.isfinite(self.final) else "not comparable"
+
+    def told(self) -> list[str]:
+        """The verdict's grounds, in sentences."""
+        same = f"{self.epochs} epochs and {self.num_weights:,} weights were compared"
+        if self.verdict == "bit-identical":
+            return [f"{same}; every metric and every weight is the same to the last bit"]
+        lines = [same]
+        if self.first is not None:
+            lines.append(f"diverged at epoch {self.first}: {self.metric} differs by {self.by:.2g}")
+        apart = f"differ by up to {self.weights:.2g}" if math.isfinite(self.weights) else "have other shapes"
+        return [*lines, f"weights of the chosen checkpoints {apart}"]
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Trains the run once more and holds both records against each other."""
+    foreign = [key for key in overrides if key not in PLACES]
+    if foreign:
+        raise RequestError(
+            f"{foreign[0]} can't be changed: a rerun is the same run. Only where files lie can "
+            f"({', '.join(PLACES)})"
+        )
+    store = open_store()
+    original = store.find_run(arguments.query)
+    if original.status != "FINISHED":
+        pruned = "true" in original.tags.get("pruned", "")
+        way = "a pruned trial has no end to compare" if pruned else "darkroom train --resume ends it first"
+        raise RequestError(f"run {original.run_id} ({original.name}) is {original.status}: {way}")
+    again = rerun_at_commit if arguments.at_commit else rerun_here
+    repeated = again(store, original, overrides)
+    outcome = compare(original, repeated)
+    repeated.set_tags({"rerun_of": original.run_id, "rerun_verdict": outcome.verdict})
+    print(f"rerun of {original.run_id[:8]} ({original.name}): {outcome.verdict}")
+    for line in outcome.told():
+        print(f"  {line}")
+    print(f"run {repeated.run_id}  ({repeated.name})")
+
+
+def rerun_here(store: Store, original: RunRecord, overrides: Mapping[str, str]) -> RunRecord:
+    """Trains it with the code and packages at hand, having said what is not as it was."""
+    experiment = parse_experiment([original.read_text("config.yaml")], overrides)
+    if not experiment.mlflow.enabled:
+        raise RequestError("a rerun is compared by its record: mlflow.enabled must be true")
+    prepare(experiment)
+    tell(changed_conditions(original) + changed_data(original, experiment))
+    experiment = replace(experiment, mlflow=replace(experiment.mlflow, run_name=f"rerun of {original.name}"))
+    # A trial of a sweep never saw test, and does not now.
+    tested = any(name.startswith("test/") for name in original.metrics)
+    result = train(experiment, store, tags={"rerun_of": original.run_id}, tested=tested)
+    assert result.run is not None
+    return store.run(result.run.run_id)
+
+
+def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, str]) -> RunRecord:
+    """Trains it with the recorded code, in a worktree of its own, and the packages at hand.
+
+    Raises:
+        RequestError: The code was not recorded, or is not to be had; or the run is a sweep's trial.
+        RunError: The training failed.
+    """
+    if not any(name.startswith("test/") for name in original.metrics):
+        raise RequestError("--at-commit runs `darkroom train`, which would test: this run never was tested")
+    tell(changed_conditions(original, code=False))
+    config = original.download("config.yaml")
+    with checkout(original) as (folder, environment):
+        print(f"training with the code of commit {original.tags['git_commit'][:12]} in {folder}")
+        keys = [f"--{key}={value}" for key, value in overrides.items()]
+        keys.append(f"--mlflow.run_name=rerun of {original.name}")
+        command = [sys.executable, "-P", "-m", "experiments", "train", str(config), *keys]
+        # -P: the code that lies in the folder one stands in must not come first.
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            print(line, end="", flush=True)
+        if process.wait() != 0:
+            raise RunError(
+                f"the recorded code ended with exit status {process.returncode}; it said why above"
+            )
+    run_id = next(line.split()[1] for line in reversed(said) if line.startswith("run "))
+    return store.run(run_id)
+
+
+def tell(changes: Sequence[str]) -> None:
+    """What is not as it was, before the run begins."""
+    if not changes:
+        print("packages, hardware, code and data are those of the original")
+    for change in changes:
+        print(f"changed: {change}")
+
+
+# What a number depends on -----------------------------------------------------------------------
+
+
+def changed_conditions(original: RunRecord, code: bool = True) -> list[str]:
+    """Packages, hardware, threads and code that are not as the record has them, in sentences."""
+    recorded = json.loads(original.read_text("environment/hardware.json"))
+    changes = package_changes(original.read_text("environment/packages.txt"), packages())
+    now = hardware()
+    for name in ("python", "processor", "cpu_capability", "torch_threads", "gpus", "cuda"):
+        if recorded.get(name) != now[name]:
+            hint = f" (OMP_NUM_THREADS={recorded.get(name)} gives as many)" if name == "torch_threads" else ""
+            changes.append(f"{name} was {recorded.get(name)}, is {now[name]}{hint}")
+    return changes + (code_changes(original) if code else [])
+
+
+def package_changes(before: str, now: str) -> list[str]:
+    """What two requirements files have in other versions, as one sentence.
+
+    >>> package_changes("a==1\\nb==2\\n", "a==1\\nb==3\\nc==1\\n")
+    ['packages: b 2 -> 3, c absent -> 1']
+    """
+    versions = [dict(line.split("==", 1) for line in text.split() if "==" in line) for text in (before, now)]
+    old, new = versions
+    other = [
+        f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if not other:
+        return []
+    rest = [f"and {len(other) - LISTED} more"] if len(other) > LISTED else []
+    return [f"packages: {', '.join([*other[:LISTED], *rest])}"]
+
+
+def code_changes(original: RunRecord) -> list[str]:
+    """Whether the checkout is at the recorded commit, with the recorded uncommitted changes."""
+    state = git_state() or {"commit": "none", "diff": ""}
+    commit = original.tags.get("git_commit", "none")
+    changes = []
+    if state["commit"] != commit:
+        changes.append(
+            f"code: commit was {commit[:12]}, is {state['commit'][:12]} (--at-commit runs the recorded code)"
+        )
+    recorded_diff = original.read_text("environment/uncommitted.diff") if commit != "none" else ""
+    if state["diff"] != recorded_diff:
+        changes.append("code: the uncommitted changes are others than those recorded")
+    return changes
+
+
+def changed_data(original: RunRecord, experiment: Experiment) -> list[str]:
+    """Images, labels and split that are not as the record has them, and what follows from them."""
+    facts = json.loads(original.read_text("data/facts.json"))
+    now = experiment.data.facts()
+    changes = [
+        f"data: the {part} images are others (fingerprint was {was}, is {now['fingerprint'].get(part)})"
+        for part, was in facts["fingerprint"].items()
+        if now["fingerprint"].get(part) != was
+    ]
+    if now["split_fingerprint"] != facts["split_fingerprint"]:
+        changes.append(
+            split_change(pd.read_parquet(original.download("data/split.parquet")), experiment.data)
+        )
+    changes += [
+        f"{name} was {original.params[name]}, is {value}"
+        for name, value in derived_values(experiment).items()
+        if original.params.get(name, str(value)) != str(value)
+    ]
+    return changes
+
+
+def split_change(recorded: pd.DataFrame, data: ImageDataModule) -> str:
+    """How many images stand in another split than the record has them in."""
+    before = dict(zip(recorded["id"], recorded["split"], strict=True))
+    now = {sample: split for split, store in data.splits.items() for sample in store.ids}
+    moved = sum(before[sample] != split for sample, split in now.items() if sample in before)
+    new, gone = len(now.keys() - before.keys()), len(before.keys() - now.keys())
+    return f"split: {moved} images moved to another part, {new} are new, {gone} are gone"
+
+
+# What came of it --------------------------------------------------------------------------------
+
+
+def compare(original: RunRecord, repeated: RunRecord) -> Outcome:
+    """Metrics epoch by epoch, the chosen checkpoint's metrics, and its weights."""
+    before, now = original.history(), repeated.history()
+    epochs = sorted(before.keys() & now.keys() - {0})
+    first, metric, by = first_difference(before, now)
+    final = largest_difference(original.metrics, repeated.metrics, ("best/", "test/"))
+    weights = [state_dict(run.download("checkpoints/best.ckpt")) for run in (original, repeated)]
+    num_weights = sum(tensor.numel() for tensor in weights[0].values())
+    return Outcome(len(epochs), first, metric, by, final, weight_difference(*weights), num_weights)
+
+
+def first_difference(
+    before: Mapping[int, Mapping[str, float]], now: Mapping[int, Mapping[str, float]]
+) -> tuple[int | None, str, float]:
+    """The first epoch at which a metric differs, the one that does most for its size, and how much.
+
+    >>> first_difference({1: {"lr": 0.5}, 2: {"lr": 0.25}}, {1: {"lr": 0.5}, 2: {"lr": 0.125}})
+    (2, 'lr', 0.125)
+    """
+    for epoch in sorted(before.keys() | now.keys()):
+        old, new = before.get(epoch, {}), now.get(epoch, {})
+        names = [name for name in old.keys() | new.keys() if name.startswith(COMPARED)]
+        apart = {name: _apart(old.get(name), new.get(name)) for name in sorted(names)}
+        if any(apart.values()):
+            metric = max(apart, key=lambda name: apart[name] / max(abs(old.get(name, 0.0)), 1e-12))
+            return epoch, metric, apart[metric]
+    return None, "", 0.0
+
+
+def largest_difference(
+    before: Mapping[str, float], now: Mapping[str, float], prefixes: tuple[str, ...]
+) -> float:
+    """Among the metrics that begin so; infinite where one of the two lacks one."""
+    names = {name for name in before.keys() | now.keys() if name.startswith(prefixes)} - {"best/epoch"}
+    return max((_apart(before.get(name), now.get(name)) for name in names), default=0.0)
+
+
+def weight_difference(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> float:
+    """The largest difference of two state dicts' numbers; infinite where they hold other tensors.
+
+    >>> weight_difference({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([1.0, 2.5])})
+    0.5
+    """
+    if {name: each.shape for name, each in before.items()} != {n: each.shape for n, each in now.items()}:
+        return math.inf
+    return max(float((before[name].double() - now[name].double()).abs().max()) for name in before)
+
+
+def state_dict(checkpoint: Path) -> dict[str, Tensor]:
+    loaded: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = loaded["state_dict"]
+    return weights
+
+
+def _apart(before: float | None, now: float | None) -> float:
+    if before is None or now is None:
+        return math.inf
+    if before == now or (math.isnan(before) and math.isnan(now)):
+        return 0.0
+    return abs(before - now)
