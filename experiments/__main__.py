@@ -109,6 +109,22 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _reproduce(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "experiments", nargs="*", metavar="EXPERIMENT", help="recipes, or YAML files, each with a claim"
+    )
+    parser.add_argument("--all", action="store_true", help="every recipe that claims something")
+    parser.add_argument(
+        "--budget",
+        choices=("smoke", "mini", "full"),
+        default="full",
+        help="less than the whole: an epoch of five batches, or a tenth of the epochs, of one seed",
+    )
+    parser.add_argument("--fresh", action="store_true", help="train all seeds, whatever is recorded")
+    parser.add_argument("--recorded", action="store_true", help="train nothing: judge what is recorded")
+    parser.add_argument("--out", metavar="FILE.md", help="write the table there, or into the one it has")
+
+
 def _rerun(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", metavar="RUN", help="a run's id, the unique beginning of one, or its name")
     parser.add_argument(
@@ -134,6 +150,9 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "evaluate": Command(
         "experiments.evaluate", "a recorded run's metrics, computed again or on other data", _evaluate
+    ),
+    "reproduce": Command(
+        "experiments.reproduce.command", "a recipe's seeds, held against its claim: a verdict", _reproduce
     ),
     "rerun": Command("experiments.rerun", "a recorded run again from its record; says what differs", _rerun),
     "ui": Command("experiments.ui", "the MLflow UI on the store in use", _ui, takes_keys=False),

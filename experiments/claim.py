@@ -13,10 +13,12 @@ class ClaimedValue:
     Args:
         value: The number.
         tolerance: How far a mean over seeds may lie from it and still count as the same.
+        at_least: The number is a lower bound: more counts as the same too.
     """
 
     value: float
     tolerance: float = 0.01
+    at_least: bool = False
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,13 @@ class Store:
         listed = ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
         raise RequestError(f"{len(runs)} runs are called {query!r}: {listed}; give more of the id")
 
+    def runs_of(self, experiment: str) -> list[RunRecord]:
+        """All runs of an experiment, the newest first; none where there is no such experiment."""
+        with _one_clear_paragraph():
+            found = self.client.get_experiment_by_name(experiment)
+            runs = self._all_runs([found.experiment_id], "") if found is not None else []
+        return [RunRecord(self.client, run) for run in runs]
+
     def child_runs(self, parent: RunRecord, tags: Mapping[str, str] | None = None) -> list[RunRecord]:
         """The runs below another one, of those only the ones with all of these tags."""
         wanted = {PARENT_TAG: parent.run_id, **(tags or {})}

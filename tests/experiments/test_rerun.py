@@ -42,11 +42,16 @@ def test_changed_images_are_named_and_the_first_epoch_they_change(fresh_workspac
         Image.fromarray(random.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
     recipe = fresh_workspace.folder / "noise.yaml"
     recipe.write_text(
-        "name: noise\n"
-        "data: {class_path: ImageFolder, init_args: {root: images, cache: cache, image_size: 8, resize: squash,"
-        " test_fraction: 0.2, val_fraction: 0.2}}\n"
-        "model: {class_path: ImageClassifier, init_args: {backbone: small_cnn, backbone_options: {widths: [4]}}}\n"
-        "trainer: {max_epochs: 2}\n"
+        """
+name: noise
+data:
+  class_path: ImageFolder
+  init_args: {root: images, cache: cache, image_size: 8, resize: squash, test_fraction: 0.2}
+model:
+  class_path: ImageClassifier
+  init_args: {backbone: small_cnn, backbone_options: {widths: [4]}}
+trainer: {max_epochs: 2}
+"""
     )
     answer = fresh_workspace.run("train", "noise.yaml")
     assert answer.status == 0, answer.errors

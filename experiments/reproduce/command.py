@@ -1,0 +1,117 @@
+"""`darkroom reproduce`: runs a recipe's seeds, holds the result against its claim, gives a verdict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from experiments.ending import recording
+from experiments.errors import RequestError
+from experiments.recipes import find_recipe, recipe_names
+from experiments.reproduce.runs import Budget, Seed, load_recipe, run_seeds
+from experiments.reproduce.verdict import Row, row, table, write_markdown
+from experiments.tracking import RunRecord, Store, open_store
+from experiments.train import PLACES
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Each recipe in turn; what is recorded already is not trained again."""
+    if arguments.fresh and arguments.recorded:
+        raise RequestError("--fresh trains everything and --recorded nothing: give one of them")
+    names = chosen_recipes(arguments.experiments, arguments.all)
+    for name in names:
+        load_recipe(name, overrides, arguments.budget)  # refused before the first one is trained
+    store = open_store()
+    rows: list[Row] = []
+    missing: list[str] = []
+    for name in names:
+        try:
+            rows += reproduce(name, overrides, arguments, store)
+        except RequestError as error:
+            if not arguments.all:
+                raise
+            missing.append(f"{name} was left out: {error}")
+    Console().print(table(rows))
+    for line in missing:
+        print(line)
+    if arguments.out is not None:
+        write_markdown(Path(arguments.out), rows)
+        print(f"the table: {arguments.out}")
+
+
+def chosen_recipes(given: Sequence[str], everything: bool) -> list[str]:
+    """The recipes named, or all that claim something.
+
+    Raises:
+        RequestError: Neither was asked for, or both.
+    """
+    if bool(given) == everything:
+        raise RequestError("which recipes? Name some that have a claim (darkroom list), or give --all")
+    if given:
+        return list(given)
+    return [name for name in recipe_names() if (yaml.safe_load(find_recipe(name).read_text())).get("claim")]
+
+
+def reproduce(
+    name: str, overrides: Mapping[str, str], arguments: argparse.Namespace, store: Store
+) -> list[Row]:
+    """One recipe's seeds, in a run of its own that tells of them; a row for each metric it claims."""
+    budget: Budget = arguments.budget
+    if arguments.recorded:
+        return _rows(
+            name, overrides, budget, list(run_seeds(name, overrides, budget, store, train_missing=False))
+        )
+    experiment = load_recipe(name, overrides, budget)
+    tags = {"recipe": experiment.name, "role": "reproduction", "budget": budget}
+    parent = store.start_run(experiment.name, f"reproduction ({budget})", tags)
+    seeds: list[Seed] = []
+    with recording(parent, to_continue="the same command again"):
+        seeds += run_seeds(name, overrides, budget, store, parent, arguments.fresh)
+        rows = _rows(name, overrides, budget, seeds)
+        record_report(parent, rows, seeds)
+    return rows
+
+
+def _rows(name: str, overrides: Mapping[str, str], budget: Budget, seeds: Sequence[Seed]) -> list[Row]:
+    experiment = load_recipe(name, overrides, budget)
+    claim = experiment.claim
+    assert claim is not None
+    lacking = what_lacks(budget, overrides, len(claim.seeds) - len(seeds))
+    return [
+        row(experiment.name, claim.source, metric, claimed, seeds, lacking)
+        for metric, claimed in claim.metrics.items()
+    ]
+
+
+def what_lacks(budget: Budget, overrides: Mapping[str, str], seeds: int) -> str:
+    """Why there can be no verdict; empty where there can.
+
+    >>> what_lacks("full", {"data.root": "images"}, 0)
+    ''
+    >>> what_lacks("full", {"model.lr": "0.1"}, 0)
+    'model.lr was changed'
+    """
+    if budget != "full":
+        return f"only the {budget} part of it was run"
+    changed = [key for key in overrides if key not in PLACES]
+    if changed:
+        return f"{', '.join(changed)} was changed"
+    return f"{seeds} seeds are not recorded" if seeds else ""
+
+
+def record_report(parent: RunRecord, rows: Sequence[Row], seeds: Sequence[Seed]) -> None:
+    """Mean and verdict of each claimed metric, the runs behind them, and the table."""
+    for each in rows:
+        if each.values:
+            mean = sum(each.values) / len(each.values)
+            parent.log_metrics({f"mean/{each.metric}": mean, f"claimed/{each.metric}": each.claimed.value})
+    parent.set_tags({"verdict": "; ".join(each.verdict for each in rows)})
+    with parent.artifacts() as folder:
+        write_markdown(folder / "reproduction.md", rows)
+        runs = {str(seed.number): seed.run.run_id for seed in seeds}
+        (folder / "runs.json").write_text(json.dumps(runs, indent=2))

@@ -1,0 +1,148 @@
+"""A recipe's seeds: the runs of them that are recorded already, and those that are still to be trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from experiments.config import Experiment, flatten, load_experiment, parse_experiment
+from experiments.errors import RequestError
+from experiments.record import NOT_PARAMS
+from experiments.tracking import RunRecord, Store
+from experiments.train import PLACES, train
+
+Budget = Literal["smoke", "mini", "full"]
+
+SMOKE_BATCHES = 5  # enough to fall over
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One seed of a recipe and its run.
+
+    Attributes:
+        number: The seed.
+        run: As it is recorded once it has finished.
+        recorded: Whether it was there before.
+        seconds: What its epochs took, of whichever machines trained them.
+    """
+
+    number: int
+    run: RunRecord
+    recorded: bool
+    seconds: float
+
+
+def load_recipe(name: str, overrides: Mapping[str, str], budget: Budget) -> Experiment:
+    """The recipe, or a fraction of it, as the budget has it.
+
+    Raises:
+        RequestError: It claims nothing, or its runs are not recorded.
+    """
+    experiment = load_experiment([name], overrides)
+    if experiment.claim is None or not experiment.claim.metrics:
+        raise RequestError(f"{name} has no claim: there is nothing to hold a reproduction against")
+    if not experiment.mlflow.enabled:
+        raise RequestError("a reproduction is read from its record: mlflow.enabled must be true")
+    return load_experiment([name], {**overrides, **fraction(experiment, budget)})
+
+
+def fraction(experiment: Experiment, budget: Budget) -> dict[str, str]:
+    """The keys that make less of a recipe: an epoch of a few batches, or a tenth of its epochs."""
+    if budget == "full":
+        return {}
+    if budget == "mini":
+        return {"trainer.max_epochs": str(math.ceil(experiment.trainer.max_epochs / 10))}
+    extra = {**(experiment.trainer.extra or {}), "limit_train_batches": SMOKE_BATCHES}
+    return {"trainer.max_epochs": "1", "trainer.extra": str(extra)}
+
+
+def seeds_of(experiment: Experiment, budget: Budget) -> Sequence[int]:
+    """The seeds that the claim names; of less than the whole of them the first alone."""
+    assert experiment.claim is not None
+    seeds = experiment.claim.seeds
+    return seeds if budget == "full" else seeds[:1]
+
+
+def run_seeds(
+    name: str,
+    overrides: Mapping[str, str],
+    budget: Budget,
+    store: Store,
+    parent: RunRecord | None = None,
+    fresh: bool = False,
+    train_missing: bool = True,
+) -> Iterator[Seed]:
+    """Each of the recipe's seeds in turn: as it is recorded, continued where it was killed, else trained.
+
+    Args:
+        name: The recipe.
+        overrides: Keys of the command line.
+        budget: How much of it to do.
+        store: Where runs are recorded.
+        parent: The run of the reproduction, below which new ones are shown.
+        fresh: Train all of them, whatever is recorded.
+        train_missing: Train what is not recorded; otherwise leave it out.
+    """
+    experiment = load_recipe(name, overrides, budget)
+    known = [] if fresh else list(recorded_runs(experiment, store))
+    for seed in seeds_of(experiment, budget):
+        of_seed = [run for run in known if run.params["seed"] == str(seed)]
+        finished = [run for run in of_seed if run.status == "FINISHED"]
+        if finished:
+            yield _seen(seed, finished[0], recorded=True)
+        elif train_missing:
+            stopped = [run for run in of_seed if (run.checkpoint_folder / "last.ckpt").is_file()]
+            yield _seen(seed, _train(name, overrides, budget, seed, store, stopped, parent), recorded=False)
+
+
+def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
+    """Runs of this very configuration, whatever their seed, the newest first.
+
+    Those that train at present, or were killed without a word, are RUNNING and not among them.
+    """
+    for run in store.runs_of(experiment.name):
+        if run.status == "RUNNING" or run.params.get("seed") is None or "study" in run.tags:
+            continue
+        try:
+            recorded = parse_experiment([run.read_text("config.yaml")], {})
+        except RequestError:  # of an older version, with keys that are no more; or it ended too early
+            continue
+        if configuration(recorded.config) == configuration(experiment.config):
+            yield run
+
+
+def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs of one experiment have in common: everything but the seed and where files lie."""
+    kept = {key: value for key, value in config.items() if key not in (*NOT_PARAMS, "seed", "mlflow")}
+    return {key: value for key, value in flatten(kept).items() if key not in (*PLACES, "data.seed")}
+
+
+def _train(
+    name: str,
+    overrides: Mapping[str, str],
+    budget: Budget,
+    seed: int,
+    store: Store,
+    stopped: Sequence[RunRecord],
+    parent: RunRecord | None,
+) -> RunRecord:
+    if stopped:
+        print(f"{name}, seed {seed}: going on with run {stopped[0].run_id[:8]}", flush=True)
+        experiment = parse_experiment([stopped[0].read_text("config.yaml")], {})
+        store.continue_run(stopped[0])
+        result = train(experiment, store, resumed=stopped[0])
+    else:
+        print(f"{name}, seed {seed}", flush=True)
+        less = fraction(load_experiment([name], overrides), budget)
+        experiment = load_experiment([name], {**overrides, **less, "seed": str(seed)})
+        result = train(experiment, store, parent=parent, tags={"budget": budget})
+    assert result.run is not None
+    return store.run(result.run.run_id)
+
+
+def _seen(number: int, run: RunRecord, recorded: bool) -> Seed:
+    seconds = sum(row.get("epoch_seconds", 0.0) for row in run.history().values())
+    return Seed(number, run, recorded, seconds)

@@ -1,0 +1,127 @@
+"""A claim and what the seeds gave: the verdict, as a row of the terminal's table and of the README's."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from experiments.claim import ClaimedValue
+from experiments.reproduce.runs import Seed
+from experiments.statistics import Interval, equivalence, t_interval
+
+HEADER = ("recipe", "source", "claim", "obtained [95 %]", "seeds", "verdict", "time of a run")
+ROW = re.compile(r"^\| `(?P<recipe>[^`]+)` \|")  # of the README's table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claimed metric of a recipe.
+
+    Attributes:
+        recipe: Its name.
+        source: Who claims it.
+        metric: Such as test/accuracy.
+        claimed: Value, tolerance, and whether more counts too.
+        values: What the seeds gave.
+        seconds: What a run's epochs took, the median of the seeds.
+        verdict: *reproduced*, *not reproduced*, *underpowered*, or why there is none.
+    """
+
+    recipe: str
+    source: str
+    metric: str
+    claimed: ClaimedValue
+    values: Sequence[float]
+    seconds: float
+    verdict: str
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of the header."""
+        value, tolerance = _percent(self.claimed.value), _percent(self.claimed.tolerance)
+        least = "at least " if self.claimed.at_least else ""
+        claim = f"{least}{value} (± {tolerance}) {self.metric}"
+        seeds = ", ".join(f"{100 * value:.2f}" for value in self.values) or "-"
+        time = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
+        return (self.recipe, self.source, claim, self._obtained(), seeds, self.verdict, time)
+
+    def _obtained(self) -> str:
+        if not self.values:
+            return "-"
+        mean = _percent(statistics.mean(self.values))
+        if len(self.values) < 2:
+            return mean
+        low, high = t_interval(self.values)
+        return f"{mean} [{100 * low:.2f}, {100 * high:.2f}]"
+
+    def markdown(self) -> str:
+        """A line of a markdown table."""
+        recipe, *others = self.cells()
+        return _line([f"`{recipe}`", *others])
+
+
+def row(
+    recipe: str, source: str, metric: str, claimed: ClaimedValue, seeds: Sequence[Seed], lacking: str
+) -> Row:
+    """What there is to say of one claimed metric; no verdict where something is lacking for it."""
+    values = [seed.run.metrics[metric] for seed in seeds if metric in seed.run.metrics]
+    seconds = statistics.median([seed.seconds for seed in seeds]) if seeds else 0.0
+    verdict = f"no verdict: {lacking}" if lacking else judge(values, claimed)
+    return Row(recipe, source, metric, claimed, values, seconds, verdict)
+
+
+def judge(values: Sequence[float], claimed: ClaimedValue) -> str:
+    """*reproduced*, *not reproduced* or *underpowered*; one seed has no spread, and tells nothing.
+
+    >>> judge([0.99, 0.991, 0.992], ClaimedValue(0.95, 0.01))
+    'not reproduced'
+    >>> judge([0.99, 0.991, 0.992], ClaimedValue(0.95, 0.01, at_least=True))
+    'reproduced'
+    >>> judge([0.95], ClaimedValue(0.95, 0.01))
+    'underpowered'
+    """
+    above = float("inf") if claimed.at_least else claimed.value + claimed.tolerance
+    verdict, _ = equivalence(values, Interval(claimed.value - claimed.tolerance, above))
+    return verdict
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """For the terminal, which is too narrow for sources and each seed's value."""
+    shown = Table(title="reproductions")
+    for name in HEADER:
+        if name not in ("source", "seeds"):
+            shown.add_column(name, no_wrap=name == "recipe")
+    for each in rows:
+        cells = zip(HEADER, each.cells(), strict=True)
+        shown.add_row(*(cell for name, cell in cells if name not in ("source", "seeds")))
+    return shown
+
+
+def write_markdown(path: Path, rows: Sequence[Row]) -> None:
+    """Writes the rows as a markdown table, or into the one of this kind that the file has.
+
+    There rows of the same recipes are replaced, those of others stay, and all stand in the order of names.
+    """
+    lines = path.read_text().splitlines() if path.is_file() else []
+    head = [_line(HEADER), "|---" * len(HEADER) + "|"]
+    begin = lines.index(head[0]) if head[0] in lines else len(lines)
+    end = begin
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    asked = {each.recipe for each in rows}
+    found = [(match["recipe"], line) for line in lines[begin:end] if (match := ROW.match(line))]
+    kept = [(recipe, line) for recipe, line in found if recipe not in asked]
+    body = sorted([*kept, *((each.recipe, each.markdown()) for each in rows)])
+    path.write_text("\n".join([*lines[:begin], *head, *(line for _, line in body), *lines[end:]]) + "\n")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,127 @@
+"""`reproduce` trains a recipe's seeds once, and says what they say of its claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments.claim import ClaimedValue
+from experiments.reproduce.verdict import HEADER, Row, write_markdown
+
+RECIPE = """
+name: {name}
+data: {{class_path: Digits, init_args: {{batch_size: 64}}}}
+model:
+  class_path: ImageClassifier
+  init_args: {{backbone: small_cnn, backbone_options: {{widths: [8]}}, lr: 0.01}}
+trainer: {{max_epochs: 2, precision: 32-true, progress: false}}
+claim:
+  metrics: {{test/accuracy: {{value: {value}, tolerance: 0.1, at_least: {at_least}}}}}
+  seeds: [0, 1, 2]
+  source: a test
+"""
+
+
+@pytest.fixture
+def recipe(inside) -> Callable[..., str]:
+    """Writes a recipe that trains in a second, with a claim of its own."""
+
+    def write(name: str, value: float, at_least: bool = False) -> str:
+        path = inside.folder / f"{name.replace('/', '-')}.yaml"
+        path.write_text(RECIPE.format(name=name, value=value, at_least=str(at_least).lower()))
+        return str(path)
+
+    return write
+
+
+def test_seeds_are_trained_once_and_judged_by_their_mean(recipe, darkroom, store, tmp_path):
+    table = tmp_path / "table.md"
+    answer = darkroom("reproduce", recipe("claims/too_much", 1.1), f"--out={table}")
+    assert answer.status == 0, answer.errors
+    [line] = [line for line in table.read_text().splitlines() if "claims/too_much" in line]
+    assert "| not reproduced |" in line
+    finished = [run for run in store.runs_of("claims/too_much") if "seed" in run.params]
+    assert sorted(run.params["seed"] for run in finished) == ["0", "1", "2"]
+    accuracies = {run.params["seed"]: run.metrics["test/accuracy"] for run in finished}
+    assert ", ".join(f"{100 * accuracies[seed]:.2f}" for seed in "012") in line
+    assert f"{100 * sum(accuracies.values()) / 3:.2f} % [" in line
+    parents = {run.tags["mlflow.parentRunId"] for run in finished}
+    [parent] = [run for run in store.runs_of("claims/too_much") if run.tags.get("role") == "reproduction"]
+    assert parents == {parent.run_id}
+    assert parent.tags["verdict"] == "not reproduced"
+    assert parent.metrics["mean/test/accuracy"] == pytest.approx(sum(accuracies.values()) / 3)
+
+    written = table.read_text()
+    again = darkroom("reproduce", recipe("claims/too_much", 1.1), "--recorded", f"--out={table}")
+    assert again.status == 0, again.errors
+    assert table.read_text() == written
+    assert len([run for run in store.runs_of("claims/too_much") if "seed" in run.params]) == 3
+
+    # More than a lower bound is what was claimed: the same runs, judged by another claim.
+    answer = darkroom("reproduce", recipe("claims/too_much", 0.3, at_least=True), f"--out={table}")
+    assert "| reproduced |" in table.read_text()
+    assert len([run for run in store.runs_of("claims/too_much") if "seed" in run.params]) == 3
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--budget=smoke"], "only the smoke part"),
+        (["--model.lr=0.02", "--budget=mini"], "only the mini part"),
+    ],
+)
+def test_less_than_the_whole_gives_no_verdict(extra, said, recipe, darkroom, tmp_path):
+    table = tmp_path / "table.md"
+    answer = darkroom("reproduce", recipe("claims/part", 0.5), *extra, f"--out={table}")
+    assert answer.status == 0, answer.errors
+    assert f"no verdict: {said}" in table.read_text()
+
+
+def test_what_is_not_recorded_is_said(recipe, darkroom, tmp_path):
+    table = tmp_path / "table.md"
+    answer = darkroom("reproduce", recipe("claims/nothing", 0.5), "--recorded", f"--out={table}")
+    assert answer.status == 0, answer.errors
+    assert "no verdict: 3 seeds are not recorded" in table.read_text()
+
+
+def test_a_changed_recipe_gets_no_verdict_and_its_runs_are_not_the_recipes(recipe, darkroom, tmp_path):
+    table, path = tmp_path / "table.md", recipe("claims/changed", 0.5)
+    darkroom("reproduce", path, "--trainer.max_epochs=1", f"--out={table}")
+    assert "no verdict: trainer.max_epochs was changed" in table.read_text()
+    darkroom("reproduce", path, "--recorded", f"--out={table}")
+    assert "no verdict: 3 seeds are not recorded" in table.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["blood_cells/cnn"], "has no claim"),
+        ([], "which recipes?"),
+        (["digits/cnn", "--all"], "which recipes?"),
+        (["digits/cnn", "--recorded", "--fresh"], "give one of them"),
+        (["digits/cnn", "--mlflow.enabled=false"], "must be true"),
+    ],
+)
+def test_what_can_not_be_reproduced_is_refused(arguments, said, darkroom):
+    answer = darkroom("reproduce", *arguments)
+    assert answer.status == 2
+    assert said in answer.errors
+
+
+def test_a_table_keeps_what_was_not_asked_for_and_the_text_around_it(tmp_path):
+    path: Path = tmp_path / "README.md"
+
+    def row(recipe: str, value: float) -> Row:
+        return Row(recipe, "ours", "test/accuracy", ClaimedValue(0.9), [value], 10.0, "underpowered")
+
+    path.write_text("# Title\n")
+    write_markdown(path, [row("b/net", 0.5), row("a/net", 0.25)])
+    path.write_text(path.read_text() + "\nThe end.\n")
+    write_markdown(path, [row("b/net", 0.75)])
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# Title"
+    assert lines[1] == f"| {' | '.join(HEADER)} |"
+    assert [line.split("|")[4].strip() for line in lines[3:5]] == ["25.00 %", "75.00 %"]
+    assert lines[5:] == ["", "The end."]
