@@ -48,7 +48,7 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
             f"{foreign[0]} can't be changed: the network is trained. Keys of data and trainer can"
         )
     experiment = parse_experiment([record.read_text("config.yaml")], overrides)
-    experiment.model.hparams["pretrained"] = False  # the checkpoint's weights follow
+    experiment.model.start_from_scratch()  # the checkpoint's weights follow
     checkpoint = record.download("checkpoints/best.ckpt")
     facts = json.loads(record.read_text("data/facts.json"))
     try:

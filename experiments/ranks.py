@@ -248,6 +248,8 @@ def _main(share: Share, connection: Connection, errors: Descriptor) -> None:
 
     try:
         experiment = parse_experiment([share.experiment], {})
+        if share.resumed:
+            experiment.model.start_from_scratch()  # the checkpoint's weights follow
         if share.furnish is not None:
             share.furnish(experiment)
         prepare(experiment)

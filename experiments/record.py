@@ -55,6 +55,8 @@ def derived_values(experiment: Experiment) -> dict[str, object]:
         "image_shape": "x".join(map(str, data.image_shape)),
         "num_parameters": model.num_parameters(),
     }
+    if model.loaded_weights is not None:
+        values["weights_sha256"] = model.loaded_weights.sha256
     with contextlib.suppress(FileNotFoundError):  # some sources know nothing without their files
         steps = -(-data.num_train_images // data.batch_size)
         values["num_train_images"] = data.num_train_images

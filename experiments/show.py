@@ -37,7 +37,7 @@ def build_network(experiment: Experiment) -> None:
     Raises:
         RequestError: It can't be built for the data's images.
     """
-    experiment.model.hparams["pretrained"] = False  # only the shapes are wanted
+    experiment.model.start_from_scratch()  # only the shapes are wanted
     try:
         experiment.build_model()
     except (ValueError, OSError) as error:

@@ -72,6 +72,7 @@ def resume(query: str) -> Result:
             "it ended before its first epoch did, or on another machine. Train it anew"
         )
     experiment = parse_experiment([record.read_text("config.yaml")], {})
+    experiment.model.start_from_scratch()  # the checkpoint's weights follow
     store.continue_run(record)
     return train(experiment, store, resumed=record)
 
@@ -103,7 +104,8 @@ def train(
         Interrupted: Ctrl-C; the run is KILLED and can be resumed.
     """
     prepare(experiment)
-    for note in experiment.data.notes:
+    loaded = experiment.model.loaded_weights
+    for note in (*experiment.data.notes, *(loaded.notes if loaded else ())):
         print(f"note: {note}")
     record = resumed or start_record(experiment, store, parent=parent, tags=tags, started=started)
     with recording(record), working_folder(record) as folder:

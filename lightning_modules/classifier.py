@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -20,6 +21,7 @@ from lightning_modules.optimization import Schedule, build_optimizer, build_sche
 from lightning_modules.outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
 from lightning_modules.randomness import mixing_generator, seed_dropout
 from lightning_modules.task import TaskName, build_task
+from lightning_modules.weights import LoadedWeights, check_weights, load_weights
 
 Stage = Literal["train", "val", "test"]
 
@@ -43,6 +45,8 @@ class ImageClassifier(pl.LightningModule):
         backbone: A network of our own (small_cnn, dense, article_cnn, lenet5) or any of timm's.
         backbone_options: Arguments of the network's own constructor.
         pretrained: Start from the weights that timm's hub has for the backbone.
+        weights: A file to start from instead: safetensors, or what torch.save wrote (pth, th, pt, ckpt).
+            Only its head may have other classes.
         initialization: "glorot_uniform" starts all weights as Keras does, biases at zero.
         dropout: Probability of dropping a feature before the head, in [0, 1).
         optimizer: One of timm's names: adam, adamw, sgd, rmsprop, lamb, ...
@@ -70,6 +74,7 @@ class ImageClassifier(pl.LightningModule):
         backbone: str = "small_cnn",
         backbone_options: dict[str, Any] | None = None,
         pretrained: bool = False,
+        weights: str | None = None,
         initialization: Initialization = "default",
         dropout: float = 0.0,
         optimizer: str = "adamw",
@@ -88,6 +93,7 @@ class ImageClassifier(pl.LightningModule):
         super().__init__()
         if not is_backbone(backbone):
             raise ValueError(f"model.backbone: no backbone is named {backbone!r}")
+        check_weights(weights, pretrained)
         if optimizer.lower() not in optimizer_names():
             raise ValueError(f"model.optimizer: no optimizer is named {optimizer!r}")
         if not (lr > 0 and math.isfinite(lr)):
@@ -105,6 +111,7 @@ class ImageClassifier(pl.LightningModule):
         # Lightning starts no epoch when it goes on in the midst of one, hence the default.
         self._outputs: defaultdict[Stage, EpochOutputs] = defaultdict(EpochOutputs)
         self.predictions: dict[Stage, Predictions] = {}
+        self.loaded_weights: LoadedWeights | None = None
 
     def build(
         self, num_classes: int, image_shape: tuple[int, int, int], task: TaskName | None = None
@@ -118,7 +125,7 @@ class ImageClassifier(pl.LightningModule):
 
         Raises:
             ValueError: The backbone can't be built for such images, or with its options; nor can the
-                optimizer; or there are too few classes.
+                optimizer; or there are too few classes; or the weights don't fit.
         """
         self.task = build_task(num_classes, task)
         self.num_classes = num_classes
@@ -132,6 +139,8 @@ class ImageClassifier(pl.LightningModule):
             pretrained=self.hparams["pretrained"],
             initialization=self.hparams["initialization"],
         )
+        if self.hparams["weights"] is not None:
+            self.loaded_weights = load_weights(self.network, Path(self.hparams["weights"]), image_shape[0])
         self._build_optimizer()  # thrown away: what it refuses is to be known before training
         self.criterion = self.task.criterion(self.hparams["label_smoothing"])
         metrics = self.task.metrics()
@@ -145,6 +154,11 @@ class ImageClassifier(pl.LightningModule):
         """
         if self.hparams["class_weights"] == "balanced":
             self.criterion.weigh_classes(counts, num_images)
+
+    def start_from_scratch(self) -> None:
+        """Asks for no weights: those of a checkpoint follow, or only the shapes are wanted."""
+        self.hparams["pretrained"] = False
+        self.hparams["weights"] = None
 
     def pretrained_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The normalisation that the backbone was pretrained with.
@@ -310,7 +324,7 @@ class ImageClassifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not hasattr(self, "network"):
             built_for = checkpoint["built_for"]
-            self.hparams["pretrained"] = False  # the checkpoint's weights follow
+            self.start_from_scratch()  # the checkpoint's weights follow
             shape = tuple(built_for["image_shape"])
             self.build(built_for["num_classes"], shape, built_for.get("task"))
 

@@ -1,0 +1,227 @@
+"""Weights from a local file into any backbone: what fits, what is adapted, and what does not match."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import pickle
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from timm.models import get_model_traits, load_state_dict
+from timm.models._manipulate import adapt_input_conv
+from torch import Tensor, nn
+
+from lightning_modules.networks.network import Network
+
+State = dict[str, Tensor]
+
+SUFFIXES = (".safetensors", ".pth", ".th", ".pt", ".ckpt")
+WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # what others call the whole network
+AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")  # Inception's and GoogLeNet's: of no use after training
+HEADS = ("linear", "fc", "head", "classifier")  # what others call the last layer of a network like ours
+LISTED = 6
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What came of loading a file.
+
+    Attributes:
+        sha256: The first 16 hexadecimal digits of the file's hash.
+        notes: What was adapted, for the user to read.
+    """
+
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeights:
+    """Fills the network from a file of tensors by name, in place.
+
+    Names may carry the prefixes that wrappers leave. The first convolution is adapted to `in_channels` as
+    timm does it: colours are summed for one channel, else repeated and scaled. timm's own conversions for
+    the model are applied (position embeddings are resized). A head of other classes starts anew.
+
+    Raises:
+        ValueError: There is no such file, it can't be read as weights alone, or anything but the head
+            does not match.
+    """
+    state = read_weights(path)
+    wanted = network.state_dict()
+    state = _without_wrappers(state, wanted)
+    state = _in_our_names(state, network) if isinstance(network, Network) else _in_timms_names(state, network)
+    notes = []
+    for name in _input_convolutions(network):
+        weight = state.get(f"{name}.weight")
+        if weight is not None and weight.ndim == 4:
+            state[f"{name}.weight"], source = _adapt(weight, network.get_submodule(name), in_channels)
+            if source != in_channels:
+                notes.append(f"{path.name} has {source} input channels; {name} was adapted to {in_channels}")
+
+    heads = head_names(network)
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY_HEADS)}
+    optional = [
+        key for key in wanted if key.endswith("num_batches_tracked") or key.startswith(AUXILIARY_HEADS)
+    ]
+    missing = [key for key in wanted if key not in state and key not in optional]
+    unexpected = [key for key in state if key not in wanted]
+    misshapen = [key for key in state if key in wanted and state[key].shape != wanted[key].shape]
+    new = sorted({head for head in heads for key in (*missing, *misshapen) if key.startswith(f"{head}.")})
+    old = {key for head in new for key in wanted if key.startswith(f"{head}.")}
+    differences = [
+        *(f"missing {key}" for key in missing if key not in old),
+        *(f"unexpected {key}" for key in unexpected),
+        *(
+            f"{key} of {_size(state[key])} for {_size(wanted[key])}"
+            for key in misshapen
+            if key not in old or state[key].shape[1:] != wanted[key].shape[1:]
+        ),
+    ]
+    if differences:
+        more = f" and {len(differences) - LISTED} more" if len(differences) > LISTED else ""
+        raise ValueError(
+            f"model.weights={path} does not fit the backbone: {', '.join(differences[:LISTED])}{more} "
+            f"(the file has {len(state)} tensors, the backbone {len(wanted)}); only a head of other classes "
+            "may differ. Are model.backbone and model.backbone_options those that the file was made with?"
+        )
+    for head in new:
+        there = state.get(f"{head}.weight")
+        what = "no head" if there is None else f"a head of {len(there)} outputs"
+        notes.append(f"{path.name} has {what}; {head} starts anew")
+    network.load_state_dict({key: tensor for key, tensor in state.items() if key not in old}, strict=False)
+    return LoadedWeights(content_hash(path), tuple(notes))
+
+
+def check_weights(weights: str | None, pretrained: bool) -> None:
+    """Refuses what no file could mend; looks at no file.
+
+    Raises:
+        ValueError: Both sources of weights are asked for, or the name says that it is something else.
+    """
+    if weights is None:
+        return
+    if pretrained:
+        raise ValueError("model.weights and model.pretrained=true both say where weights come from: give one")
+    if Path(weights).suffix not in SUFFIXES:
+        raise ValueError(f"model.weights must be a file of {', '.join(SUFFIXES)}, got {weights}")
+
+
+def read_weights(path: Path) -> State:
+    """A file's tensors by name, out of the dictionaries that training scripts wrap them in.
+
+    Raises:
+        ValueError: There is no such file, or it can't be read as weights alone.
+    """
+    if not path.is_file():
+        raise ValueError(f"model.weights={path}: there is no such file (looked for {path.resolve()})")
+    try:
+        state = load_state_dict(str(path))
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ValueError(
+            f"model.weights={path} can't be read as weights alone: {' '.join(str(error).split())}"
+        ) from error
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(
+            f"model.weights={path} holds no tensors by name, but {', '.join(list(state)[:LISTED])}"
+        )
+    return tensors
+
+
+def content_hash(path: Path) -> str:
+    """The first 16 hexadecimal digits of the file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def head_names(network: nn.Module) -> list[str]:
+    """Where the classification head stands in the network: one name, or two of a distilled one."""
+    given = network.get_classifier()  # type: ignore[operator]
+    heads = given if isinstance(given, tuple | list) else (given,)
+    return [name for name, module in network.named_modules() if any(module is head for head in heads)]
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+def _without_wrappers(state: State, wanted: Collection[str]) -> State:
+    """Without the prefixes that stand before the whole network's names.
+
+    >>> _without_wrappers({"model.module.fc.bias": 0}, ["fc.bias"])
+    {'fc.bias': 0}
+    """
+    while not any(key in wanted for key in state):
+        prefix = next((prefix for prefix in WRAPPERS if any(key.startswith(prefix) for key in state)), None)
+        if prefix is None:
+            break
+        # What stands beside the network in a checkpoint of ours or Lightning's, a loss say, is left behind.
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
+
+
+def _in_our_names(state: State, network: Network) -> State:
+    """A published network's tensors under the names that a network of ours has for them."""
+    wanted = network.state_dict()
+    if not any(key.startswith("head.") for key in state):
+        alias = next((name for name in HEADS if f"{name}.weight" in state), None)
+        if alias is not None:
+            state = {_renamed(key, alias, "head"): tensor for key, tensor in state.items()}
+    return {
+        f"features.{key}" if key not in wanted and f"features.{key}" in wanted else key: tensor
+        for key, tensor in state.items()
+    }
+
+
+def _renamed(key: str, old: str, new: str) -> str:
+    return f"{new}.{key.removeprefix(f'{old}.')}" if key.startswith(f"{old}.") else key
+
+
+def _in_timms_names(state: State, network: nn.Module) -> State:
+    """What timm does with a published file of this model: other names, resized position embeddings."""
+    convert = _conversion(network)
+    if convert is None:
+        return state
+    arguments = (state, network) if len(inspect.signature(convert).parameters) > 1 else (state,)
+    converted: State = convert(*arguments)
+    return converted
+
+
+def _conversion(network: nn.Module) -> Callable[..., State] | None:
+    """timm keeps a model's conversion beside its class, under one of these names."""
+    module = inspect.getmodule(type(network))
+    for name in ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained"):
+        if hasattr(module, name):
+            conversion: Callable[..., State] = getattr(module, name)
+            return conversion
+    return None
+
+
+# Channels ---------------------------------------------------------------------------------------
+
+
+def _input_convolutions(network: nn.Module) -> Iterable[str]:
+    """The convolutions that see the image itself."""
+    named = get_model_traits(network).get("first_conv") or getattr(network, "pretrained_cfg", {}).get(
+        "first_conv"
+    )
+    if named is not None:
+        return (named,) if isinstance(named, str) else named
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)][:1]
+
+
+def _adapt(weight: Tensor, layer: nn.Module, in_channels: int) -> tuple[Tensor, int]:
+    """The weight for images of `in_channels`, and the channels that it was made for."""
+    if not isinstance(layer, nn.Conv2d):
+        return weight, in_channels
+    folded = layer.in_channels // in_channels  # pixels that a stem folds into channels; most fold none
+    source = weight.shape[1] * layer.groups // max(folded, 1)
+    if source == in_channels or folded < 1:
+        return weight, in_channels
+    return adapt_input_conv(in_channels, weight, base_chans=source), source
+
+
+def _size(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"

@@ -1,0 +1,152 @@
+"""A file's weights give the network that they were taken from, or are refused with what does not match."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lightning_modules.backbones import build_network
+from lightning_modules.weights import load_weights
+
+OURS = ("small_cnn", {"widths": [4, 8]})
+MOBILENET = ("mobilenetv3_small_050", {})  # 1.6 million parameters: the smallest of its kind
+
+
+def built(
+    backbone: tuple[str, dict[str, Any]], num_outputs: int = 4, shape: tuple[int, int, int] = (3, 32, 32)
+) -> nn.Module:
+    name, options = backbone
+    return build_network(name, options, num_outputs=num_outputs, image_shape=shape).eval()
+
+
+def save(state: dict[str, torch.Tensor], path: Path) -> Path:
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("backbone", [OURS, MOBILENET], ids=["ours", "timm"])
+@pytest.mark.parametrize(
+    ("prefix", "wrapper", "suffix"),
+    [
+        ("", None, ".safetensors"),
+        ("module.", None, ".pth"),
+        ("model.", "state_dict", ".th"),
+        ("module._orig_mod.", "model", ".pt"),
+        ("network.", "state_dict_ema", ".ckpt"),
+    ],
+)
+def test_weights_give_the_network_they_came_from(
+    backbone: tuple[str, dict[str, Any]], prefix: str, wrapper: str | None, suffix: str, tmp_path: Path
+) -> None:
+    source, network = built(backbone), built(backbone)
+    state: Any = {f"{prefix}{key}": tensor for key, tensor in source.state_dict().items()}
+    if prefix == "network.":  # what stands beside it in a checkpoint of ours
+        state["criterion.weights"] = torch.ones(4)
+    path = save(state if wrapper is None else {wrapper: state, "epoch": 7}, tmp_path / f"weights{suffix}")
+    images = torch.rand(2, 3, 32, 32)
+    assert not torch.equal(network(images), source(images))
+    loaded = load_weights(network, path, in_channels=3)
+    assert torch.equal(network(images), source(images))
+    assert loaded.notes == ()
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("backbone", [OURS, MOBILENET], ids=["ours", "timm"])
+def test_grey_images_are_seen_as_the_colours_sum(
+    backbone: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    source, network = built(backbone), built(backbone, shape=(1, 32, 32))
+    path = save(source.state_dict(), tmp_path / "weights.pth")
+    notes = load_weights(network, path, in_channels=1).notes
+    grey = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(network(grey), source(grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
+    assert len(notes) == 1
+    assert "3 input channels" in notes[0]
+
+
+def test_more_channels_are_adapted_as_timm_does_it(tmp_path: Path) -> None:
+    source = timm.create_model(MOBILENET[0], num_classes=4)
+    path = save(source.state_dict(), tmp_path / "weights.pth")
+    network = built(MOBILENET, shape=(5, 32, 32))
+    load_weights(network, path, in_channels=5)
+    theirs = timm.create_model(
+        MOBILENET[0],
+        pretrained=True,
+        num_classes=4,
+        in_chans=5,
+        pretrained_cfg_overlay={"file": str(path), "num_classes": 4},
+    ).eval()
+    images = torch.rand(2, 5, 32, 32)
+    assert torch.equal(network(images), theirs(images))
+
+
+@pytest.mark.parametrize("backbone", [OURS, MOBILENET], ids=["ours", "timm"])
+@pytest.mark.parametrize("headless", [True, False])
+def test_a_head_of_other_classes_starts_anew_and_says_so(
+    backbone: tuple[str, dict[str, Any]], headless: bool, tmp_path: Path
+) -> None:
+    source, network = built(backbone, num_outputs=7), built(backbone)
+    head = {id(parameter) for parameter in network.get_classifier().parameters()}  # type: ignore[operator]
+    names = [name for name, parameter in network.named_parameters() if id(parameter) in head]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = source.state_dict()
+    if headless:
+        state = {name: tensor for name, tensor in state.items() if name not in names}
+    loaded = load_weights(network, save(state, tmp_path / "weights.pth"), in_channels=3)
+    after = network.state_dict()
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(after[name], before[name] if name in names else tensor), name
+    assert len(loaded.notes) == 1
+    assert "starts anew" in loaded.notes[0]
+
+
+def test_a_transformers_position_embedding_is_resized_as_timm_does_it(tmp_path: Path) -> None:
+    vit = ("vit_tiny_patch16_224", {"depth": 1})
+    source = built(vit, shape=(3, 64, 64))
+    path = save(source.state_dict(), tmp_path / "weights.pth")
+    network = built(vit, shape=(3, 48, 80))
+    load_weights(network, path, in_channels=3)
+    theirs = timm.create_model(
+        vit[0],
+        depth=1,
+        pretrained=True,
+        num_classes=4,
+        img_size=(48, 80),
+        pretrained_cfg_overlay={"file": str(path), "num_classes": 4, "custom_load": False},
+    ).eval()
+    images = torch.rand(2, 3, 48, 80)
+    assert torch.equal(network(images), theirs(images))
+
+
+def test_weights_of_another_network_are_refused_with_what_does_not_match(tmp_path: Path) -> None:
+    network = built(OURS)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state = dict(built(OURS).state_dict())
+    first = next(name for name, tensor in state.items() if tensor.ndim == 4)
+    state["features.extra"] = state.pop(first)
+    path = save(state, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"missing {first}, unexpected features\.extra"):
+        load_weights(network, path, in_channels=3)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+    wider = save(built(("small_cnn", {"widths": [4, 16]})).state_dict(), tmp_path / "wider.pth")
+    with pytest.raises(ValueError, match=r"16x4x3x3 for 8x4x3x3.*head\.weight of 4x1024 for 4x512"):
+        load_weights(network, wider, in_channels=3)
+
+
+def test_files_that_hold_no_weights_alone_are_refused(tmp_path: Path) -> None:
+    network = built(OURS)
+    torch.save(network, tmp_path / "pickled.pth")  # a whole module: loading it would run code
+    torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "empty.pth")
+    (tmp_path / "page.safetensors").write_text("<html>not found</html>")
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    for name in ("pickled.pth", "empty.pth", "page.safetensors", "page.pth", "absent.pth"):
+        with pytest.raises(ValueError, match=rf"model\.weights=.*{name}"):
+            load_weights(network, tmp_path / name, in_channels=3)
