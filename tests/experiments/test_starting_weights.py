@@ -1,4 +1,4 @@
-"""Runs that start from a file of weights: published checkpoints keep their accuracy, and records their source."""
+"""Runs that start from a file of weights: published checkpoints keep their accuracy."""
 
 from __future__ import annotations
 
