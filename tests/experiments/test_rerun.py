@@ -14,8 +14,8 @@ from experiments.rerun import first_difference, weight_difference
 ROOT = Path(__file__).parents[2]
 
 
-def test_on_the_same_machine_a_rerun_is_bit_identical_and_one_more_run(trained, darkroom, store):
-    answer = darkroom("rerun", trained[:12])
+def test_on_the_same_machine_a_rerun_is_bit_identical_and_one_more_run(trained, workspace, store):
+    answer = workspace.run("rerun", trained[:12])
     assert answer.status == 0, answer.errors
     assert "packages, hardware, code and data are those of the original" in answer.output
     assert "bit-identical" in answer.output
