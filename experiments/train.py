@@ -127,6 +127,11 @@ def prepare(experiment: Experiment) -> None:
         check_devices(experiment.trainer)
         experiment.build_model()
         check_is_reported(experiment.trainer, model.task)
+        if experiment.trainer.devices > 1 and model.finetuning.unfreezes:
+            raise ValueError(
+                f"model.finetuning.strategy={model.finetuning.strategy} trains on one device: several must "
+                "train the same parts in all epochs. Set trainer.devices=1, or choose another strategy"
+            )
         data.prepare_data()
         data.setup()
         if data.normalization == "backbone":

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_modules.networks import NETWORKS
+from lightning_modules.weights import head_names, start_at_zero
 
 Initialization = Literal["default", "glorot_uniform"]
 
@@ -109,6 +110,9 @@ def _build_timm(
             f"timm can't build model.backbone={name} for images of {channels}x{height}x{width}"
             f"{f' with {options}' if options else ''}: {error}"
         ) from error
+    if pretrained and config is not None and config.num_classes != num_outputs:
+        for head in head_names(network):
+            start_at_zero(network.get_submodule(head))
     return network.train()
 
 

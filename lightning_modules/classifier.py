@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from lightning_modules.backbones import Initialization, build_network, is_backbone, pretrained_statistics
 from lightning_modules.batch import Batch
+from lightning_modules.finetuning import FineTuning, as_finetuning
 from lightning_modules.losses import weight_penalty
 from lightning_modules.mixing import mix
 from lightning_modules.optimization import Schedule, build_optimizer, build_schedule, optimizer_names
@@ -48,6 +50,7 @@ class ImageClassifier(pl.LightningModule):
         weights: A file to start from instead: safetensors, or what torch.save wrote (pth, th, pt, ckpt).
             Only its head may have other classes.
         initialization: "glorot_uniform" starts all weights as Keras does, biases at zero.
+        finetuning: Which parts are trained, from which epoch on, and at which rates.
         dropout: Probability of dropping a feature before the head, in [0, 1).
         optimizer: One of timm's names: adam, adamw, sgd, rmsprop, lamb, ...
         optimizer_options: Further arguments of the optimizer.
@@ -76,6 +79,7 @@ class ImageClassifier(pl.LightningModule):
         pretrained: bool = False,
         weights: str | None = None,
         initialization: Initialization = "default",
+        finetuning: FineTuning = FineTuning(),  # noqa: B008 (frozen)
         dropout: float = 0.0,
         optimizer: str = "adamw",
         optimizer_options: dict[str, Any] | None = None,
@@ -108,6 +112,8 @@ class ImageClassifier(pl.LightningModule):
         if warmup_epochs < 0:
             raise ValueError(f"model.warmup_epochs must be at least 0, got {warmup_epochs}")
         self.save_hyperparameters()
+        self.finetuning = as_finetuning(finetuning)
+        self.hparams["finetuning"] = asdict(self.finetuning)  # checkpoints hold no classes of ours
         # Lightning starts no epoch when it goes on in the midst of one, hence the default.
         self._outputs: defaultdict[Stage, EpochOutputs] = defaultdict(EpochOutputs)
         self.predictions: dict[Stage, Predictions] = {}
@@ -141,6 +147,7 @@ class ImageClassifier(pl.LightningModule):
         )
         if self.hparams["weights"] is not None:
             self.loaded_weights = load_weights(self.network, Path(self.hparams["weights"]), image_shape[0])
+        self.finetuning.apply(self.network, epoch=0)
         self._build_optimizer()  # thrown away: what it refuses is to be known before training
         self.criterion = self.task.criterion(self.hparams["label_smoothing"])
         metrics = self.task.metrics()
@@ -228,7 +235,12 @@ class ImageClassifier(pl.LightningModule):
 
     # Epochs -------------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        # Lightning starts no epoch when it goes on in the midst of one.
+        self.finetuning.apply(self.network, self.current_epoch)
+
     def on_train_epoch_start(self) -> None:
+        self.finetuning.apply(self.network, self.current_epoch)
         self._outputs["train"] = EpochOutputs()
 
     def on_validation_epoch_start(self) -> None:
@@ -307,6 +319,7 @@ class ImageClassifier(pl.LightningModule):
             self.hparams["lr"],
             self.hparams["weight_decay"],
             self.hparams["optimizer_options"] or {},
+            self.finetuning,
         )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

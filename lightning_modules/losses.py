@@ -84,10 +84,10 @@ class BinaryCrossEntropy(nn.Module):
 
 
 def weight_penalty(network: nn.Module, l1: float, l2: float) -> Tensor | float:
-    """l1 * sum|w| + l2 * sum w^2 over weight matrices and kernels; biases and norms are spared."""
+    """l1 * sum|w| + l2 * sum w^2 over trained matrices and kernels; biases and norms are spared."""
     if l1 == 0 and l2 == 0:
         return 0.0
-    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    weights = [each for each in network.parameters() if each.ndim > 1 and each.requires_grad]
     absolute = torch.stack([weight.abs().sum() for weight in weights]).sum()
     squared = torch.stack([weight.square().sum() for weight in weights]).sum()
     return l1 * absolute + l2 * squared

@@ -12,6 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_modules.finetuning import FineTuning
+
 Schedule = Literal["constant", "cosine", "plateau", "poly", "step", "tanh"]
 
 
@@ -54,9 +56,14 @@ def optimizer_names() -> tuple[str, ...]:
 
 
 def build_optimizer(
-    network: nn.Module, name: str, lr: float, weight_decay: float, options: dict[str, Any]
+    network: nn.Module,
+    name: str,
+    lr: float,
+    weight_decay: float,
+    options: dict[str, Any],
+    finetuning: FineTuning = FineTuning(),  # noqa: B008 (frozen)
 ) -> Optimizer:
-    """The optimizer over all trainable parameters; momentum is 0.9 where there is one.
+    """The optimizer over all parameters that are trained at some time; momentum is 0.9 where there is one.
 
     Biases and norms are not decayed (He et al. 2019, section 3.1). As timm names them, "sgd" has
     Nesterov's momentum and "momentum" the plain one.
@@ -64,9 +71,12 @@ def build_optimizer(
     Raises:
         ValueError: The optimizer does not take the options, or is not to be had on this machine.
     """
+    parameters: nn.Module | list[dict[str, Any]] = network
+    if finetuning != FineTuning():
+        parameters = finetuning.parameter_groups(network, lr, weight_decay)
     try:
         optimizer: Optimizer = create_optimizer_v2(
-            network, opt=name, lr=lr, weight_decay=weight_decay, **options
+            parameters, opt=name, lr=lr, weight_decay=weight_decay, **options
         )
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ValueError(f"model.optimizer={name} can't be made with {options}: {error}") from error

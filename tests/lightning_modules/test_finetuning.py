@@ -1,0 +1,144 @@
+"""What is frozen stays bit for bit, costs no gradient, and is trained from the epoch it is said to be."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import timm
+import torch
+from torch import nn
+
+from datamodules import Synthetic
+from lightning_modules import ImageClassifier
+from lightning_modules.backbones import build_network
+from lightning_modules.finetuning import FineTuning, head_parameters, layers
+from lightning_modules.optimization import build_optimizer
+
+SHAPE = (3, 32, 32)
+
+
+def network(name: str) -> nn.Module:
+    return build_network(name, {}, num_outputs=3, image_shape=SHAPE)
+
+
+def train(epochs: int, backbone: str = "resnet10t", **knobs: object) -> tuple[dict, dict, ImageClassifier]:
+    """State before and after training."""
+    torch.manual_seed(0)
+    data = Synthetic(num_images=48, image_size=32, batch_size=16)
+    model = ImageClassifier(
+        backbone, optimizer="sgd", lr=0.1, weight_decay=0.1, finetuning=FineTuning(**knobs)
+    )
+    data.setup()
+    model.build(len(data.class_names), data.image_shape)
+    before = copy.deepcopy(model.network.state_dict())
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    return before, model.network.state_dict(), model
+
+
+def moved(before: dict, after: dict) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "small_cnn"])
+def test_a_linear_probe_moves_the_head_alone_and_no_statistics_of_batch_norms(backbone):
+    before, after, model = train(2, backbone, strategy="linear_probe")
+    assert any(name.endswith("running_mean") for name in before)
+    assert moved(before, after) == head_parameters(model.network)
+
+
+def test_nothing_of_a_frozen_trunk_is_kept_for_a_backward_pass():
+    probed = network("resnet10t")
+    FineTuning("linear_probe").apply(probed, epoch=0)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape), lambda _: None):
+        probed(torch.zeros(2, *SHAPE))
+    assert all(len(shape) <= 2 for shape in kept)  # features and head, no maps
+
+
+def test_the_head_comes_first_and_then_everything():
+    before, after, model = train(1, strategy="linear_then_full", head_epochs=1)
+    assert moved(before, after) == head_parameters(model.network)
+    before, after, model = train(2, strategy="linear_then_full", head_epochs=1)
+    assert {name for name, _ in model.network.named_parameters()} <= moved(before, after)
+
+
+def test_stages_are_unfrozen_one_after_the_other_from_the_last():
+    _, _, model = train(1, strategy="gradual", unfreeze_every=2)
+    resnet, tuning = model.network, FineTuning("gradual", unfreeze_every=2)
+    stages = [
+        {name.partition(".")[0] for name in tuning.trained(resnet, epoch)} for epoch in (0, 1, 2, 4, 6, 8, 99)
+    ]
+    rest = {"fc", "layer4", "layer3", "layer2", "layer1"}
+    expected = [{"fc"}, {"fc"}, {"fc", "layer4"}, {"fc", "layer4", "layer3"}, rest - {"layer1"}, rest]
+    assert stages[:6] == expected
+    assert stages[6] == {name.partition(".")[0] for name, _ in resnet.named_parameters()}
+    before, after, _ = train(3, strategy="gradual", unfreeze_every=2)
+    assert {name.partition(".")[0] for name in moved(before, after)} == {"fc", "layer4"}
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
+def test_norms_and_biases_are_trained_and_no_kernel_but_the_heads(backbone):
+    tuned = network(backbone)
+    trained = FineTuning("norm_and_bias").trained(tuned, epoch=0)
+    for name, parameter in tuned.named_parameters():
+        module = tuned.get_submodule(name.rpartition(".")[0])
+        small = name.endswith("bias") or isinstance(module, nn.LayerNorm | nn.BatchNorm2d)
+        assert (name in trained) == (small or name in head_parameters(tuned)), name
+        if name in trained and name not in head_parameters(tuned):
+            assert parameter.ndim == 1
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
+def test_layers_learn_at_timms_rates(backbone):
+    tuned = network(backbone)
+    optimizer = build_optimizer(tuned, "adamw", 0.5, 0.1, {}, FineTuning(layer_decay=0.5))
+    ours = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    exempt = tuned.no_weight_decay() if hasattr(tuned, "no_weight_decay") else ()
+    theirs = timm.optim.param_groups_layer_decay(tuned, 0.1, exempt, layer_decay=0.5)
+    assert sum(len(group["params"]) for group in theirs) == len(ours)
+    for group in theirs:
+        for parameter in group["params"]:
+            assert ours[id(parameter)] == pytest.approx((0.5 * group["lr_scale"], group["weight_decay"]))
+
+
+def test_the_head_learns_faster_by_its_factor():
+    tuned = network("small_cnn")
+    optimizer = build_optimizer(tuned, "sgd", 0.1, 0.0, {}, FineTuning(head_lr_factor=10))
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in tuned.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(1.0 if name in head_parameters(tuned) else 0.1)
+
+
+def test_layers_of_ours_are_as_deep_as_they_stand():
+    depths = layers(build_network("cifar_resnet", {}, num_outputs=3, image_shape=SHAPE), coarse=True)
+    assert depths["features.conv1.weight"] < depths["features.layer1.0.conv1.weight"]
+    assert depths["features.layer3.2.bn2.bias"] < depths["head.weight"] == max(depths.values())
+
+
+def test_a_checkpoint_holds_it_as_plain_values(tmp_path):
+    _, _, model = train(1, strategy="linear_probe", head_lr_factor=2.0)
+    model.trainer.save_checkpoint(tmp_path / "probe.ckpt")
+    torch.load(tmp_path / "probe.ckpt", weights_only=True)
+    again = ImageClassifier.load_from_checkpoint(tmp_path / "probe.ckpt", weights_only=True)
+    assert again.finetuning == FineTuning("linear_probe", head_lr_factor=2.0)
+    assert torch.equal(next(again.network.parameters()), next(model.network.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"head_epochs": 0}, "head_epochs must be at least 1"),
+        ({"unfreeze_every": 0}, "unfreeze_every must be at least 1"),
+        ({"head_lr_factor": 0.0}, "head_lr_factor must be positive"),
+        ({"layer_decay": 1.5}, r"layer_decay must lie in \(0, 1\]"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(knobs, said):
+    with pytest.raises(ValueError, match=said):
+        FineTuning(**knobs)
