@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
@@ -25,11 +27,18 @@ def keep_memory() -> None:
     mallopt(M_TOP_PAD, 64 * 2**20)
 
 
-def import_module(name: str) -> ModuleType:
-    """The module, with what it imports kept out of later collections: a million objects and no garbage."""
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """Keeps what is made inside out of this and later garbage collections: a million objects that stay."""
     gc.disable()
     try:
-        return importlib.import_module(name)
+        yield
     finally:
         gc.freeze()
         gc.enable()
+
+
+def import_module(name: str) -> ModuleType:
+    """The module, imported without collections."""
+    with without_collections():
+        return importlib.import_module(name)

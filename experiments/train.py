@@ -28,6 +28,7 @@ from experiments.errors import RequestError
 from experiments.predictions import record_predictions
 from experiments.ranks import Furnish, other_ranks
 from experiments.record import record_figures, record_model, record_start
+from experiments.startup import without_collections
 from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.trainer import build_trainer, check_devices, check_is_reported
@@ -54,8 +55,9 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     else:
         if not arguments.experiments:
             raise RequestError("which experiment? Name a recipe (darkroom list) or a YAML file")
-        experiment = load_experiment(arguments.experiments, overrides)
-        store = open_store() if experiment.mlflow.enabled else None
+        with without_collections():  # what both make lasts as long as the run
+            experiment = load_experiment(arguments.experiments, overrides)
+            store = open_store() if experiment.mlflow.enabled else None
         result = train(experiment, store)
     print_result(result)
 
