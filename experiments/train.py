@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from experiments.averaging import WeightAveraging
 from experiments.callbacks import (
     EpochRecorder,
     ProgressLine,
@@ -200,6 +201,7 @@ def train_epochs(
         settings,
         [
             *([early_stopping] if early_stopping else []),
+            *([WeightAveraging(settings.averaging)] if settings.averaging else []),
             recorder,
             *callbacks,
             StopTogether(),

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
+from experiments.averaging import Averaging
 from experiments.errors import nearest
 from lightning_modules.metrics import METRIC_NAMES
 from lightning_modules.task import Task
@@ -65,6 +66,7 @@ class TrainerSettings:
             processors and on tensor cores read faster.
         gradient_clip_norm: Largest norm of the gradient; null does not clip.
         accumulate_batches: Batches whose gradients are added before each step.
+        averaging: Averages the weights; null judges and keeps them as they are trained.
         deterministic: Only algorithms that give the same bits each time, or an error where a GPU has none.
         progress: Show one line per epoch.
         extra: Further arguments of Lightning's Trainer, passed as they are.
@@ -79,6 +81,7 @@ class TrainerSettings:
     channels_last: bool = False
     gradient_clip_norm: float | None = None
     accumulate_batches: int = 1
+    averaging: Averaging | None = None
     deterministic: bool = True
     progress: bool = True
     extra: dict[str, Any] | None = None
@@ -94,6 +97,11 @@ class TrainerSettings:
             raise ValueError(f"trainer.gradient_clip_norm must be positive, got {self.gradient_clip_norm}")
         if self.accumulate_batches < 1:
             raise ValueError(f"trainer.accumulate_batches must be at least 1, got {self.accumulate_batches}")
+        if self.averaging is not None and self.averaging.start_epoch >= self.max_epochs:
+            raise ValueError(
+                f"trainer.averaging.start_epoch must lie below trainer.max_epochs={self.max_epochs}, got "
+                f"{self.averaging.start_epoch}; three quarters of them are customary for swa, 0 for ema"
+            )
 
 
 def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:

@@ -14,16 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_modules.backbones import Initialization, build_network, is_backbone, pretrained_statistics
+from lightning_modules.arguments import check_arguments
+from lightning_modules.backbones import Initialization, build_network, pretrained_statistics
 from lightning_modules.batch import Batch
+from lightning_modules.criteria import LossName, build_criterion
 from lightning_modules.finetuning import FineTuning, as_finetuning
 from lightning_modules.losses import weight_penalty
 from lightning_modules.mixing import mix
-from lightning_modules.optimization import Schedule, build_optimizer, build_schedule, optimizer_names
+from lightning_modules.optimization import Schedule, build_optimizer, build_schedule
 from lightning_modules.outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
 from lightning_modules.randomness import mixing_generator, seed_dropout
 from lightning_modules.task import TaskName, build_task
-from lightning_modules.weights import LoadedWeights, check_weights, load_weights
+from lightning_modules.weights import LoadedWeights, load_weights
 
 Stage = Literal["train", "val", "test"]
 
@@ -58,6 +60,10 @@ class ImageClassifier(pl.LightningModule):
         weight_decay: Of weights, not of biases and norms.
         schedule: How the learning rate moves after warm-up.
         warmup_epochs: Epochs over which the learning rate rises from zero.
+        loss: One of cross_entropy, bce, focal and poly1; of several labels bce, focal, asymmetric and poly1.
+            Null takes the first that is named here.
+        loss_options: gamma of focal; gamma_positive, gamma_negative and margin of asymmetric; epsilon of
+            poly1; target_threshold of bce.
         label_smoothing: Share of each label spread over all classes, in [0, 1); over presence and
             absence where an image may have several labels.
         class_weights: "balanced" weighs classes inversely to their training counts, and of labels the
@@ -87,6 +93,8 @@ class ImageClassifier(pl.LightningModule):
         weight_decay: float = 0.0,
         schedule: Schedule = "constant",
         warmup_epochs: int = 0,
+        loss: LossName | None = None,
+        loss_options: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
         class_weights: Literal["none", "balanced"] = "none",
         mixup: float = 0.0,
@@ -95,23 +103,8 @@ class ImageClassifier(pl.LightningModule):
         l2: float = 0.0,
     ) -> None:
         super().__init__()
-        if not is_backbone(backbone):
-            raise ValueError(f"model.backbone: no backbone is named {backbone!r}")
-        check_weights(weights, pretrained)
-        if optimizer.lower() not in optimizer_names():
-            raise ValueError(f"model.optimizer: no optimizer is named {optimizer!r}")
-        if not (lr > 0 and math.isfinite(lr)):
-            raise ValueError(f"model.lr must be positive, got {lr}; 0.001 is customary for Adam")
-        for name, value in (("dropout", dropout), ("label_smoothing", label_smoothing)):
-            if not 0 <= value < 1:
-                raise ValueError(f"model.{name} must lie in [0, 1), got {value}")
-        at_least_0 = {"weight_decay": weight_decay, "mixup": mixup, "cutmix": cutmix, "l1": l1, "l2": l2}
-        for name, value in at_least_0.items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"model.{name} must be at least 0, got {value}")
-        if warmup_epochs < 0:
-            raise ValueError(f"model.warmup_epochs must be at least 0, got {warmup_epochs}")
         self.save_hyperparameters()
+        check_arguments(self.hparams)
         self.finetuning = as_finetuning(finetuning)
         self.hparams["finetuning"] = asdict(self.finetuning)  # checkpoints hold no classes of ours
         # Lightning starts no epoch when it goes on in the midst of one, hence the default.
@@ -149,7 +142,12 @@ class ImageClassifier(pl.LightningModule):
             self.loaded_weights = load_weights(self.network, Path(self.hparams["weights"]), image_shape[0])
         self.finetuning.apply(self.network, epoch=0)
         self._build_optimizer()  # thrown away: what it refuses is to be known before training
-        self.criterion = self.task.criterion(self.hparams["label_smoothing"])
+        self.criterion = build_criterion(
+            self.hparams["loss"],
+            self.hparams["loss_options"],
+            self.hparams["label_smoothing"],
+            self.task.name,
+        )
         metrics = self.task.metrics()
         # One collection each, because stages interleave. Keys carry a suffix: "train" is a method.
         self.metrics = nn.ModuleDict({f"{stage}_": metrics.clone() for stage in ("train", "val", "test")})

@@ -1,4 +1,4 @@
-"""What is asked of each image, and what follows from it: outputs, loss, probabilities, metrics."""
+"""What is asked of each image, and what follows from it: outputs, probabilities, metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_modules.losses import BinaryCrossEntropy, CrossEntropy, to_probabilities
+from lightning_modules.losses import to_probabilities
 from lightning_modules.metrics import (
     CLASS_METRICS,
     LABEL_METRICS,
@@ -47,10 +47,6 @@ class Task(ABC):
         """K, the number of logits."""
 
     @abstractmethod
-    def criterion(self, label_smoothing: float) -> CrossEntropy | BinaryCrossEntropy:
-        """The loss, from logits (B, K) and targets."""
-
-    @abstractmethod
     def metrics(self) -> MetricCollection:
         """What is measured, from probabilities (N, C) and targets."""
 
@@ -77,9 +73,6 @@ class OneOfSeveral(Task):
     def num_outputs(self) -> int:
         return 1 if self.name == "binary" else self.num_classes
 
-    def criterion(self, label_smoothing: float) -> CrossEntropy:
-        return CrossEntropy(label_smoothing)
-
     def metrics(self) -> MetricCollection:
         return build_metrics(self.num_classes)
 
@@ -102,9 +95,6 @@ class AnyOfSeveral(Task):
     @property
     def num_outputs(self) -> int:
         return self.num_classes
-
-    def criterion(self, label_smoothing: float) -> BinaryCrossEntropy:
-        return BinaryCrossEntropy(label_smoothing)
 
     def metrics(self) -> MetricCollection:
         return build_label_metrics(self.num_classes)

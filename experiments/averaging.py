@@ -1,0 +1,205 @@
+"""Averages of the weights that training passes through, judged and saved in place of the last ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+from datamodules import ImageDataModule
+from datamodules.loader import BatchLoader
+from lightning_modules import ImageClassifier
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Averaged weights: what validation and test judge, and what checkpoints and the logged model hold.
+
+    Args:
+        method: "ema" moves the average after each step; "swa" takes the mean of the weights at the ends of
+            epochs (Izmailov et al. 2018; with a constant rate late in training, and trainer.monitor=null
+            for the last average), and measures batch-norm's statistics anew on the training images.
+        decay: Of ema, in (0, 1): what a step leaves of the average; in the beginning (1 + n) / (10 + n)
+            after n steps, where that is less.
+        start_epoch: Epochs before averaging begins, in which the weights are as they are trained; for swa
+            three quarters of max_epochs are customary.
+    """
+
+    method: Literal["ema", "swa"] = "ema"
+    decay: float = 0.999
+    start_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay < 1:
+            raise ValueError(
+                f"trainer.averaging.decay must lie in (0, 1), got {self.decay}; 0.999 is customary for "
+                "thousands of steps, 0.9999 for hundreds of thousands"
+            )
+        if self.start_epoch < 0:
+            raise ValueError(f"trainer.averaging.start_epoch must be at least 0, got {self.start_epoch}")
+
+
+class WeightAveraging(pl.Callback):
+    """Keeps the average, has validation judge it, and puts it where checkpoints keep the weights.
+
+    Lightning's callback of this name averages the buffers of the loss too, evaluates the initial weights
+    until averaging starts, and measures no statistics of batch-norm.
+
+    Buffers are averaged with the weights, as timm does it: with ema, batch-norm's running statistics are
+    those of nearly the same weights. Of swa's distant weights they would say nothing.
+    """
+
+    def __init__(self, settings: Averaging) -> None:
+        self.settings = settings
+        self._average: AveragedModel | None = None
+        self._restored: tuple[dict[str, Tensor], int] | None = None
+        self._latest_step = 0
+        self._exchanged = False  # the network holds the average, and the other way round
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        network = _network(pl_module)
+        self._average = AveragedModel(network, multi_avg_fn=self._move, use_buffers=True)
+        if self._restored is not None:
+            weights, count = self._restored
+            self._average.module.load_state_dict(weights)
+            self._average.n_averaged.fill_(count)
+        self._latest_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stepped = trainer.global_step > self._latest_step  # accumulated batches make one step
+        self._latest_step = trainer.global_step
+        if trainer.current_epoch < self.settings.start_epoch:
+            return
+        assert self._average is not None
+        if self.settings.method == "ema" and stepped:
+            self._average.update_parameters(_network(pl_module))
+        if self.settings.method == "swa" and trainer.is_last_batch:  # validation comes next
+            self._average.update_parameters(_network(pl_module))
+            with trainer.precision_plugin.forward_context():
+                remeasure(self._average.module, _network(pl_module), training_images(trainer, pl_module))
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._begun:
+            self._exchange(_network(pl_module))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._exchanged:
+            self._exchange(_network(pl_module))
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if not self._begun:
+            return
+        assert self._average is not None
+        trained, averaged = _network(pl_module).state_dict(), self._average.module.state_dict()
+        if self._exchanged:
+            trained, averaged = averaged, trained
+        checkpoint["state_dict"] |= {f"network.{name}": value for name, value in averaged.items()}
+        checkpoint["trained_weights"] = trained
+        checkpoint["num_averaged"] = int(self._average.n_averaged)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if "trained_weights" not in checkpoint:
+            return
+        prefix = "network."
+        averaged = {
+            name.removeprefix(prefix): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(prefix)
+        }
+        self._restored = averaged, checkpoint["num_averaged"]
+        _network(pl_module).load_state_dict(checkpoint["trained_weights"])  # the average was loaded there
+
+    @property
+    def _begun(self) -> bool:
+        return self._average is not None and bool(self._average.n_averaged > 0)
+
+    def _move(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        """Moves tensors of one type, as AveragedModel hands them over, towards their present values."""
+        assert self._average is not None
+        if not averaged[0].is_floating_point():  # counts and indices have no mean
+            torch._foreach_copy_(averaged, current)
+            return
+        steps = int(self._average.n_averaged)  # on the CPU, where `count` may be on a GPU
+        if self.settings.method == "ema":
+            share = 1 - min(self.settings.decay, (1 + steps) / (10 + steps))
+        else:
+            share = 1 / (1 + steps)
+        torch._foreach_lerp_(averaged, current, share)
+
+    @torch.no_grad()
+    def _exchange(self, network: nn.Module) -> None:
+        assert self._average is not None
+        for ours, theirs in zip(_tensors(self._average.module), _tensors(network), strict=True):
+            kept = theirs.clone()
+            theirs.copy_(ours)
+            ours.copy_(kept)
+        self._exchanged = not self._exchanged
+
+
+@torch.no_grad()
+def remeasure(average: nn.Module, network: nn.Module, images: Iterable[Tensor]) -> None:
+    """Gives the average the batch-norm statistics of its own activations, each batch counting alike.
+
+    As torch's `update_bn`, but everything else stays as in evaluation, so that no dropout changes the
+    activations, and norms whose statistics stand still in `network` keep theirs.
+
+    Args:
+        average: The averaged network; it is left in the mode of evaluation.
+        network: The network that is being trained.
+        images: Batches (B, C, H, W), of no order of classes.
+    """
+    norms = [
+        ours
+        for ours, theirs in zip(average.modules(), network.modules(), strict=True)
+        if isinstance(ours, _BatchNorm) and theirs.training and ours.track_running_stats
+    ]
+    if not norms:
+        return
+    average.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over batches
+    for batch in images:
+        average(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    average.eval()
+
+
+def training_images(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Tensor]:
+    """All training images as evaluation sees them, in one random order: the same on every process.
+
+    A last batch that is smaller is left out, for it would count as much as the others.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, ImageDataModule)
+    store = data.splits["train"]
+    loader = BatchLoader(store, data.batch_size, shuffle=True, seed=data.seed)
+    for batch in islice(loader, max(1, len(store) // data.batch_size)):
+        yield data.preprocess(batch.images.to(pl_module.device))
+
+
+def _network(pl_module: pl.LightningModule) -> nn.Module:
+    assert isinstance(pl_module, ImageClassifier)
+    return pl_module.network
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    return chain(network.parameters(), network.buffers())

@@ -1,0 +1,40 @@
+"""Which values the classifier's arguments may have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_modules.backbones import is_backbone
+from lightning_modules.criteria import check_loss
+from lightning_modules.optimization import optimizer_names
+from lightning_modules.weights import check_weights
+
+SHARES = ("dropout", "label_smoothing")
+FACTORS = ("weight_decay", "mixup", "cutmix", "l1", "l2")
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Refuses what needs no data to be refused.
+
+    Raises:
+        ValueError: An argument is out of range, or names what does not exist.
+    """
+    if not is_backbone(given["backbone"]):
+        raise ValueError(f"model.backbone: no backbone is named {given['backbone']!r}")
+    check_weights(given["weights"], given["pretrained"])
+    if given["optimizer"].lower() not in optimizer_names():
+        raise ValueError(f"model.optimizer: no optimizer is named {given['optimizer']!r}")
+    lr = given["lr"]
+    if not (lr > 0 and math.isfinite(lr)):
+        raise ValueError(f"model.lr must be positive, got {lr}; 0.001 is customary for Adam")
+    for name in SHARES:
+        if not 0 <= given[name] < 1:
+            raise ValueError(f"model.{name} must lie in [0, 1), got {given[name]}")
+    for name in FACTORS:
+        if not (given[name] >= 0 and math.isfinite(given[name])):
+            raise ValueError(f"model.{name} must be at least 0, got {given[name]}")
+    if given["warmup_epochs"] < 0:
+        raise ValueError(f"model.warmup_epochs must be at least 0, got {given['warmup_epochs']}")
+    check_loss(given["loss"], given["loss_options"])
