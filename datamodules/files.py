@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
-from datamodules.cache import BadImage, FileOriginals, Originals, open_images
+from datamodules.cache import BadImage, FileImages, FileOriginals, Originals, open_images
 from datamodules.preprocess import Interpolation
 from datamodules.sizing import Sizing
 from datamodules.store import ImageStore, without_pixels
@@ -168,6 +168,25 @@ class ImageFiles(ImageDataModule):
         good = torch.tensor([sample_id not in bad_ids for sample_id in listing.ids])
         parts = [part for part, kept in zip(listing.parts, good.tolist(), strict=True) if kept]
         return self._parts(everything.subset(good), parts)
+
+    def remedies_for_waiting(self) -> list[str]:
+        images = self.splits["train"].images
+        assert isinstance(images, FileImages)
+        cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
+        remedies = []
+        if images.is_streamed:
+            remedies.append(
+                f"Each image is decoded anew in each epoch: more room for the cache in {self.cache} "
+                "(data.cache_gib, or data.cache on a larger disk) would keep them decoded."
+            )
+        elif self.augmentation.resized_crop is not None or self.sizing.resize == "crop":
+            remedies.append("Each image is cropped on the CPU: a smaller data.image_size takes less of it.")
+        else:
+            remedies.append("Images are read from data.cache: it may lie on a faster disk.")
+        # Of the threads that read decoded images one is left to the network.
+        if threads < cores and (images.is_streamed or cores > 2):
+            remedies.append(f"{threads} of {cores} cores are in use: OMP_NUM_THREADS={cores} takes all.")
+        return remedies
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "skipped": {each.id: each.reason for each in self.skipped}}

@@ -34,10 +34,13 @@ class TrackingSettings:
     Args:
         enabled: Record in MLflow; with false no store is touched and nothing is kept.
         run_name: Name of the run; null takes the overridden keys, or the seed.
+        system_metrics: Record how busy the machine is, every ten seconds, as MLflow's `system/...`. The
+            trials of a sweep do without: in a sweep its conductor alone speaks to MLflow.
     """
 
     enabled: bool = True
     run_name: str | None = None
+    system_metrics: bool = True
 
 
 SETTINGS: dict[str, type] = {

@@ -26,6 +26,7 @@ from filelock import FileLock
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types import Schema, TensorSpec
 
 from experiments.errors import RequestError, RunError
@@ -280,6 +281,24 @@ class Store:
             if not token:
                 break
         return found
+
+
+@contextlib.contextmanager
+def system_metrics(record: RunRecord | None) -> Iterator[None]:
+    """Has MLflow watch the machine meanwhile, from a thread of its own, and record it with the run.
+
+    Where the store is away it stops watching, and leaves it to the work itself to say so.
+    """
+    if record is None:
+        yield
+        return
+    with _one_clear_paragraph():
+        monitor: Any = SystemMetricsMonitor(record.run_id, resume_logging=True)  # type: ignore[no-untyped-call]
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 def open_store() -> Store:

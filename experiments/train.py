@@ -31,7 +31,8 @@ from experiments.ranks import Furnish, other_ranks
 from experiments.record import record_figures, record_model, record_start
 from experiments.startup import without_collections
 from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
-from experiments.tracking import RunRecord, Store, open_store
+from experiments.throughput import Throughput
+from experiments.tracking import RunRecord, Store, open_store, system_metrics
 from experiments.trainer import build_trainer, check_devices, check_is_reported
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 
@@ -113,8 +114,18 @@ def train(
     record = resumed or start_record(experiment, store, parent=parent, tags=tags, started=started)
     with recording(record), working_folder(record) as folder:
         recorder = EpochRecorder(record, experiment.trainer.monitor, continued=resumed is not None)
+        throughput = Throughput()
         progress = [ProgressLine()] if experiment.trainer.progress else []
-        best_epoch = fit(experiment, recorder, folder, resumed=resumed is not None, callbacks=progress)
+        with system_metrics(record if experiment.mlflow.system_metrics else None):
+            best_epoch = fit(
+                experiment,
+                recorder,
+                folder,
+                resumed=resumed is not None,
+                callbacks=[throughput, *progress],
+            )
+        if (hint := throughput.hint(experiment.data)) is not None:
+            print(hint)
         return conclude(experiment, recorder, best_epoch, folder, tested)
 
 

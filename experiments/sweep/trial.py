@@ -20,6 +20,7 @@ from experiments.ranks import Furnish
 from experiments.record import record_start
 from experiments.sweep.channel import Channel, Outcome, RelayedClient
 from experiments.thresholds import label_thresholds
+from experiments.throughput import Throughput
 from experiments.tracking import RunRecord
 from experiments.train import chosen_epoch, fit, prepare
 
@@ -104,8 +105,9 @@ def run_trial(task: Task, channel: Channel, furnish: Furnish | None = None) -> O
                 record_start(record, experiment)
             recorder = EpochRecorder(record, experiment.trainer.monitor, continued=True)
             reporting = Reporting(channel, task.metric, recorder)
+            callbacks = [Throughput(), reporting]
             best_epoch = fit(
-                experiment, recorder, folder, resumed=resumed, callbacks=[reporting], furnish=furnish
+                experiment, recorder, folder, resumed=resumed, callbacks=callbacks, furnish=furnish
             )
             if reporting.stopped:
                 return Outcome(stopped=True)

@@ -42,6 +42,7 @@ def test_each_trial_has_one_run_below_the_sweeps_with_its_status(study, store):
     trials = {child.tags["trial"]: child for child in children if child.tags["role"] == "trial"}
     assert parent.status == "FINISHED"
     assert sorted(trials, key=int) == [str(number) for number in range(10)]
+    assert all(trial.metrics["cost/images_per_second"] > 0 for trial in trials.values())
     for trial in study.trials:
         child = trials[str(trial.number)]
         assert child.tags[PARENT_TAG] == parent.run_id

@@ -1,0 +1,94 @@
+"""Energy, as far as processors and GPUs say what they have used."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+class ProcessorEnergy:
+    """What Linux counts for processor packages and their memory (RAPL), where it lets us read it.
+
+    The counters run over within an hour at full load: they are to be read every few minutes.
+
+    Args:
+        folder: Where Linux shows its power zones.
+    """
+
+    def __init__(self, folder: Path = POWERCAP) -> None:
+        # A package's other zones are parts of it, and "psys" is the whole platform.
+        zones = [zone for zone in sorted(folder.glob("intel-rapl:*")) if _is_counted(zone)]
+        # Since 2020 most distributions let only root read them (CVE-2020-8694).
+        first = {zone: _microjoules(zone / "energy_uj") for zone in zones}
+        self._last = {zone: value for zone, value in first.items() if value is not None}
+
+    def __bool__(self) -> bool:
+        return bool(self._last)
+
+    def take(self) -> float:
+        """Joules since the last time."""
+        total = 0
+        for zone, before in self._last.items():
+            now = _microjoules(zone / "energy_uj")
+            if now is None:  # it was readable once
+                continue
+            wraps_at = _microjoules(zone / "max_energy_range_uj") or 0
+            total += now - before if now >= before else now - before + wraps_at
+            self._last[zone] = now
+        return total / 1e6
+
+
+class GpuEnergy:
+    """What NVIDIA's GPUs count, from Volta on; needs the package nvidia-ml-py.
+
+    Args:
+        devices: As torch numbers them.
+    """
+
+    def __init__(self, devices: Sequence[int]) -> None:
+        self._last: dict[object, int] = {}
+        if not devices or importlib.util.find_spec("pynvml") is None:
+            return
+        import pynvml
+
+        self._nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+            for device in devices:  # NVML does not know of CUDA_VISIBLE_DEVICES
+                uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+                handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+                self._last[handle] = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        except pynvml.NVMLError:  # an older GPU, or a part of one, that does not count
+            self._last = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._last)
+
+    def take(self) -> float:
+        """Joules since the last time."""
+        total = 0
+        for handle, before in self._last.items():
+            now = self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            total += now - before
+            self._last[handle] = now
+        return total / 1000
+
+
+def _is_counted(zone: Path) -> bool:
+    try:
+        name = (zone / "name").read_text().strip()
+    except OSError:
+        return False
+    return name.startswith("package") or name == "dram"
+
+
+def _microjoules(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except OSError:
+        return None

@@ -1,0 +1,214 @@
+"""One GPU: images/s of Darkroom's training, its record on, against a bare PyTorch loop.
+
+Synthetic images lie in memory, for Darkroom in the host's, as always, for the bare loop in the GPU's. Both
+have the same network, precision, memory format, compilation, augmentation, optimizer and batch size. Timed
+are the steps of an epoch, after one to warm up; what happens at an epoch's end is in neither.
+
+    python tests/benchmarks/gpu.py [--rounds 3] [--no-compile]
+    python tests/benchmarks/gpu.py --device cpu --images 64 --batch-size 16 --no-compile  # does it run?
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.randomness import generator_for
+from experiments.callbacks import EpochRecorder
+from experiments.config import Experiment, parse_experiment
+from experiments.ending import working_folder
+from experiments.throughput import Throughput
+from experiments.tracking import open_store
+from experiments.train import fit, prepare, start_record
+from lightning_modules.optimization import build_optimizer
+
+DRAWN = 2048  # images; more are these again
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained.
+
+    Attributes:
+        aim: Least share of the bare loop's images/s.
+        compiled: By torch.compile, unless it is switched off.
+    """
+
+    name: str
+    backbone: str
+    backbone_options: dict[str, int]
+    side: int
+    batch_size: int
+    images: int
+    augmentation: dict[str, float]
+    precision: str
+    compiled: bool
+    aim: float
+
+
+CASES = [
+    Case(
+        "ResNet-50 at 224, bf16, channels last, compiled",
+        "resnet50", {}, 224, 256, 12_800, {}, "bf16-mixed", compiled=True, aim=0.95,
+    ),
+    Case(
+        "CIFAR ResNet-20 at 32, cropped and mirrored",
+        "cifar_resnet", {"depth": 20}, 32, 128, 51_200, {"crop_padding": 4, "horizontal_flip": 0.5},
+        "32-true", compiled=False, aim=0.90,
+    ),
+]  # fmt: skip
+
+
+def load(case: Case, arguments: argparse.Namespace) -> Experiment:
+    recipe = {
+        "name": "benchmark/gpu",
+        "data": {
+            "class_path": "Synthetic",
+            "init_args": {
+                "num_images": min(arguments.images or case.images, DRAWN),
+                "num_classes": 6,
+                "side": case.side,
+                "val_fraction": 0.0,
+                "batch_size": arguments.batch_size or case.batch_size,
+                "augmentation": case.augmentation,
+            },
+        },
+        "model": {
+            "class_path": "ImageClassifier",
+            "init_args": {
+                "backbone": case.backbone,
+                "backbone_options": case.backbone_options,
+                "optimizer": "sgd",
+                "optimizer_options": {"momentum": 0.9},
+                "lr": 1.0e-3,
+            },
+        },
+        "trainer": {
+            "max_epochs": arguments.epochs + 1,
+            "accelerator": arguments.device.replace("cuda", "gpu"),
+            "precision": case.precision,
+            "channels_last": True,
+            "deterministic": False,
+            "progress": False,
+            "extra": {"benchmark": True},
+        },
+    }
+    experiment = parse_experiment([yaml.safe_dump(recipe)], {})
+    prepare(experiment)
+    store = experiment.data.splits["train"]
+    again = torch.arange(arguments.images or case.images) % len(store)
+    experiment.data.splits["train"] = store.select(again)
+    if case.compiled and arguments.compile:
+        experiment.model.network.compile()
+    return experiment
+
+
+class StepClock(pl.Callback):
+    """Seconds of each epoch's steps, on the GPU to their end."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.began_at = now(self.device)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds.append(now(self.device) - self.began_at)
+
+
+def now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def darkroom(case: Case, arguments: argparse.Namespace) -> float:
+    """images/s with MLflow, every metric, what it costs, and checkpoints."""
+    experiment = load(case, arguments)
+    record = start_record(experiment, open_store())
+    assert record is not None
+    clock = StepClock(arguments.device)
+    with working_folder(record) as folder:
+        recorder = EpochRecorder(record, experiment.trainer.monitor)
+        fit(experiment, recorder, folder, callbacks=[clock, Throughput()])
+    record.end("FINISHED")
+    return len(experiment.data.splits["train"]) / statistics.mean(clock.seconds[1:])
+
+
+def bare_loop(case: Case, arguments: argparse.Namespace) -> float:
+    """images/s of a loop as one would write it for this case alone, all images on the device."""
+    experiment = load(case, arguments)
+    device, data, hparams = torch.device(arguments.device), experiment.data, experiment.model.hparams
+    network = experiment.model.network.to(device).train()
+    optimizer = build_optimizer(
+        network, hparams["optimizer"], hparams["lr"], 0.0, hparams["optimizer_options"]
+    )
+    torch.backends.cudnn.benchmark = True
+    data.preprocess.to(device)
+    images, targets = data.splits["train"].images.to(device), data.splits["train"].targets.to(device)
+    seconds = []
+    for epoch in range(arguments.epochs + 1):
+        began_at = now(arguments.device)
+        generator = generator_for(device, epoch)
+        for places in torch.randperm(len(targets), device=device).split(data.batch_size):
+            pixels = data.augment(images[places], generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bf16-mixed"):
+                loss = F.cross_entropy(network(data.preprocess.normalize(pixels)), targets[places])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        seconds.append(now(arguments.device) - began_at)
+    return len(targets) / statistics.mean(seconds[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2, help="timed ones, after one to warm up")
+    parser.add_argument("--images", type=int, help="an epoch has, in place of each case's own number")
+    parser.add_argument("--batch-size", type=int, help="in place of each case's own")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no GPU; --device cpu tries the script without one")
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU: says nothing of a GPU"
+    table = Table("training", "bare loop", "Darkroom", "ratio", "spread", "aim", title=where)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder) / 'mlflow.db'}"
+        os.chdir(folder)
+        for case in CASES:
+            rates: dict[str, list[float]] = {"bare": [], "darkroom": []}
+            for round_number in range(arguments.rounds):
+                contestants = [("bare", bare_loop), ("darkroom", darkroom)]
+                for name, contestant in contestants if round_number % 2 == 0 else contestants[::-1]:
+                    rates[name].append(contestant(case, arguments))
+                    torch.compiler.reset()
+            ratios = [ours / bare for ours, bare in zip(rates["darkroom"], rates["bare"], strict=True)]
+            table.add_row(
+                case.name,
+                *(f"{statistics.median(rates[name]):,.0f} images/s" for name in ("bare", "darkroom")),
+                f"{statistics.median(ratios):.3f}",
+                f"{min(ratios):.3f}-{max(ratios):.3f}",
+                f"{case.aim:.2f}",
+            )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
