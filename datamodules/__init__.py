@@ -5,6 +5,7 @@ from datamodules.digits import Digits
 from datamodules.folder import ImageFolder
 from datamodules.huggingface import HuggingFaceDataset
 from datamodules.mnist import MNIST, FashionMNIST
+from datamodules.shards import ImageShards
 from datamodules.synthetic import Synthetic
 from datamodules.table import ImageTable
 from datamodules.torchvision import TorchvisionDataset
@@ -16,6 +17,7 @@ __all__ = [
     "HuggingFaceDataset",
     "ImageDataModule",
     "ImageFolder",
+    "ImageShards",
     "ImageTable",
     "Synthetic",
     "TorchvisionDataset",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
@@ -97,6 +97,7 @@ class BatchLoader:
         self.rank = rank
         self.world_size = world_size
         self.pin_memory = pin_memory
+        self.arrange: Callable[[Tensor, torch.Generator], Tensor] | None = None  # an epoch's order, shuffled
         self._epoch = 0
         self._step = 0
 
@@ -150,8 +151,10 @@ class BatchLoader:
             return torch.arange(len(self.store))
         generator = generator_for("cpu", self.seed, epoch)
         if self.sampling == "balanced":
-            return balanced_order(self.store.targets, generator)
-        return torch.randperm(len(self.store), generator=generator)
+            order = balanced_order(self.store.targets, generator)
+        else:
+            order = torch.randperm(len(self.store), generator=generator)
+        return order if self.arrange is None else self.arrange(order, generator)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._epoch, "step": self._step}

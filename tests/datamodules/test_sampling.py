@@ -1,11 +1,13 @@
-"""Balanced sampling: every class is drawn equally often, and from the given generator alone."""
+"""Every class is drawn equally often, or few shards at a time; from the given generator alone."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 import torch
 
-from datamodules.sampling import balanced_order
+from datamodules.sampling import balanced_order, mix_shards
 
 
 def test_each_class_is_drawn_equally_often_and_its_samples_too() -> None:
@@ -43,3 +45,25 @@ def test_the_generator_alone_decides() -> None:
 
 def test_no_samples_give_no_order() -> None:
     assert balanced_order(torch.empty(0, dtype=torch.int64), torch.Generator()).tolist() == []
+
+
+def test_few_shards_are_open_at_a_time_and_each_is_opened_once() -> None:
+    shards = torch.arange(40).repeat_interleave(25)[torch.randperm(1000)]
+    order = mix_shards(torch.randperm(1000), shards, 4, torch.Generator().manual_seed(0))
+    assert sorted(order.tolist()) == list(range(1000))
+    windows = shards[order].view(40, 25)  # what one shard's worth of samples comes from
+    assert all(4 <= len(window.unique()) <= 4 + 2 for window in windows)
+    later = [set(window.tolist()) for window in windows]
+    opened = [len(now - before) for before, now in pairwise(later)]
+    assert sum(opened) <= 40 + 4  # the first ones come again at the end
+
+
+def test_from_all_shards_at_once_an_order_is_as_random_as_without() -> None:
+    shards = torch.arange(8).repeat_interleave(4)
+    generator = torch.Generator().manual_seed(0)
+    orders = torch.stack([mix_shards(torch.arange(32), shards, 99, generator) for _ in range(4000)])
+    counts = torch.stack([torch.bincount(orders[:, place], minlength=32) for place in range(32)])
+    statistic = float(((counts - 125) ** 2 / 125).sum())  # chi-squared with 31 * 31 degrees of freedom
+    assert 961 - 4 * (2 * 961) ** 0.5 < statistic < 961 + 4 * (2 * 961) ** 0.5
+    neighbours = (shards[orders[:, 1:]] == shards[orders[:, :-1]]).double().mean().item()
+    assert neighbours == pytest.approx(3 / 31, abs=0.005)
