@@ -226,19 +226,29 @@ def bootstrap_p_value(differences: Floats) -> float:
     return float(min(1.0, 2 * (either + 1) / (len(differences) + 1)))
 
 
-def mcnemar(one: Floats, other: Floats) -> float:
-    """P-value, exact, that two networks are right equally often on the same samples (McNemar 1947).
+def mcnemar(one: Floats, other: Floats, count: int = 10_000, seed: int = 0) -> float:
+    """P-value that two networks are right equally often on the same samples, (N,) each (McNemar 1947).
 
-    Scores (N,) other than 0 and 1, such as how many of several seeds are right, make it the sign test,
-    of which McNemar's is a case.
+    Exact where both are 0 or 1. Of other scores, such as how many of several seeds are right, it is the
+    permutation test of which McNemar's is a case: under the hypothesis either network may have given
+    either score of a sample, so that the sign of each difference is drawn anew, `count` times.
 
     >>> mcnemar(np.array([1.0] * 10 + [0, 1]), np.array([0.0] * 9 + [1, 1, 1]))
     0.021484375
     """
-    better, worse = int(np.sum(one > other)), int(np.sum(one < other))
-    if better + worse == 0:
+    differences = np.asarray(one - other, dtype=np.float64)
+    differences = differences[differences != 0]
+    if len(differences) == 0:
         return 1.0
-    return float(stats.binomtest(better, better + worse).pvalue)
+    if (np.abs(differences) == 1).all():
+        return float(stats.binomtest(int((differences > 0).sum()), len(differences)).pvalue)
+    generator = np.random.default_rng(seed)
+    least = abs(differences.sum()) - 1e-9  # of sums that are equal but for rounding
+    rows, extreme = max(1, CHUNK // len(differences)), 0
+    for start in range(0, count, rows):
+        signs = generator.choice((-1.0, 1.0), (min(rows, count - start), len(differences)))
+        extreme += int((np.abs(signs @ differences) >= least).sum())
+    return (extreme + 1) / (count + 1)
 
 
 # Several at once ----------------------------------------------------------------------------------

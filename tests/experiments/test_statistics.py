@@ -117,6 +117,23 @@ def test_mcnemar_is_statsmodels_exact_test():
     assert mcnemar(one.astype(float), one.astype(float)) == 1
 
 
+def test_of_several_seeds_mcnemar_is_scipys_paired_permutation_test():
+    one, other = (RANDOM.random((2, 5, 40)) < [[[0.9]], [[0.8]]]).mean(1)  # of five seeds each
+    theirs = stats.permutation_test(
+        (one, other),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        rng=1,
+    )
+    assert mcnemar(one, other) == pytest.approx(theirs.pvalue, abs=0.01)
+
+
+def test_the_permutation_test_draws_what_mcnemars_counts():
+    one, other = (RANDOM.random((2, 200)) < [[0.9], [0.85]]).astype(float)
+    assert mcnemar(one / 2, other / 2) == pytest.approx(mcnemar(one, other), abs=0.015)
+
+
 def test_mcnemar_and_the_bootstrap_err_in_no_more_than_5_of_100_cases_without_a_difference():
     generator = np.random.default_rng(0)
     one, other = (generator.random((2, CASES, 300)) < 0.8).astype(float)
