@@ -37,8 +37,8 @@ class Outcome:
     def right(self) -> NDArray[np.float32]:
         """1 for each image whose class, or all of whose labels, are predicted; else 0; (N,)."""
         if self.targets.ndim == 2:
-            return self.labels_right().all(1).astype(np.float32)
-        return (self.probabilities.argmax(1) == self.targets).astype(np.float32)
+            return np.asarray(self.labels_right().all(1), dtype=np.float32)
+        return np.asarray(self.probabilities.argmax(1) == self.targets, dtype=np.float32)
 
     def labels_right(self) -> NDArray[np.bool_]:
         """Whether each label is rightly there or not there, above a probability of one half, (N, K)."""
@@ -55,8 +55,8 @@ def read_outcome(run: RunRecord, split: str) -> Outcome:
     targets: Any = frame["target"] if "target" in frame else frame.filter(regex=r"^target_\d+$")
     return Outcome(
         ids=frame["id"].to_numpy(dtype=np.str_),
-        targets=targets.to_numpy(dtype=np.int64),
-        probabilities=frame.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float32),
+        targets=targets.to_numpy(dtype=np.int64, copy=True),
+        probabilities=frame.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float32, copy=True),
     )
 
 

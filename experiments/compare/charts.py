@@ -14,7 +14,7 @@ from experiments.figures import PALETTE
 from experiments.statistics import Floats
 
 WIDTH, HEIGHT = 460, 250  # of the axes, in the picture's own units
-LEFT, BOTTOM, TOP = 52, 40, 10  # of the room around them
+LEFT, BOTTOM, TOP = 52, 42, 26  # of the room around them
 ROW = 22  # between two lines of text
 
 
@@ -85,7 +85,7 @@ def line_chart(curves: Sequence[Curve], x_name: str, y_name: str, x_log: bool = 
     for tick in _ticks(*y_ends).tolist():
         at = TOP + HEIGHT * (y_ends[1] - tick) / (y_ends[1] - y_ends[0])
         ticks += [_text(LEFT - 6, at + 4, f"{tick:g}", "end"), _rule(LEFT, at, LEFT + WIDTH, at)]
-    names = [_text(LEFT + WIDTH / 2, TOP + HEIGHT + 35, x_name, "middle"), _text(LEFT + 6, TOP + 12, y_name)]
+    names = [_text(LEFT + WIDTH / 2, TOP + HEIGHT + 35, x_name, "middle"), _text(0, 13, y_name)]
     return _svg(LEFT + WIDTH + 14, TOP + HEIGHT + BOTTOM, [*ticks, *drawn, *names])
 
 
@@ -100,7 +100,7 @@ def rank_chart(names: Sequence[str], values: Sequence[float], joined: Sequence[t
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 0.01
     low, high = low - margin, high + margin
-    width, left = 700, 20
+    width, left = 560, 100  # names stand beside the axis
 
     def across(value: float) -> float:
         return left + width * (value - low) / (high - low)
@@ -129,7 +129,7 @@ def rank_chart(names: Sequence[str], values: Sequence[float], joined: Sequence[t
             f'stroke="{colour(number)}" stroke-width="1.5"/>'
         )
         words = f"{names[number]}  {values[number]:.4f}"
-        parts.append(_text(end, y - 4, words, "start" if to_left else "end"))
+        parts.append(_text(end - 6 if to_left else end + 6, y + 4, words, "end" if to_left else "start"))
     rows = max(half, len(order) - half)
     return _svg(width + 2 * left, bars_end + ROW * rows + 12, parts)
 
@@ -144,13 +144,14 @@ def dot_chart(rows: Sequence[str], columns: Sequence[str], values: Floats, x_nam
     def across(value: float) -> float:
         return left + width * (value - low) / (high - low)
 
-    foot = TOP + ROW * len(rows)
+    head = 6
+    foot = head + ROW * len(rows)
     parts = []
     for tick in _ticks(low, high).tolist():
         at = across(tick)
-        parts += [_rule(at, TOP, at, foot), _text(at, foot + 14, f"{tick:g}", "middle")]
+        parts += [_rule(at, head, at, foot), _text(at, foot + 14, f"{tick:g}", "middle")]
     for number, name in enumerate(rows):
-        y = TOP + ROW * (number + 0.5)
+        y = head + ROW * (number + 0.5)
         shown = name if len(name) <= 22 else name[:21] + "…"
         parts.append(_text(left - 10, y + 4, shown, "end"))
         ends = across(values[number].min()), across(values[number].max())
@@ -166,7 +167,7 @@ def dot_chart(rows: Sequence[str], columns: Sequence[str], values: Floats, x_nam
 
 
 def _ticks(low: float, high: float, whole: bool = False) -> Floats:
-    ticks = MaxNLocator(nbins=6, integer=whole and high > 1).tick_values(low, high)
+    ticks = np.asarray(MaxNLocator(nbins=6, integer=whole and high > 1).tick_values(low, high))
     return ticks[(ticks >= low - 1e-12) & (ticks <= high + 1e-12)].round(10)
 
 

@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file with its tables, charts, and the images that networks disagree on."""
+"""The page of a comparison: one HTML file with its tables, charts, and the images in dispute."""
 
 from __future__ import annotations
 
@@ -25,17 +25,21 @@ NUM_DISPUTED = 3  # groups of which each two are shown where they disagree
 STYLE = """
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 0.7em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.2em 1.2em 0.2em 0; text-align: right; border-bottom: 1px solid var(--pale); vertical-align: top; }
+th, td { padding: 0.2em 1.2em 0.2em 0; text-align: right; vertical-align: top; white-space: nowrap;
+  border-bottom: 1px solid var(--pale); }
 th { font-weight: normal; color: var(--grey); }
 table.sortable th { cursor: pointer; }
 th.word, td.word { text-align: left; }
-td.cell { padding: 0.4em 0.9em; text-align: center; color: #fff; }
+td.word { white-space: normal; min-width: 13em; }
+td.word:first-child { white-space: nowrap; min-width: 0; }
+td.cell { padding: 0.4em 0.9em; text-align: center; }
 i.key { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; margin-right: 0.5em; }
-.legend span { margin-right: 1.6em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 1.5em; margin: 1em 0; }
+.legend span { margin: 0 0.6em; white-space: nowrap; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 1.5em; }
 svg { width: 100%; max-width: 760px; display: block; margin: 0.7em 0; }
+.charts svg { max-width: 500px; }
 .cards { display: flex; flex-wrap: wrap; gap: 14px; margin: 0.7em 0; }
-.cards img { width: 84px; display: block; image-rendering: auto; }
+.cards img { width: 84px; display: block; }
 .cards img.tiny { image-rendering: pixelated; }
 figure { margin: 0; font-size: 12px; line-height: 1.35; width: 100px; overflow-wrap: anywhere; }
 li { margin: 0.2em 0; }
@@ -53,9 +57,10 @@ def render_page(comparison: Comparison, overrides: Mapping[str, str]) -> str:
     warned = "".join(f"<li>{html.escape(remark)}</li>" for remark in comparison.remarks)
     parts = [f"<h1>{html.escape(title)}</h1><ul>{said}</ul>"]
     parts += [f"<h2>To be kept in mind</h2><ul>{warned}</ul>"] if warned else []
-    parts += [
-        f"<h2>{html.escape(sheet.title.capitalize())}</h2>{table(sheet)}" for sheet in sheets(comparison)
-    ]
+    for sheet in sheets(comparison):
+        is_metric = sheet.title == comparison.metric
+        heading = html.escape(sheet.title if is_metric else sheet.title[0].upper() + sheet.title[1:])
+        parts.append(f"<h2>{heading}</h2>{table(sheet)}")
     for heading, caption, body in _charts(comparison):
         parts.append(f"<h2>{heading}</h2><p>{caption}</p>{body}")
     for heading, caption, body in _pictures(comparison, overrides):
@@ -75,7 +80,8 @@ def table(sheet: Sheet) -> str:
 
     rows = "".join(line(row, "td") for row in sheet.rows)
     head = line(sheet.head, "th")
-    return f'<div class="scroll"><table class="sortable"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+    inner = f"<thead>{head}</thead><tbody>{rows}</tbody>"
+    return f'<div class="scroll"><table class="sortable">{inner}</table></div>'
 
 
 def _charts(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
@@ -105,12 +111,12 @@ def _charts(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
             f"One class against the rest, averaged; mean over seeds, and their range; false positives from "
             f"{LEAST_RATE:g} on a logarithm, as that is where good networks differ. {legend}"
         )
-        yield "ROC", caption, chart
+        yield "ROC", caption, f'<div class="charts">{chart}</div>'
     if len(groups) > 1 and len({group.members[0].class_names for group in shown}) == 1:
         yield "Classes", f"F1 of each, mean over seeds. {legend}", _classes(shown)
         caption = (
-            "Of the images that a row errs on, the share that a column errs on as well. By chance it would be "
-            "the column's error rate; on the diagonal it is two seeds of the same configuration."
+            "Of the images that a row errs on, the share that a column errs on as well. By chance it would "
+            "be the column's error rate; on the diagonal it is two seeds of the same configuration."
         )
         yield "Mistakes in common", caption, _agreement(shown)
 
@@ -120,28 +126,25 @@ def _classes(groups: Sequence[Group]) -> str:
     scores = class_scores(groups)  # (C, M)
     chosen = np.sort(np.argsort(-np.ptp(scores, axis=1), kind="stable")[:MAX_CLASSES])
     names = groups[0].members[0].class_names
-    note = (
-        f"<p>The {MAX_CLASSES} of {len(names)} in which groups differ most.</p>"
-        if len(chosen) < len(names)
-        else ""
-    )
+    some = len(chosen) < len(names)
+    note = f"<p>The {MAX_CLASSES} of {len(names)} in which groups differ most.</p>" if some else ""
     rows = [names[place] for place in chosen]
     return note + dot_chart(rows, [group.name for group in groups], scores[chosen], "F1")
 
 
 def _agreement(groups: Sequence[Group]) -> str:
+    def cell(share: float) -> str:
+        if not np.isfinite(share):
+            return '<td class="cell">-</td>'
+        return f'<td class="cell" style="background: rgb(63 144 218 / {0.8 * share:.2f})">{share:.2f}</td>'
+
     heads = "".join(f"<th>{group.name}</th>" for group in groups)
     rows = []
     for group, shares in zip(groups, agreement(groups), strict=True):
-        cells = "".join(
-            f'<td class="cell" style="background: rgb(63 144 218 / {0.25 + 0.75 * share:.2f})">{share:.2f}</td>'
-            if np.isfinite(share)
-            else "<td>-</td>"
-            for share in shares
-        )
         error = 1 - float(group.right.mean())
-        rows.append(f"<tr><td>{group.name}</td>{cells}<td>{error:.4f}</td></tr>")
-    return f'<div class="scroll"><table><tr><th></th>{heads}<th>error rate</th></tr>{"".join(rows)}</table></div>'
+        rows.append(f"<tr><td>{group.name}</td>{''.join(map(cell, shares))}<td>{error:.4f}</td></tr>")
+    head = f"<tr><th></th>{heads}<th>error rate</th></tr>"
+    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
 
 
 def _pictures(comparison: Comparison, overrides: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -170,7 +173,8 @@ def _card(image: Disputed) -> str:
     name = html.escape(image.id)
     source = data_uri(image.pixels.numpy())
     words = f"{html.escape(image.truth)}, not {html.escape(image.wrong)}<br>{name}"
-    return f'<figure><img{tiny} src="{source}" title="{name}" alt="{name}"><figcaption>{words}</figcaption></figure>'
+    picture = f'<img{tiny} src="{source}" title="{name}" alt="{name}">'
+    return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
 
 
 def _legend(groups: Sequence[Group]) -> str:

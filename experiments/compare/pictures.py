@@ -1,4 +1,4 @@
-"""Images that one group is right about and another is not, found again in the data that runs were made with."""
+"""Images that one group is right about and another is not, found again in the data of their runs."""
 
 from __future__ import annotations
 

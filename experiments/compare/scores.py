@@ -25,7 +25,7 @@ def image_scores(outcome: Outcome, metric: str) -> Floats | None:
     if metric == "exact_match" or (metric == "accuracy" and outcome.targets.ndim == 1):
         return outcome.right()
     if metric == "accuracy":
-        return outcome.labels_right().mean(1)
+        return np.asarray(outcome.labels_right().mean(1))
     if metric == "log_loss":
         probabilities, targets = outcome.probabilities, outcome.targets
         if targets.ndim == 2:

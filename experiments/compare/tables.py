@@ -171,13 +171,14 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table = Table(title=sheet.title)
         kept = [place for place, name in enumerate(sheet.head) if name not in WIDE]
         for place in kept:
-            is_word = place in sheet.words
-            table.add_column(sheet.head[place], justify="left" if is_word else "right", no_wrap=place == 0)
+            name, is_word = sheet.head[place], place in sheet.words
+            narrow = name.replace(" ", "\n") if name.startswith(("p ", "seeds ")) else name
+            table.add_column(narrow, justify="left" if is_word else "right", no_wrap=place == 0)
         for row in sheet.rows[:MAX_PAIRS] if sheet.head[0] == "pair" else sheet.rows:
             table.add_row(*(row[place] for place in kept))
         console.print(table)
     for pair in comparison.pairs[:MAX_PAIRS]:
-        bayes = f" (probably: better / same / worse {practical(pair)})" if pair.practical else ""
+        bayes = f" (better / same / worse: {practical(pair)})" if pair.practical else ""
         console.print(f"{pair.first.name} - {pair.second.name}: {pair.verdict}{bayes}", highlight=False)
     if len(comparison.pairs) > MAX_PAIRS:
         console.print(f"... and {len(comparison.pairs) - MAX_PAIRS} more pairs, which --out writes")
