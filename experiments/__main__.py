@@ -109,6 +109,33 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN_OR_EXPERIMENT", help="runs, recipes or sweeps; all runs of each"
+    )
+    parser.add_argument(
+        "--where",
+        metavar="FILTER",
+        help='only runs that MLflow\'s filter admits, such as "metrics.`test/accuracy` > 0.9"',
+    )
+    parser.add_argument(
+        "--metric", default="test/accuracy", metavar="NAME", help="what is compared (default: test/accuracy)"
+    )
+    parser.add_argument(
+        "--rope",
+        type=float,
+        metavar="R",
+        help="a Bayesian test too: is any difference larger than this, which matters in practice?",
+    )
+    parser.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write it as .md, .tex, .csv or .html too; several times for several",
+    )
+
+
 def _reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiments", nargs="*", metavar="EXPERIMENT", help="recipes, or YAML files, each with a claim"
@@ -150,6 +177,11 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "evaluate": Command(
         "experiments.evaluate", "a recorded run's metrics, computed again or on other data", _evaluate
+    ),
+    "compare": Command(
+        "experiments.compare.command",
+        "which configuration is better, and whether that can be known",
+        _compare,
     ),
     "reproduce": Command(
         "experiments.reproduce.command", "a recipe's seeds, held against its claim: a verdict", _reproduce

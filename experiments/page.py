@@ -30,3 +30,23 @@ def build_page(title: str, body: str, style: str = "", script: str = "") -> str:
     """A whole page of a body of HTML; what the style adds comes after ours."""
     script = f"<script>{script}</script>\n" if script else ""
     return FRAME.format(title=html.escape(title), style=STYLE + style, script=script, body=body)
+
+
+# Tables of the class "sortable" are sorted by a column whose head is clicked, once more the other way round.
+SORTABLE = """
+document.addEventListener("click", event => {
+  const head = event.target.closest("table.sortable th");
+  if (!head) return;
+  const body = head.closest("table").tBodies[0], place = head.cellIndex;
+  const sign = head.dataset.sign = head.dataset.sign === "1" ? -1 : 1;
+  const key = row => {
+    const text = row.cells[place].textContent, number = parseFloat(text.replace(/[,<[]/g, ""));
+    return [number, text];
+  };
+  const order = (one, other) => {
+    const [a, words] = key(one), [b, others] = key(other);
+    return sign * (isNaN(a) || isNaN(b) ? words.localeCompare(others) : a - b);
+  };
+  body.append(...[...body.rows].sort(order));
+});
+"""

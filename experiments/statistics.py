@@ -1,18 +1,23 @@
-"""Intervals and tests over seeds: pure functions of what independent runs gave."""
+"""Intervals, tests and power: whether a difference between networks is real, as pure functions of numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+Floats: TypeAlias = NDArray[np.floating[Any]]
 Verdict: TypeAlias = Literal["reproduced", "not reproduced", "underpowered"]
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+POWER = 0.8
+MAX_SEEDS = 10_000  # further than this nobody looks for a difference
+CHUNK = 2**22  # numbers drawn at once, which bounds the memory
 
 
 class Interval(NamedTuple):
@@ -20,6 +25,13 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether it allows this value."""
+        return self.low <= value <= self.high
+
+
+# Over seeds ---------------------------------------------------------------------------------------
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -29,12 +41,80 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     >>> f"{low:.4f} {high:.4f}"
     '0.8852 0.9348'
     """
+    return _mean_interval(values, 1 / len(values), confidence)
+
+
+def folds_interval(
+    values: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE
+) -> Interval:
+    """Interval of the mean over folds, widened as their training sets overlap (Nadeau and Bengio 2003).
+
+    Args:
+        values: One for each fold (of each repetition).
+        test_per_train: Images judged on per image trained on: 1 / (k - 1) for k folds.
+        confidence: How often the interval is to hold the mean.
+
+    >>> low, high = folds_interval([0.90, 0.92, 0.91, 0.93, 0.89], 1 / 4)
+    >>> f"{low:.4f} {high:.4f}"
+    '0.8806 0.9394'
+    """
+    return _mean_interval(values, 1 / len(values) + test_per_train, confidence)
+
+
+def _mean_interval(values: Sequence[float], share_of_variance: float, confidence: float) -> Interval:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(-math.inf, math.inf)
-    error = math.sqrt(float(np.var(values, ddof=1)) / len(values))
+    error = math.sqrt(float(np.var(values, ddof=1)) * share_of_variance)
     half_width = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1)) * error
     return Interval(mean - half_width, mean + half_width)
+
+
+def seeds_p_value(one: Sequence[float], other: Sequence[float]) -> float:
+    """Of Welch's t-test for runs of two configurations; NaN where their spread is not known.
+
+    >>> f"{seeds_p_value([0.90, 0.92, 0.91], [0.93, 0.95, 0.94]):.4f}"
+    '0.0213'
+    """
+    if min(len(one), len(other)) < 2 or np.ptp(one) == np.ptp(other) == 0:
+        return math.nan
+    return float(stats.ttest_ind(one, other, equal_var=False).pvalue)
+
+
+def folds_p_value(differences: Sequence[float], test_per_train: float) -> float:
+    """Of the corrected resampled t-test for two configurations on the same folds (Nadeau and Bengio 2003).
+
+    >>> f"{folds_p_value([0.02, 0.03, 0.01, 0.02, 0.04], 1 / 4):.4f}"
+    '0.0349'
+    """
+    spread = float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0
+    if spread == 0:
+        return math.nan
+    error = spread * math.sqrt(1 / len(differences) + test_per_train)
+    return float(2 * stats.t.sf(abs(np.mean(differences)) / error, len(differences) - 1))
+
+
+def seeds_needed(one: Sequence[float], other: Sequence[float], power: float = POWER) -> int | None:
+    """Seeds of each configuration with which a t-test finds a difference of the observed size.
+
+    With that power, at a significance of 0.05 and the observed spread. None where that is not known,
+    where there is no difference, or where ten thousand would not do.
+
+    >>> seeds_needed([0.90, 0.92, 0.91], [0.91, 0.93, 0.92])
+    17
+    """
+    from statsmodels.stats.power import TTestIndPower  # takes half a second to import
+
+    difference = abs(float(np.mean(one)) - float(np.mean(other)))
+    if min(len(one), len(other)) < 2 or difference == 0:
+        return None
+    spread = math.sqrt((float(np.var(one, ddof=1)) + float(np.var(other, ddof=1))) / 2)
+    if difference > 100 * spread:
+        return 2
+    seeds = np.arange(2, MAX_SEEDS + 1)
+    powers = TTestIndPower().power(difference / spread, seeds, SIGNIFICANCE)
+    enough = np.flatnonzero(powers >= power)
+    return int(seeds[enough[0]]) if len(enough) else None
 
 
 def equivalence(values: Sequence[float], within: Interval) -> tuple[Verdict, Interval]:
@@ -62,3 +142,172 @@ def equivalence(values: Sequence[float], within: Interval) -> tuple[Verdict, Int
     if found.low > within.high or found.high < within.low:
         return "not reproduced", found
     return "underpowered", found
+
+
+# Over test samples --------------------------------------------------------------------------------
+
+
+def resamples(strata: ArrayLike, count: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
+    """How often each sample is drawn, when as many as there are are drawn from each stratum with replacement.
+
+    Args:
+        strata: The stratum of each of N samples, such as its class.
+        count: R, the number of resamples.
+        seed: Of the drawing.
+
+    Yields:
+        Counts (r, N), together R rows.
+
+    >>> [drawn.shape for drawn in resamples([0, 0, 1], 5)]
+    [(5, 3)]
+    >>> next(resamples([0, 0, 1], 5))[:, 2].tolist()  # alone in its stratum
+    [1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    generator = np.random.default_rng(seed)
+    _, members = np.unique(np.asarray(strata), return_inverse=True)
+    order = np.argsort(members, kind="stable")
+    sizes = np.bincount(members)
+    begins = np.repeat(np.cumsum(sizes) - sizes, sizes)  # (N,), in order
+    num_samples = len(members)
+    rows = max(1, CHUNK // num_samples)
+    for start in range(0, count, rows):
+        size = min(rows, count - start)
+        drawn = begins + generator.integers(np.repeat(sizes, sizes), size=(size, num_samples))
+        drawn += num_samples * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * num_samples).reshape(size, num_samples)
+        yield counts[:, np.argsort(order)].astype(np.float32)
+
+
+def bootstrap_means(scores: Floats, strata: ArrayLike, count: int = 2000, seed: int = 0) -> Floats:
+    """Means of each column over resampled rows, (R, M); all columns see the same resamples.
+
+    Args:
+        scores: (N, M), such as whether each of M networks is right on each of N samples; NaN where one
+            was not asked.
+        strata: (N,); see `resamples`.
+        count: R.
+        seed: Of the drawing.
+
+    >>> right = np.array([[1.0, 0], [1, 1], [0, 1], [1, 1]])
+    >>> bootstrap_means(right, np.zeros(4), 1000).shape
+    (1000, 2)
+    """
+    known = ~np.isnan(scores)
+    filled = np.where(known, scores, 0).astype(np.float32)
+    everywhere = bool(known.all())
+    means = []
+    for counts in resamples(strata, count, seed):
+        sizes = np.float32(len(scores)) if everywhere else counts @ known.astype(np.float32)
+        with np.errstate(invalid="ignore"):  # NaN where nothing drawn was asked
+            means.append(counts @ filled / sizes)
+    return np.concatenate(means)
+
+
+def percentile_interval(replicates: Floats, confidence: float = CONFIDENCE) -> Interval:
+    """The middle of bootstrap replicates (R,) (Efron and Tibshirani 1993, chapter 13).
+
+    >>> low, high = percentile_interval(np.arange(401.0))
+    >>> round(low), round(high)
+    (10, 390)
+    """
+    low, high = np.nanquantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
+def bootstrap_p_value(differences: Floats) -> float:
+    """Two-sided, that there is no difference, of its bootstrap replicates (R,).
+
+    It is at least 2 / (R + 1): what was drawn R times can't be known more exactly.
+
+    >>> bootstrap_p_value(np.array([0.1] * 98 + [-0.1]))
+    0.04
+    """
+    either = min(np.sum(differences <= 0), np.sum(differences >= 0))
+    return float(min(1.0, 2 * (either + 1) / (len(differences) + 1)))
+
+
+def mcnemar(one: Floats, other: Floats, count: int = 10_000, seed: int = 0) -> float:
+    """P-value that two networks are right equally often on the same samples, (N,) each (McNemar 1947).
+
+    Exact where both are 0 or 1. Of other scores, such as how many of several seeds are right, it is the
+    permutation test of which McNemar's is a case: under the hypothesis either network may have given
+    either score of a sample, so that the sign of each difference is drawn anew, `count` times.
+
+    >>> mcnemar(np.array([1.0] * 10 + [0, 1]), np.array([0.0] * 9 + [1, 1, 1]))
+    0.021484375
+    """
+    differences = np.asarray(one - other, dtype=np.float64)
+    differences = differences[differences != 0]
+    if len(differences) == 0:
+        return 1.0
+    if (np.abs(differences) == 1).all():
+        return float(stats.binomtest(int((differences > 0).sum()), len(differences)).pvalue)
+    generator = np.random.default_rng(seed)
+    least = abs(differences.sum()) - 1e-9  # of sums that are equal but for rounding
+    rows, extreme = max(1, CHUNK // len(differences)), 0
+    for start in range(0, count, rows):
+        signs = generator.choice((-1.0, 1.0), (min(rows, count - start), len(differences)))
+        extreme += int((np.abs(signs @ differences) >= least).sum())
+    return (extreme + 1) / (count + 1)
+
+
+# Several at once ----------------------------------------------------------------------------------
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979); NaN stays, and is not counted.
+
+    >>> holm([0.01, math.nan, 0.04])
+    [0.02, nan, 0.04]
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    corrected = np.array(p_values, dtype=float)
+    known = ~np.isnan(corrected)
+    if known.any():
+        corrected[known] = multipletests(corrected[known], method="holm")[1]
+    return [float(value) for value in corrected]
+
+
+def cliques(different: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last of the runs of neighbours of which no two differ, of two or more.
+
+    `different`, (M, M), says it of each two, in the order of their means. These are what a critical
+    difference diagram joins (Demšar 2006).
+
+    >>> apart = np.zeros((4, 4), dtype=bool)
+    >>> apart[0, 2:] = apart[2:, 0] = True
+    >>> cliques(apart)
+    [(0, 1), (1, 3)]
+    """
+    found: list[tuple[int, int]] = []
+    for first in range(len(different)):
+        last = first
+        while last + 1 < len(different) and not different[first : last + 2, first : last + 2].any():
+            last += 1
+        if last > first and not any(last <= end for _, end in found):
+            found.append((first, last))
+    return found
+
+
+def practical_difference(
+    one: Sequence[float], other: Sequence[float], rope: float
+) -> tuple[float, float, float]:
+    """Probabilities that the first is better, that both are the same in practice, that the second is.
+
+    By the Bayesian signed-rank test over pairs such as runs with the same seed (Benavoli et al. 2017).
+
+    Args:
+        one: Scores, higher is better.
+        other: Its counterparts.
+        rope: Difference up to which two scores are the same in practice.
+
+    >>> practical_difference([0.90, 0.91, 0.92], [0.90, 0.91, 0.92], rope=0.01)
+    (0.0, 1.0, 0.0)
+    """
+    from baycomp import SignedRankTest
+
+    # 10,000 draws give a probability to within 0.01.
+    posterior = SignedRankTest(np.array(one), np.array(other), rope, nsamples=10_000, random_state=0)
+    first, same, second = posterior.probs()
+    return float(first), float(same), float(second)

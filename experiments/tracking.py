@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,11 +148,11 @@ class RunRecord:
             history = self._client.get_metric_history(self.run_id, "train/loss")
         return max((metric.step for metric in history), default=0)
 
-    def history(self) -> dict[int, dict[str, float]]:
-        """Every metric of the run by the epoch it was recorded at."""
+    def history(self, names: Iterable[str] | None = None) -> dict[int, dict[str, float]]:
+        """Every metric of the run, or those named, by the epoch it was recorded at."""
         rows: dict[int, dict[str, float]] = {}
         with _one_clear_paragraph():
-            for name in self.metrics:
+            for name in self.metrics if names is None else names:
                 for metric in self._client.get_metric_history(self.run_id, name):
                     rows.setdefault(metric.step, {})[name] = metric.value
         return rows
@@ -259,6 +259,23 @@ class Store:
         with _one_clear_paragraph():
             found = self.client.get_experiment_by_name(experiment)
             runs = self._all_runs([found.experiment_id], "") if found is not None else []
+        return [RunRecord(self.client, run) for run in runs]
+
+    def runs_where(self, condition: str) -> list[RunRecord]:
+        """All runs that a filter of MLflow admits, such as "tags.recipe = 'digits/cnn'".
+
+        Raises:
+            RequestError: It is no such filter.
+        """
+        with _one_clear_paragraph():
+            experiments = [each.experiment_id for each in self.client.search_experiments()]
+        try:
+            runs = self._all_runs(experiments, condition)
+        except MlflowException as error:
+            raise RequestError(
+                f"MLflow can't read the filter {condition!r} ({_short(error)}); it is written like "
+                "tags.recipe = 'digits/cnn' and metrics.`test/accuracy` > 0.9"
+            ) from error
         return [RunRecord(self.client, run) for run in runs]
 
     def child_runs(self, parent: RunRecord, tags: Mapping[str, str] | None = None) -> list[RunRecord]:

@@ -12,8 +12,8 @@ from datamodules import ImageDataModule
 from experiments.data.examination import SPLITS, sample_at
 from experiments.data.findings import Duplicates, Findings, Sample
 from experiments.data.histogram import histogram
-from experiments.data.thumbnails import data_uri
 from experiments.page import build_page
+from experiments.thumbnails import data_uri
 
 MAX_CLASSES = 50  # with samples of their own
 MAX_SHOWN = 60  # pairs, outliers or doubtful labels with pictures

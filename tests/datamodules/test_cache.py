@@ -240,7 +240,7 @@ SCRIPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 from pathlib import Path
-from tests.datamodules.test_cache import CountedFiles, opened
+from test_cache import CountedFiles, opened
 folder = Path(sys.argv[1])
 files = CountedFiles(sorted((folder / "images").iterdir()), folder / "log", delay_s=float(sys.argv[2]))
 if len(sys.argv) > 3:
@@ -254,7 +254,8 @@ print("streamed" if images.is_streamed else "cached", len(bad))
 def in_another_process(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SCRIPT, str(folder), *map(str, arguments)]
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    # Not as tests.datamodules: some packages install a `tests` of their own.
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{Path(__file__).parent}"}
     return subprocess.Popen(command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE)
 
 

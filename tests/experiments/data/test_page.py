@@ -18,7 +18,7 @@ from experiments.data.examination import examine, sample_at
 from experiments.data.findings import LabelIssue, Straddler
 from experiments.data.histogram import histogram
 from experiments.data.page import MAX_SHOWN, NUM_AUGMENTED, PER_CLASS, render_page
-from experiments.data.thumbnails import data_uri
+from experiments.thumbnails import data_uri
 
 
 class Pictures(HTMLParser):

@@ -1,0 +1,76 @@
+"""What one must know before believing a comparison: few seeds, few mistakes, other images, other code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from experiments.compare.comparison import Summary, same_images
+from experiments.compare.groups import Group
+
+FEW_SEEDS = 5
+FEW_MISTAKES = 10
+
+
+def remarks(summaries: Sequence[Summary], split: str, metric: str) -> Iterator[str]:
+    """A sentence on each thing that weakens what the tables say."""
+    groups = [summary.group for summary in summaries]
+    yield from _too_few(groups)
+    yield from _other_images(groups, split)
+    sure = [group.name for group in groups if (1 - group.right).sum() < FEW_MISTAKES]
+    if sure:
+        yield (
+            f"fewer than {FEW_MISTAKES} mistakes of {_listed(sure)}, of {len(groups[0].right):,} {split} "
+            "images: too few for intervals over images to hold 95 times in 100"
+        )
+    if any(summary.over_images is None for summary in summaries):
+        yield f"{metric} does not follow from predictions alone: no interval over images, and no paired test"
+    for group in groups:
+        commits = {
+            member.run.tags["git_commit"] for member in group.members if "git_commit" in member.run.tags
+        }
+        if len(commits) > 1:
+            yield f"{group.name}'s runs were made by {len(commits)} commits of the code"
+
+
+def _too_few(groups: Sequence[Group]) -> Iterator[str]:
+    single = [group.name for group in groups if len(group.members) == 1]
+    few = [group.name for group in groups if 1 < len(group.members) < FEW_SEEDS and group.folds is None]
+    if single:
+        yield f"a single seed of {_listed(single)}: how much seeds vary is not known"
+    if few:
+        yield f"fewer than {FEW_SEEDS} seeds of {_listed(few)}: intervals over seeds are wide, tests weak"
+
+
+def _other_images(groups: Sequence[Group], split: str) -> Iterator[str]:
+    first = groups[0]
+    others = [group.name for group in groups[1:] if not same_images(first, group)]
+    if others:
+        yield (
+            f"{_listed(others)} judged other {split} images than {first.name}: "
+            "their values are not comparable one by one, and no paired test is made"
+        )
+    part = "test" if split == "test" else "train"  # validation is a part of train
+    pixels = [
+        group.name
+        for group in groups[1:]
+        if group.name not in others and _fingerprint(group, part) != _fingerprint(first, part)
+    ]
+    if pixels:
+        yield (
+            f"{_listed(pixels)} saw the same {split} images as {first.name} by id and label, "
+            "but with another fingerprint: other pixels, or another size"
+        )
+
+
+def _fingerprint(group: Group, part: str) -> str:
+    known = group.members[0].fingerprints
+    return known.get(part) or str(sorted(known.items()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> _listed(["A"]), _listed(["A", "B", "C"])
+    ('A', 'A, B and C')
+    """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,280 @@
+"""A comparison as tables: in the terminal, as markdown, as LaTeX with booktabs, and as numbers in CSV."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from experiments.compare.comparison import Comparison, Pair, Summary
+from experiments.statistics import Interval
+
+MAX_PAIRS = 15  # in the terminal
+WIDE = ("p bootstrap", "better / same / worse", "verdict")  # columns that a terminal has no room for
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text.
+
+    Attributes:
+        title: What it shows.
+        head: Names of its columns.
+        rows: Cells, as many in each row.
+        words: How many columns, from the left and, where there is a last one of words, the right, are text.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: tuple[int, ...] = (0,)
+
+
+def sheets(comparison: Comparison) -> list[Sheet]:
+    """Which runs, their metric, in what they differ, and each two; of which there is something to show."""
+    found = [runs_sheet(comparison), metric_sheet(comparison)]
+    if len(comparison.groups) > 1:
+        found += [differences_sheet(comparison), pairs_sheet(comparison)]
+    return [sheet for sheet in found if sheet.rows]
+
+
+def runs_sheet(comparison: Comparison) -> Sheet:
+    """A row for each group: what it is, and what it costs."""
+    rows = tuple(
+        (
+            group.name,
+            group.label,
+            f"{group.num_parameters:,}",
+            duration(group.seconds),
+            "-" if group.images_per_second is None else f"{group.images_per_second:,.0f}",
+        )
+        for group in comparison.groups
+    )
+    return Sheet("what is compared", ("", "runs", "parameters", "time", "images/s"), rows, words=(0, 1))
+
+
+def metric_sheet(comparison: Comparison) -> Sheet:
+    """A row for each group, the best first."""
+    of = "folds" if any(group.folds for group in comparison.groups) else "seeds"
+    head = ("", of, "mean", "s.d.", f"95 % over {of}", f"95 % over {comparison.split} images")
+    rows = tuple(
+        (
+            each.group.name,
+            str(len(each.group.members)),
+            number(each.mean),
+            number(each.deviation),
+            interval(each.over_seeds),
+            interval(each.over_images),
+        )
+        for each in comparison.summaries
+    )
+    return Sheet(comparison.metric, head, rows)
+
+
+def differences_sheet(comparison: Comparison) -> Sheet:
+    """A row for each configuration key in which groups differ."""
+    groups = comparison.groups
+    rows = tuple((key, *(group.differing[key] for group in groups)) for key in groups[0].differing)
+    return Sheet("in what they differ", ("key", *(group.name for group in groups)), rows)
+
+
+def pairs_sheet(comparison: Comparison) -> Sheet:
+    """A row for each two groups."""
+    pairs = comparison.pairs
+    several = max(len(group.members) for group in comparison.groups) > 1
+    head = ["pair", "difference", "95 % over images", "p permuted" if several else "p McNemar"]
+    head += ["p bootstrap", "p seeds", "seeds needed"]
+    bayes = any(pair.practical is not None for pair in pairs)
+    head += ["better / same / worse"] if bayes else []
+    rows = [
+        (
+            f"{pair.first.name} - {pair.second.name}",
+            number(pair.difference, signed=True),
+            interval(pair.over_images, signed=True),
+            p_value(pair.p_mcnemar),
+            p_value(pair.p_bootstrap),
+            p_value(pair.p_seeds),
+            "-" if pair.seeds_needed is None else f"{pair.seeds_needed:,}",
+            *([practical(pair)] if bayes else []),
+            pair.verdict,
+        )
+        for pair in pairs
+    ]
+    holm = ", p-values corrected by Holm" if len(pairs) > 1 else ""
+    title = f"differences in {comparison.metric}{holm}"
+    return Sheet(title, (*head, "verdict"), tuple(rows), (0, len(head)))
+
+
+# Cells ----------------------------------------------------------------------------------------------
+
+
+def number(value: float, signed: bool = False) -> str:
+    """With four decimals, as metrics are written everywhere.
+
+    >>> number(0.98765), number(math.nan), number(0.01, signed=True)
+    ('0.9877', '-', '+0.0100')
+    """
+    return "-" if not math.isfinite(value) else f"{value:+.4f}" if signed else f"{value:.4f}"
+
+
+def interval(ends: Interval | None, signed: bool = False) -> str:
+    """Both ends, or a dash where nothing is known.
+
+    >>> interval(Interval(0.9, 0.95)), interval(Interval(-math.inf, math.inf))
+    ('[0.9000, 0.9500]', '-')
+    """
+    if ends is None or not math.isfinite(ends.low):
+        return "-"
+    return f"[{number(ends.low, signed)}, {number(ends.high, signed)}]"
+
+
+def p_value(value: float) -> str:
+    """
+    >>> p_value(0.0314), p_value(0.00001), p_value(math.nan)
+    ('0.031', '<0.001', '-')
+    """
+    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(0.61), duration(59.4), duration(150), duration(9000)
+    ('0.6 s', '59 s', '2.5 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def practical(pair: Pair) -> str:
+    """Probabilities of the Bayesian test."""
+    return "-" if pair.practical is None else " / ".join(f"{share:.2f}" for share in pair.practical)
+
+
+# Where they go --------------------------------------------------------------------------------------
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Tables, verdicts and remarks, for a terminal."""
+    shown = sheets(comparison)
+    if comparison.groups[0].label_tells_all:
+        shown = [sheet for sheet in shown if sheet.head[0] != "key"]
+    for sheet in shown:
+        table = Table(title=sheet.title)
+        kept = [place for place, name in enumerate(sheet.head) if name not in WIDE]
+        for place in kept:
+            name, is_word = sheet.head[place], place in sheet.words
+            narrow = name.replace(" ", "\n") if name.startswith(("p ", "seeds ")) else name
+            table.add_column(narrow, justify="left" if is_word else "right", no_wrap=place == 0)
+        for row in sheet.rows[:MAX_PAIRS] if sheet.head[0] == "pair" else sheet.rows:
+            table.add_row(*(row[place] for place in kept))
+        console.print(table)
+    for pair in comparison.pairs[:MAX_PAIRS]:
+        bayes = f" (better / same / worse: {practical(pair)})" if pair.practical else ""
+        console.print(f"{pair.first.name} - {pair.second.name}: {pair.verdict}{bayes}", highlight=False)
+    if len(comparison.pairs) > MAX_PAIRS:
+        console.print(f"... and {len(comparison.pairs) - MAX_PAIRS} more pairs, which --out writes")
+    for remark in comparison.remarks:
+        console.print(f"- {remark}", highlight=False)
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Tables with their titles, then the remarks."""
+    parts = []
+    for sheet in sheets(comparison):
+        rule = ["---" if place in sheet.words else "---:" for place in range(len(sheet.head))]
+        lines = [sheet.head, rule, *([cell.replace("|", r"\|") for cell in row] for row in sheet.rows)]
+        parts.append(f"**{sheet.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append("\n".join(f"- {remark}" for remark in comparison.remarks))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def to_latex(comparison: Comparison) -> str:
+    """One `table` for each, of \\usepackage{booktabs}."""
+    parts = []
+    for sheet in sheets(comparison):
+        columns = "".join("l" if place in sheet.words else "r" for place in range(len(sheet.head)))
+        body = "\n".join(f"    {' & '.join(map(escape_latex, row))} \\\\" for row in sheet.rows)
+        parts.append(
+            "\\begin{table}\n  \\centering\n"
+            f"  \\caption{{{escape_latex(sheet.title)}}}\n  \\begin{{tabular}}{{{columns}}}\n    \\toprule\n"
+            f"    {' & '.join(map(escape_latex, sheet.head))} \\\\\n    \\midrule\n{body}\n"
+            "    \\bottomrule\n  \\end{tabular}\n\\end{table}"
+        )
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Text as LaTeX prints it; a bracket at its beginning would pass for an argument of the line before.
+
+    >>> escape_latex("95 % of f1_macro"), escape_latex("[0, 1]")
+    ('95 \\\\% of f1\\\\_macro', '{[0, 1]}')
+    """
+    escaped = re.sub(r"[\\~^&%$#_{}]", lambda match: LATEX[match[0]], text)
+    escaped = escaped.replace("<", "$<$").replace(">", "$>$")
+    return f"{{{escaped}}}" if escaped.startswith("[") else escaped
+
+
+def groups_frame(comparison: Comparison) -> pd.DataFrame:
+    """Groups as unrounded numbers, with the keys in which they differ."""
+    return pd.DataFrame([_group_row(each, comparison.metric) for each in comparison.summaries])
+
+
+def pairs_frame(comparison: Comparison) -> pd.DataFrame:
+    """Pairs as unrounded numbers."""
+    return pd.DataFrame([_pair_row(pair) for pair in comparison.pairs])
+
+
+def write_csv(comparison: Comparison, path: Path) -> None:
+    """Groups into this file, and pairs into one beside it: `FILE-pairs.csv`."""
+    groups_frame(comparison).to_csv(path, index=False)
+    if comparison.pairs:
+        pairs_frame(comparison).to_csv(path.with_name(f"{path.stem}-pairs.csv"), index=False)
+
+
+def _group_row(each: Summary, metric: str) -> dict[str, Any]:
+    group = each.group
+    over_images = each.over_images or Interval(math.nan, math.nan)
+    return {
+        "group": group.name,
+        "runs": " ".join(member.run.run_id for member in group.members),
+        "num_seeds": len(group.members),
+        "metric": metric,
+        "mean": each.mean,
+        "standard_deviation": each.deviation,
+        "seeds_low": each.over_seeds.low,
+        "seeds_high": each.over_seeds.high,
+        "images_low": over_images.low,
+        "images_high": over_images.high,
+        "seconds": group.seconds,
+        "num_parameters": group.num_parameters,
+        "images_per_second": group.images_per_second,
+        "values": " ".join(map(str, group.values)),
+        **group.differing,
+    }
+
+
+def _pair_row(pair: Pair) -> dict[str, Any]:
+    over_images = pair.over_images or Interval(math.nan, math.nan)
+    names = ("p_first_better", "p_same", "p_second_better")
+    return {
+        "first": pair.first.name,
+        "second": pair.second.name,
+        "difference": pair.difference,
+        "images_low": over_images.low,
+        "images_high": over_images.high,
+        "p_mcnemar": pair.p_mcnemar,
+        "p_bootstrap": pair.p_bootstrap,
+        "p_seeds": pair.p_seeds,
+        "seeds_needed": pair.seeds_needed,
+        **dict(zip(names, pair.practical or (), strict=False)),
+        "verdict": pair.verdict,
+    }

@@ -1,0 +1,66 @@
+"""The prediction store, read back: what a recorded run said of each image of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.tracking import RunRecord
+from lightning_modules.task import TaskName
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run's chosen checkpoint said of N images.
+
+    Attributes:
+        ids: Of the images, (N,).
+        targets: Class indices, (N,), or 0 and 1 for each label, (N, K).
+        probabilities: Of each class or label, float32 (N, C).
+    """
+
+    ids: NDArray[np.str_]
+    targets: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def task(self) -> TaskName:
+        """Binary, multiclass or multilabel."""
+        if self.targets.ndim == 2:
+            return "multilabel"
+        return "binary" if self.probabilities.shape[1] == 2 else "multiclass"
+
+    def right(self) -> NDArray[np.float32]:
+        """1 for each image whose class, or all of whose labels, are predicted; else 0; (N,)."""
+        if self.targets.ndim == 2:
+            return np.asarray(self.labels_right().all(1), dtype=np.float32)
+        return np.asarray(self.probabilities.argmax(1) == self.targets, dtype=np.float32)
+
+    def labels_right(self) -> NDArray[np.bool_]:
+        """Whether each label is rightly there or not there, above a probability of one half, (N, K)."""
+        return np.asarray((self.probabilities > 0.5) == (self.targets == 1))
+
+
+def read_outcome(run: RunRecord, split: str) -> Outcome:
+    """What a run said of its `val` or `test` images, wherever it is recorded.
+
+    Raises:
+        RequestError: It recorded no predictions of them.
+    """
+    frame = run.predictions(split)
+    targets: Any = frame["target"] if "target" in frame else frame.filter(regex=r"^target_\d+$")
+    return Outcome(
+        ids=frame["id"].to_numpy(dtype=np.str_),
+        targets=targets.to_numpy(dtype=np.int64, copy=True),
+        probabilities=frame.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float32, copy=True),
+    )
+
+
+def union_of_ids(outcomes: Sequence[Outcome]) -> tuple[NDArray[np.str_], list[NDArray[np.int64]]]:
+    """All images that anyone judged, (N,), and where each one's stand among them."""
+    ids = np.unique(np.concatenate([outcome.ids for outcome in outcomes]))
+    return ids, [np.searchsorted(ids, outcome.ids) for outcome in outcomes]
