@@ -80,6 +80,19 @@ class Experiment:
         """
         self.model.build(len(self.data.class_names), self.data.image_shape, self.data.task)
 
+    def load_data(self) -> ImageDataModule:
+        """The data with its splits.
+
+        Raises:
+            RequestError: It is not to be had.
+        """
+        try:
+            self.data.prepare_data()
+            self.data.setup()
+        except (ValueError, OSError) as error:
+            raise RequestError(str(error)) from error
+        return self.data
+
     def to_yaml(self) -> str:
         """The resolved configuration, to be parsed again."""
         return yaml.safe_dump(self.config, sort_keys=False)

@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     store = open_store()
     original = store.find_run(arguments.query)
     if original.status != "FINISHED":
-        pruned = "true" in original.tags.get("pruned", "")
+        pruned = original.tags.get("pruned") == "true"
         way = "a pruned trial has no end to compare" if pruned else "darkroom train --resume ends it first"
         raise RequestError(f"run {original.run_id} ({original.name}) is {original.status}: {way}")
     again = rerun_at_commit if arguments.at_commit else rerun_here

@@ -144,9 +144,7 @@ class RunRecord:
 
     def last_epoch(self) -> int:
         """The last epoch whose metrics are recorded; 0 before the first."""
-        with _one_clear_paragraph():
-            history = self._client.get_metric_history(self.run_id, "train/loss")
-        return max((metric.step for metric in history), default=0)
+        return max(self.history(["train/loss"]), default=0)
 
     def history(self, names: Iterable[str] | None = None) -> dict[int, dict[str, float]]:
         """Every metric of the run, or those named, by the epoch it was recorded at."""

@@ -75,6 +75,11 @@ def resume(query: str) -> Result:
             f"run {record.run_id} ({record.name}) has no checkpoint in {record.checkpoint_folder.resolve()}: "
             "it ended before its first epoch did, or on another machine. Train it anew"
         )
+    return go_on(record, store)
+
+
+def go_on(record: RunRecord, store: Store) -> Result:
+    """Trains a run that stopped to its end, as it was recorded."""
     experiment = parse_experiment([record.read_text("config.yaml")], {})
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
     store.continue_run(record)

@@ -80,13 +80,7 @@ def load_data(group: Group, overrides: Mapping[str, str]) -> ImageDataModule:
     quiet = {"sweep": "null", "claim": "null"}
     if "data.download" in record.params:
         quiet["data.download"] = "false"
-    data = parse_experiment([record.read_text("config.yaml")], {**quiet, **overrides}).data
-    try:
-        data.prepare_data()
-        data.setup()
-    except (ValueError, OSError) as error:
-        raise RequestError(str(error)) from error
-    return data
+    return parse_experiment([record.read_text("config.yaml")], {**quiet, **overrides}).load_data()
 
 
 def _said(group: Group, name: str, class_names: tuple[str, ...]) -> str:

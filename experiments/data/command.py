@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from datamodules import ImageDataModule
 from experiments.config import load_experiment
 from experiments.data.examination import examine
 from experiments.data.labels import find_label_issues, find_runs, validation_probabilities
@@ -29,7 +28,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     experiment = load_experiment(arguments.experiments, overrides)
     out = page_path(arguments.out, experiment.name)
     runs = find_runs(arguments.labels)
-    data = load(experiment.data)
+    data = experiment.load_data()
     findings = examine(experiment.name, data)
     if runs:
         probabilities = validation_probabilities(runs, len(data.class_names))
@@ -57,17 +56,3 @@ def page_path(given: str | None, name: str) -> Path:
     if not path.parent.is_dir():
         raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
     return path
-
-
-def load(data: ImageDataModule) -> ImageDataModule:
-    """The data with its splits.
-
-    Raises:
-        RequestError: It is not to be had.
-    """
-    try:
-        data.prepare_data()
-        data.setup()
-    except (ValueError, OSError) as error:
-        raise RequestError(str(error)) from error
-    return data

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from experiments.config import Experiment
 from experiments.ending import recording
 from experiments.errors import RequestError
 from experiments.recipes import find_recipe, recipe_names
@@ -24,14 +25,14 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if arguments.fresh and arguments.recorded:
         raise RequestError("--fresh trains everything and --recorded nothing: give one of them")
     names = chosen_recipes(arguments.experiments, arguments.all)
-    for name in names:
-        load_recipe(name, overrides, arguments.budget)  # refused before the first one is trained
+    # All of them first: what is to be refused is, before the first one is trained.
+    recipes = {name: load_recipe(name, overrides, arguments.budget) for name in names}
     store = open_store()
     rows: list[Row] = []
     missing: list[str] = []
-    for name in names:
+    for name, experiment in recipes.items():
         try:
-            rows += reproduce(name, overrides, arguments, store)
+            rows += reproduce(name, experiment, overrides, arguments, store)
         except RequestError as error:
             if not arguments.all:
                 raise
@@ -58,27 +59,29 @@ def chosen_recipes(given: Sequence[str], everything: bool) -> list[str]:
 
 
 def reproduce(
-    name: str, overrides: Mapping[str, str], arguments: argparse.Namespace, store: Store
+    name: str,
+    experiment: Experiment,
+    overrides: Mapping[str, str],
+    arguments: argparse.Namespace,
+    store: Store,
 ) -> list[Row]:
     """One recipe's seeds, in a run of its own that tells of them; a row for each metric it claims."""
     budget: Budget = arguments.budget
     if arguments.recorded:
-        return _rows(
-            name, overrides, budget, list(run_seeds(name, overrides, budget, store, train_missing=False))
-        )
-    experiment = load_recipe(name, overrides, budget)
+        seeds = list(run_seeds(name, experiment, budget, store, train_missing=False))
+        return _rows(experiment, overrides, budget, seeds)
     tags = {"recipe": experiment.name, "role": "reproduction", "budget": budget}
     parent = store.start_run(experiment.name, f"reproduction ({budget})", tags)
-    seeds: list[Seed] = []
     with recording(parent, to_continue="the same command again"):
-        seeds += run_seeds(name, overrides, budget, store, parent, arguments.fresh)
-        rows = _rows(name, overrides, budget, seeds)
+        seeds = list(run_seeds(name, experiment, budget, store, parent, arguments.fresh))
+        rows = _rows(experiment, overrides, budget, seeds)
         record_report(parent, rows, seeds)
     return rows
 
 
-def _rows(name: str, overrides: Mapping[str, str], budget: Budget, seeds: Sequence[Seed]) -> list[Row]:
-    experiment = load_recipe(name, overrides, budget)
+def _rows(
+    experiment: Experiment, overrides: Mapping[str, str], budget: Budget, seeds: Sequence[Seed]
+) -> list[Row]:
     claim = experiment.claim
     assert claim is not None
     lacking = what_lacks(budget, overrides, len(claim.seeds) - len(seeds))

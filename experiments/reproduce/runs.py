@@ -11,7 +11,7 @@ from experiments.config import Experiment, flatten, load_experiment, parse_exper
 from experiments.errors import RequestError
 from experiments.record import NOT_PARAMS
 from experiments.tracking import RunRecord, Store
-from experiments.train import PLACES, train
+from experiments.train import PLACES, Result, go_on, train
 
 Budget = Literal["smoke", "mini", "full"]
 
@@ -25,18 +25,16 @@ class Seed:
     Attributes:
         number: The seed.
         run: As it is recorded once it has finished.
-        recorded: Whether it was there before.
         seconds: What its epochs took, of whichever machines trained them.
     """
 
     number: int
     run: RunRecord
-    recorded: bool
     seconds: float
 
 
 def load_recipe(name: str, overrides: Mapping[str, str], budget: Budget) -> Experiment:
-    """The recipe, or a fraction of it, as the budget has it.
+    """The recipe, or a fraction of it, as the budget has it; its overrides hold the fraction's too.
 
     Raises:
         RequestError: It claims nothing, or its runs are not recorded.
@@ -68,7 +66,7 @@ def seeds_of(experiment: Experiment, budget: Budget) -> Sequence[int]:
 
 def run_seeds(
     name: str,
-    overrides: Mapping[str, str],
+    experiment: Experiment,
     budget: Budget,
     store: Store,
     parent: RunRecord | None = None,
@@ -79,23 +77,30 @@ def run_seeds(
 
     Args:
         name: The recipe.
-        overrides: Keys of the command line.
+        experiment: What `load_recipe` made of it.
         budget: How much of it to do.
         store: Where runs are recorded.
         parent: The run of the reproduction, below which new ones are shown.
         fresh: Train all of them, whatever is recorded.
         train_missing: Train what is not recorded; otherwise leave it out.
     """
-    experiment = load_recipe(name, overrides, budget)
     known = [] if fresh else list(recorded_runs(experiment, store))
     for seed in seeds_of(experiment, budget):
         of_seed = [run for run in known if run.params["seed"] == str(seed)]
         finished = [run for run in of_seed if run.status == "FINISHED"]
+        stopped = [run for run in of_seed if (run.checkpoint_folder / "last.ckpt").is_file()]
         if finished:
-            yield _seen(seed, finished[0], recorded=True)
-        elif train_missing:
-            stopped = [run for run in of_seed if (run.checkpoint_folder / "last.ckpt").is_file()]
-            yield _seen(seed, _train(name, overrides, budget, seed, store, stopped, parent), recorded=False)
+            yield _seen(seed, finished[0])
+        elif not train_missing:
+            continue
+        elif stopped:
+            print(f"{name}, seed {seed}: going on with run {stopped[0].run_id[:8]}", flush=True)
+            yield _seen(seed, _recorded(go_on(stopped[0], store), store))
+        else:
+            print(f"{name}, seed {seed}", flush=True)
+            seeded = load_experiment([name], {**experiment.overrides, "seed": str(seed)})
+            result = train(seeded, store, parent=parent, tags={"budget": budget})
+            yield _seen(seed, _recorded(result, store))
 
 
 def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
@@ -103,6 +108,7 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
 
     Those that train at present, or were killed without a word, are RUNNING and not among them.
     """
+    wanted = configuration(experiment.config)
     for run in store.runs_of(experiment.name):
         if run.status == "RUNNING" or run.params.get("seed") is None or "study" in run.tags:
             continue
@@ -110,7 +116,7 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
             recorded = parse_experiment([run.read_text("config.yaml")], {})
         except RequestError:  # of an older version, with keys that are no more; or it ended too early
             continue
-        if configuration(recorded.config) == configuration(experiment.config):
+        if configuration(recorded.config) == wanted:
             yield run
 
 
@@ -120,29 +126,12 @@ def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(kept).items() if key not in (*PLACES, "data.seed")}
 
 
-def _train(
-    name: str,
-    overrides: Mapping[str, str],
-    budget: Budget,
-    seed: int,
-    store: Store,
-    stopped: Sequence[RunRecord],
-    parent: RunRecord | None,
-) -> RunRecord:
-    if stopped:
-        print(f"{name}, seed {seed}: going on with run {stopped[0].run_id[:8]}", flush=True)
-        experiment = parse_experiment([stopped[0].read_text("config.yaml")], {})
-        store.continue_run(stopped[0])
-        result = train(experiment, store, resumed=stopped[0])
-    else:
-        print(f"{name}, seed {seed}", flush=True)
-        less = fraction(load_experiment([name], overrides), budget)
-        experiment = load_experiment([name], {**overrides, **less, "seed": str(seed)})
-        result = train(experiment, store, parent=parent, tags={"budget": budget})
+def _recorded(result: Result, store: Store) -> RunRecord:
+    """The run with what training has added to it."""
     assert result.run is not None
     return store.run(result.run.run_id)
 
 
-def _seen(number: int, run: RunRecord, recorded: bool) -> Seed:
-    seconds = sum(row.get("epoch_seconds", 0.0) for row in run.history().values())
-    return Seed(number, run, recorded, seconds)
+def _seen(number: int, run: RunRecord) -> Seed:
+    seconds = sum(row["epoch_seconds"] for row in run.history(["epoch_seconds"]).values())
+    return Seed(number, run, seconds)

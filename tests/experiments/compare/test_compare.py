@@ -6,12 +6,12 @@ import csv
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from html_page import Page
 
 from experiments.__main__ import main
 from experiments.compare.charts import Curve, dot_chart, line_chart, rank_chart
@@ -76,28 +76,6 @@ def test_the_latex_is_balanced_escaped_and_of_booktabs(pages):
         for line in table.splitlines():
             if line.endswith("\\\\"):
                 assert line.count("&") == len(columns) - 1
-
-
-class Page(HTMLParser):
-    """Collects what a page would fetch and its headings; notes tags that are not closed."""
-
-    VOID = ("meta", "img", "br")
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.fetched: list[str] = []
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        self.fetched += [values[key] for key in ("src", "href") if key in values]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
 
 
 def test_the_page_is_one_well_formed_file_that_fetches_nothing(pages):

@@ -6,11 +6,11 @@ import base64
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from html_page import Page
 from PIL import Image
 
 from datamodules import Digits
@@ -21,29 +21,10 @@ from experiments.data.page import MAX_SHOWN, NUM_AUGMENTED, PER_CLASS, render_pa
 from experiments.thumbnails import data_uri
 
 
-class Pictures(HTMLParser):
-    """Collects a page's pictures, headings and whatever it would fetch; notes tags that are not closed."""
+class Pictures(Page):
+    """That of the data, whose histograms have lines."""
 
-    VOID = ("meta", "img", "br", "link", "line", "polyline")
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.pictures: list[dict[str, str]] = []
-        self.fetched: list[str] = []
-        self.open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        if tag == "img":
-            self.pictures.append(values)
-        self.fetched += [values[key] for key in ("src", "href") if key in values]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
+    VOID = (*Page.VOID, "link", "line", "polyline")
 
 
 @pytest.fixture
