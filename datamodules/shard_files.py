@@ -18,7 +18,7 @@ class ShardFiles:
     Args:
         root: A folder; the beginning of a URL; or a command, pipe:..., with {} where the name belongs.
         folder: For local copies of what is behind URLs; shared by all processes.
-        room_bytes: Most that the copies may take, one more shard apart; the least recently read go first.
+        room_bytes: Most that the copies may take, those on their way apart; the least recently read go first.
     """
 
     def __init__(self, root: str, folder: Path, room_bytes: int) -> None:
@@ -89,17 +89,20 @@ class ShardFiles:
                 self._fetch(self.address(name), copy)
 
     def _fetch(self, address: str, copy: Path) -> None:
-        locks = self.folder.with_name("locks")
-        locks.mkdir(parents=True, exist_ok=True)
+        webdataset = importlib.import_module("webdataset.cache")
+        locks, arriving = (self.folder.with_name(name) for name in ("locks", "arriving"))
+        for folder in (locks, arriving, self.folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / copy.name):  # several threads and processes come to a new shard together
-            cache = importlib.import_module("webdataset.cache").FileCache(
-                str(self.folder),
-                url_to_name=lambda _: copy.name,
-                validator=None,  # which asks a program that may be missing; making the index is a better test
-                cache_size=self.room_bytes,
-                cache_cleanup_interval=0,
-            )
+            if copy.exists():
+                return
+            for left in arriving.glob(f"{copy.name}*"):  # by a process that was killed
+                left.unlink()
             try:
-                cache.get_file(address)
+                webdataset.download(address, str(arriving / copy.name))
             except (OSError, ValueError) as error:
                 raise ValueError(f"the shard at {address} can't be fetched ({error})") from error
+            # Copied elsewhere, then moved: making room would take away what is only half here.
+            with FileLock(locks / "room"):
+                (arriving / copy.name).replace(copy)
+                webdataset.LRUCleanup(str(self.folder), self.room_bytes, interval=None).cleanup()

@@ -41,6 +41,7 @@ class Worker:
 
     def __init__(self, task: Task, lease: int, log: Path) -> None:
         self.log = log
+        self.log.touch()  # it may die before it has written anything
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_main, args=(task, theirs, Descriptor(lease), log))
         start(self._process)
@@ -67,7 +68,7 @@ class Worker:
         """How it died, in one line."""
         self._process.join(timeout=10)
         how = how_it_died(self._process.exitcode)
-        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
+        lines = self.log.read_text(errors="replace").strip().splitlines()
         return " ".join([f"its process died ({how})", *lines[-1:]])
 
 

@@ -10,8 +10,10 @@ import time
 import optuna
 import psutil
 import pytest
+from running_sweep import checkpoints, studied, trial_processes, wait_for
 
 from experiments.sweep.storage import complete_url
+from experiments.sweep.worker import Worker
 
 LONG = [
     "--trainer.max_epochs=40",
@@ -19,34 +21,6 @@ LONG = [
     "--data.batch_size=16",
     "--sweep.pruner=none",
 ]
-
-
-def trial_processes(process) -> list[psutil.Process]:
-    """They are the children of the server, which is the conductor's child."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        servers = psutil.Process(process.pid).children()
-        return [child for server in servers for child in server.children()]
-    return []
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"nothing came in {seconds} s")
-
-
-def studied(workspace, name) -> optuna.Study:
-    return optuna.load_study(
-        study_name=f"digits/{name}", storage=f"sqlite:///{workspace.folder / 'optuna.db'}"
-    )
-
-
-def checkpoints(workspace) -> list[object]:
-    return list(workspace.folder.glob("mlruns/checkpoints/*/last.ckpt"))
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -84,15 +58,39 @@ def test_ctrl_c_leaves_the_running_trials_to_be_continued(
             assert before[int(run.tags["trial"])] < 40
 
 
+def logs(trial: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any(file.path.endswith(".log") for file in trial.open_files())
+    return False
+
+
+class Deadly:
+    """Ends the process that receives it."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_process_that_dies_before_its_first_word_is_spoken_for(tmp_path):
+    worker = Worker(Deadly(), lease=-1, log=tmp_path / "trial.log")
+    assert worker.last_words() == "its process died (exit status 3)"
+    assert not worker.was_killed()
+    worker.end()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_trial_whose_process_crashes_is_tried_again_then_failed_and_harms_no_other(
     fresh_workspace, small, write_recipe, open_store_at
 ):
     recipe = write_recipe(fresh_workspace.folder, "crashing")
-    process = fresh_workspace.start("sweep", recipe, "--trials=2", *small)
+    # An epoch that ended would begin the count of deaths anew: it must outlast a busy machine's delays.
+    slow = ["--trainer.max_epochs=1", "--data.batch_size=2"]
+    process = fresh_workspace.start("sweep", recipe, "--trials=2", *small, *slow)
     crashed = set()
     while len(crashed) < 3:
         child = wait_for(
-            lambda: [each for each in trial_processes(process) if each.pid not in crashed], process
+            lambda: [each for each in trial_processes(process) if each.pid not in crashed and logs(each)],
+            process,
         )[0]
         crashed.add(child.pid)
         child.send_signal(signal.SIGSEGV)

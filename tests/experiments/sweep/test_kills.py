@@ -11,6 +11,7 @@ import time
 import optuna
 import psutil
 import pytest
+from running_sweep import trial_processes, wait_for
 
 from experiments.sweep.storage import complete_url
 
@@ -31,7 +32,7 @@ class Torment:
     def run(self, kills):
         for _ in range(kills):
             self.start()
-            self.wait_for_trials()
+            wait_for(lambda: trial_processes(self.process), self.process)
             time.sleep(self.random.uniform(0.0, 1.5))
             self.kill(self.random.choice(["trial", "conductor", "group"]))
         self.start()
@@ -43,31 +44,17 @@ class Torment:
         if self.process is None or self.process.poll() is not None:
             self.process = self.workspace.start(*self.command, start_new_session=True)
 
-    def trial_processes(self):
-        """They are the children of the server, which is the conductor's child."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            servers = psutil.Process(self.process.pid).children()
-            return [child for server in servers for child in server.children()]
-        return []
-
-    def wait_for_trials(self):
-        deadline = time.monotonic() + 120
-        while not self.trial_processes():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline, "no trial began in 120 s"
-            time.sleep(0.05)
-
     def kill(self, what):
         if self.process.poll() is not None:  # it was done before
             return
         self.killed.append(what)
         if what == "trial":
-            processes = self.trial_processes()
+            processes = trial_processes(self.process)
             if processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self.random.choice(processes).kill()
         elif what == "conductor":
-            orphans = self.trial_processes()
+            orphans = trial_processes(self.process)
             self.process.kill()
             self.process.communicate()
             _, alive = psutil.wait_procs(orphans, timeout=5)

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+from running_sweep import checkpoints, studied, wait_for
 
 from experiments.sweep.storage import complete_url
 
@@ -54,12 +55,6 @@ def ray_cluster(monkeypatch):
     cluster.shutdown()
 
 
-def studied(workspace, name) -> optuna.Study:
-    return optuna.load_study(
-        study_name=f"digits/{name}", storage=f"sqlite:///{workspace.folder / 'optuna.db'}"
-    )
-
-
 def conductors(workspace) -> list[psutil.Process]:
     """The copies that run in a folder."""
     found = []
@@ -69,20 +64,6 @@ def conductors(workspace) -> list[psutil.Process]:
             if "experiments.sweep.launchers.copy" in command and process.cwd() == str(workspace.folder):
                 found.append(process)
     return found
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"nothing came in {seconds} s")
-
-
-def checkpoints(workspace) -> list[Path]:
-    return list(workspace.folder.glob("mlruns/checkpoints/*/last.ckpt"))
 
 
 def assert_each_trial_once(workspace, name, trials, open_store_at):
