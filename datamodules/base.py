@@ -244,16 +244,19 @@ class ImageDataModule(pl.LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> BatchLoader:
-        # Without gradients more images fit, and small batches would only cost time.
-        fitting = min(256, EVALUATED_VALUES // math.prod(self.image_shape))
         rank, world_size = self._place()
         return BatchLoader(
             self.splits[split],
-            max(self.batch_size, fitting),
+            self.evaluation_batch_size,
             rank=rank,
             world_size=world_size,
             pin_memory=self._for_gpu(),
         )
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Without gradients more images fit, and small batches would only cost time."""
+        return max(self.batch_size, min(256, EVALUATED_VALUES // math.prod(self.image_shape)))
 
     def _place(self) -> tuple[int, int]:
         """Which of how many processes that train together this one is."""

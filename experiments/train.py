@@ -26,6 +26,7 @@ from experiments.callbacks import (
 from experiments.config import Experiment, load_experiment, parse_experiment
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
+from experiments.features import FeatureData, have_constant_features
 from experiments.predictions import record_predictions
 from experiments.ranks import Furnish, other_ranks
 from experiments.record import record_figures, record_model, record_start
@@ -210,7 +211,7 @@ def train_epochs(
     callbacks: Sequence[pl.Callback] = (),
 ) -> None:
     """Trains in this process, be it the only one or one rank of several."""
-    settings, data = experiment.trainer, experiment.data
+    settings, model, data = experiment.trainer, experiment.model, experiment.data
     has_validation = "val" in data.splits
     early_stopping = build_early_stopping(settings) if has_validation else None
     trainer = build_trainer(
@@ -225,7 +226,8 @@ def train_epochs(
         ],
     )
     last = folder / "last.ckpt" if resumed else None
-    trainer.fit(experiment.model, datamodule=data, ckpt_path=last, weights_only=True)
+    batches = FeatureData(data, model) if have_constant_features(model, data) else data
+    trainer.fit(model, datamodule=batches, ckpt_path=last, weights_only=True)
 
 
 def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:

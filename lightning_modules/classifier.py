@@ -18,6 +18,7 @@ from lightning_modules.arguments import check_arguments
 from lightning_modules.backbones import Initialization, build_network, pretrained_statistics
 from lightning_modules.batch import Batch
 from lightning_modules.criteria import LossName, build_criterion
+from lightning_modules.features import classify
 from lightning_modules.finetuning import FineTuning, as_finetuning
 from lightning_modules.losses import weight_penalty
 from lightning_modules.mixing import mix
@@ -177,7 +178,9 @@ class ImageClassifier(pl.LightningModule):
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, C, H, W) to logits (B, K)."""
+        """Normalised images (B, C, H, W), or the head's inputs (B, F) in their place, to logits (B, K)."""
+        if images.ndim == 2:
+            return classify(self.network, images, self.hparams["dropout"])
         logits: Tensor = self.network(images)
         return logits
 

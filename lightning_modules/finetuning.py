@@ -32,6 +32,8 @@ class FineTuning:
         head_lr_factor: The head's learning rate over `model.lr`, such as 10 for a head that starts anew.
         layer_decay: Factor of the learning rate from each layer to the one before it, in (0, 1]; 0.75 is
             customary for transformers (Bao et al. 2022).
+        cache_features: Of linear_probe: without augmentation and mixing the head gets the same features
+            in each epoch, and they are computed once. False computes them anew.
     """
 
     strategy: Strategy = "full"
@@ -39,6 +41,7 @@ class FineTuning:
     unfreeze_every: int = 1
     head_lr_factor: float = 1.0
     layer_decay: float = 1.0
+    cache_features: bool = True
 
     def __post_init__(self) -> None:
         for name, epochs in (("head_epochs", self.head_epochs), ("unfreeze_every", self.unfreeze_every)):

@@ -1,0 +1,45 @@
+"""What a classification head gets from the rest of a network, and makes logits of."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.randomness import seed_dropout
+from lightning_modules.weights import head_names
+
+
+@torch.no_grad()
+def head_inputs(network: nn.Module, images: Tensor) -> Tensor:
+    """Features (B, ...) of normalised images (B, C, H, W), as the first head gets them, before any dropout.
+
+    The network is left in the mode of evaluation.
+    """
+    network.eval()
+    caught: list[Tensor] = []
+    head = network.get_submodule(head_names(network)[0])
+    with head.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0])):
+        network(images)
+    return caught[0]
+
+
+def classify(network: nn.Module, features: Tensor, dropout: float) -> Tensor:
+    """Features (B, F) to logits (B, K): dropout, as the network's mode has it, and its head."""
+    head = network.get_submodule(head_names(network)[0])
+    logits: Tensor = head(F.dropout(features, dropout, network.training))
+    return logits
+
+
+@torch.no_grad()
+def is_head_of(network: nn.Module, images: Tensor, features: Tensor, dropout: float) -> bool:
+    """Whether, in the network's present mode, logits follow from the features alone.
+
+    Not where there are several heads, something comes after them, or features are still maps.
+    """
+    if features.ndim != 2 or len(head_names(network)) != 1:
+        return False
+    seed_dropout(0)
+    whole = network(images)
+    seed_dropout(0)
+    return torch.allclose(whole, classify(network, features, dropout), rtol=1e-4, atol=1e-5)
