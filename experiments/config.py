@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from datamodules import ImageDataModule
 from experiments.claim import Claim
 from experiments.errors import RequestError, nearest
+from experiments.hardware import open_knobs, settled
 from experiments.keys import CLASS_SECTIONS, check_keys, chosen_classes, given_keys, known_keys
 from experiments.overrides import to_text as to_text
 from experiments.recipes import find_recipe
@@ -51,7 +52,7 @@ SETTINGS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Experiment:
     """A whole configuration, instantiated.
 
@@ -79,6 +80,14 @@ class Experiment:
             ValueError: It can't be built for them.
         """
         self.model.build(len(self.data.class_names), self.data.image_shape, self.data.task)
+
+    def settle_trainer(self) -> None:
+        """Sets what the trainer's settings leave open, by the network and this machine."""
+        self.trainer = settled(self.trainer, self.model.network)
+
+    def settled_config(self) -> dict[str, Any]:
+        """The configuration that gives the same run on any machine; of a trainer that is settled."""
+        return {**self.config, "trainer": self.config["trainer"] | open_knobs(self.trainer)}
 
     def load_data(self) -> ImageDataModule:
         """The data with its splits.

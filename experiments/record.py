@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,13 +35,14 @@ NOT_PARAMS = ("sweep", "claim")  # they say nothing about this run, and stand in
 def record_start(run: RunRecord, experiment: Experiment) -> None:
     """Everything known before the first step: configuration, data, environment, first pictures."""
     data, model = experiment.data, experiment.model
-    configured = {key: value for key, value in experiment.config.items() if key not in NOT_PARAMS}
+    config = experiment.settled_config()
+    configured = {key: value for key, value in config.items() if key not in NOT_PARAMS}
     run.log_params(flatten(configured) | derived_values(experiment))
     git = git_state()
     if git is not None:
         run.set_tags({"git_commit": git["commit"], "git_dirty": str(bool(git["status"])).lower()})
     with run.artifacts() as folder:
-        (folder / "config.yaml").write_text(experiment.to_yaml())
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         _write_data(folder / "data", data)
         _write_environment(folder / "environment", git)
         (folder / "network.txt").write_text(f"{model.network}\n")

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.config import Experiment, configuration_help, load_experiment
 from experiments.errors import RequestError
+from experiments.hardware import open_knobs
 from experiments.record import derived_values
 from lightning_modules import ImageClassifier
 
@@ -47,7 +48,12 @@ def build_network(experiment: Experiment) -> None:
 def derived_table(experiment: Experiment) -> Table:
     """What follows from configuration and data: classes, steps, parameters, cost."""
     table = Table("derived", "value", title=experiment.name)
-    values = derived_values(experiment) | {"multiply_adds_per_image": count_multiply_adds(experiment.model)}
+    experiment.settle_trainer()
+    values = {
+        **derived_values(experiment),
+        "multiply_adds_per_image": count_multiply_adds(experiment.model),
+        **{f"{name} (on this machine)": value for name, value in open_knobs(experiment.trainer).items()},
+    }
     for name, value in values.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
     return table

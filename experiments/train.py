@@ -146,6 +146,7 @@ def prepare(experiment: Experiment) -> None:
     try:
         check_devices(experiment.trainer)
         experiment.build_model()
+        experiment.settle_trainer()
         check_is_reported(experiment.trainer, model.task)
         if experiment.trainer.devices > 1 and model.finetuning.unfreezes:
             raise ValueError(

@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from experiments.averaging import Averaging
 from experiments.errors import nearest
+from experiments.hardware import trains_on_gpu
 from lightning_modules.metrics import METRIC_NAMES
 from lightning_modules.task import Task
 
@@ -61,9 +62,10 @@ class TrainerSettings:
         accelerator: Where to train: "auto" takes a GPU where there is one.
         devices: How many of them, on one machine. Each trains on its share of every batch, with a process of
             its own; batch-norm sees one share at a time.
-        precision: Of the arithmetic: 32-true, bf16-mixed or 16-mixed.
+        precision: Of the arithmetic: 32-true, bf16-mixed or 16-mixed; "auto" takes bf16-mixed where the
+            hardware trains this network faster with it. What was taken is what the run records.
         channels_last: Keep each pixel's channels together in memory, which convolutions on most
-            processors and on tensor cores read faster.
+            processors and on tensor cores read faster; null does so where the hardware is known to.
         gradient_clip_norm: Largest norm of the gradient; null does not clip.
         accumulate_batches: Batches whose gradients are added before each step.
         averaging: Averages the weights; null judges and keeps them as they are trained.
@@ -77,8 +79,8 @@ class TrainerSettings:
     early_stopping: EarlyStopping | None = field(default_factory=EarlyStopping)
     accelerator: str = "auto"
     devices: int = 1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    channels_last: bool = False
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    channels_last: bool | None = None
     gradient_clip_norm: float | None = None
     accumulate_batches: int = 1
     averaging: Averaging | None = None
@@ -105,7 +107,8 @@ class TrainerSettings:
 
 
 def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    """Lightning's Trainer; what it should do besides training stands in `callbacks`."""
+    """Lightning's Trainer, of settled settings; what it should do besides stands in `callbacks`."""
+    assert settings.precision != "auto"
     _quieten_lightning()
     arguments: dict[str, Any] = {}
     if settings.devices > 1:
@@ -136,8 +139,7 @@ def check_devices(settings: TrainerSettings) -> None:
         ValueError: So it is.
     """
     gpus = torch.cuda.device_count()
-    on_gpus = settings.accelerator in ("gpu", "cuda") or (settings.accelerator == "auto" and gpus > 0)
-    if on_gpus and settings.devices > max(1, gpus):
+    if trains_on_gpu(settings.accelerator) and settings.devices > max(1, gpus):
         raise ValueError(
             f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "
             "trainer.accelerator=cpu trains without them"

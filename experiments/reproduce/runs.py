@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from experiments.config import Experiment, flatten, load_experiment, parse_experiment
 from experiments.errors import RequestError
+from experiments.hardware import is_open
 from experiments.record import NOT_PARAMS
 from experiments.tracking import RunRecord, Store
 from experiments.train import PLACES, Result, go_on, train
@@ -106,9 +107,11 @@ def run_seeds(
 def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
     """Runs of this very configuration, whatever their seed, the newest first.
 
+    What the experiment leaves to the machine may be anything.
     Those that train at present, or were killed without a word, are RUNNING and not among them.
     """
     wanted = configuration(experiment.config)
+    left_open = [key for key in ("trainer.precision", "trainer.channels_last") if is_open(wanted[key])]
     for run in store.runs_of(experiment.name):
         if run.status == "RUNNING" or run.params.get("seed") is None or "study" in run.tags:
             continue
@@ -116,7 +119,8 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
             recorded = parse_experiment([run.read_text("config.yaml")], {})
         except RequestError:  # of an older version, with keys that are no more; or it ended too early
             continue
-        if configuration(recorded.config) == wanted:
+        found = configuration(recorded.config)
+        if found | {key: wanted[key] for key in left_open} == wanted:
             yield run
 
 

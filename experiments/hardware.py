@@ -1,0 +1,54 @@
+"""The trainer's knobs that are left open, set by what trains: the hardware and the network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+if TYPE_CHECKING:
+    from experiments.trainer import TrainerSettings
+
+AMPERE = (8, 0)  # the first GPUs that multiply bf16 in hardware; older ones imitate it
+
+
+def settled(settings: TrainerSettings, network: nn.Module) -> TrainerSettings:
+    """The settings with `precision` and `channels_last` as they are to be here.
+
+    On a processor only convolutions gain by bf16, where it has instructions for them, and those of
+    single channels (depthwise ones) lose; `tests/benchmarks/precision.py` measures it. Where nothing was
+    measured nothing changes.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, _ConvNd)]
+    if trains_on_gpu(settings.accelerator):
+        has_bf16 = torch.cuda.get_device_capability() >= AMPERE
+        gains, keeps_channels_last = has_bf16, has_bf16 and bool(convolutions)
+    elif settings.accelerator in ("auto", "cpu") and torch.cpu._is_avx512_bf16_supported():
+        is_depthwise = any(module.groups == module.in_channels > 1 for module in convolutions)
+        gains, keeps_channels_last = bool(convolutions) and not is_depthwise, bool(convolutions)
+    else:
+        gains = keeps_channels_last = False
+    chosen: dict[str, Any] = {
+        "precision": "bf16-mixed" if gains else "32-true",
+        "channels_last": keeps_channels_last,
+    }
+    return replace(
+        settings, **{knob: chosen[knob] for knob, value in open_knobs(settings).items() if is_open(value)}
+    )
+
+
+def open_knobs(settings: TrainerSettings) -> dict[str, Any]:
+    """Those that may be left open, as they stand."""
+    return {"precision": settings.precision, "channels_last": settings.channels_last}
+
+
+def is_open(value: object) -> bool:
+    return value is None or value == "auto"
+
+
+def trains_on_gpu(accelerator: str) -> bool:
+    """Whether that name of Lightning's stands for an NVIDIA GPU here."""
+    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())

@@ -1,0 +1,91 @@
+"""What is left open is set by hardware and network, recorded as it was, and never moves what is pinned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from experiments.hardware import settled
+from experiments.recipes import find_recipe, recipe_names
+from experiments.trainer import TrainerSettings
+from lightning_modules.backbones import build_network
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """A machine without a GPU, whose processor has bf16 instructions or not."""
+
+    def become(has_bf16):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+
+    return become
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    def become(*capability):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+
+    return become
+
+
+def knobs(backbone, **settings):
+    network = build_network(backbone, {}, num_outputs=3, image_shape=(3, 32, 32))
+    result = settled(TrainerSettings(**settings), network)
+    return result.precision, result.channels_last
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ("small_cnn", ("bf16-mixed", True)),
+        ("resnet10t", ("bf16-mixed", True)),
+        ("mobilenetv3_small_050", ("32-true", True)),  # depthwise convolutions
+        ("dense", ("32-true", False)),
+    ],
+)
+def test_a_processor_with_bf16_uses_it_for_networks_that_gain(processor, backbone, expected):
+    processor(has_bf16=True)
+    assert knobs(backbone) == expected
+
+
+def test_any_other_processor_computes_as_it_always_did(processor):
+    processor(has_bf16=False)
+    assert knobs("small_cnn") == ("32-true", False)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((8, 0), "bf16-mixed"), ((7, 5), "32-true")])
+def test_a_gpu_uses_bf16_from_ampere_on(gpu, capability, expected):
+    gpu(*capability)
+    assert knobs("resnet10t") == (expected, expected == "bf16-mixed")
+    assert knobs("resnet10t", accelerator="cpu")[0] in ("32-true", "bf16-mixed")
+
+
+def test_what_is_pinned_stays(processor):
+    processor(has_bf16=True)
+    assert knobs("small_cnn", precision="32-true") == ("32-true", True)
+    assert knobs("small_cnn", channels_last=False) == ("bf16-mixed", False)
+
+
+def test_a_run_records_what_was_taken_and_show_says_it(darkroom, store):
+    keys = ["--trainer.precision=auto", "--trainer.channels_last=null", "--trainer.max_epochs=1"]
+    answer = darkroom("train", "digits/cnn", *keys, "--mlflow.run_name=settled")
+    assert answer.status == 0, answer.errors
+    run = store.find_run("settled")
+    taken = "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+    assert run.params["trainer.precision"] == taken
+    recorded = yaml.safe_load(run.read_text("config.yaml"))["trainer"]
+    assert recorded["precision"] == taken
+    assert recorded["channels_last"] is (taken == "bf16-mixed")
+    shown = darkroom("show", "digits/cnn", *keys).output
+    assert f"precision (on this machine)     │ {taken}" in shown
+    assert "precision: auto" in shown
+
+
+def test_every_recipe_that_was_recorded_pins_both():
+    for name in recipe_names():
+        trainer = yaml.safe_load(find_recipe(name).read_text())["trainer"]
+        assert {"precision", "channels_last"} <= set(trainer), name
