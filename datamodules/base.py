@@ -53,7 +53,7 @@ class ImageDataModule(pl.LightningDataModule):
         interpolation: How resizing fills in between pixels.
         normalization: Zero mean and unit variance by the statistics of the training images
             ("dataset"), of ImageNet ("imagenet") or of what the backbone was pretrained with
-            ("backbone"), or pixels in [0, 1] ("unit").
+            ("backbone", the default of a pretrained one of timm's), or pixels in [0, 1] ("unit").
         augmentation: What may happen to training images.
         seed: Of order and augmentation; the experiment's.
     """

@@ -57,7 +57,8 @@ class ImageFiles(ImageDataModule):
     training starts.
 
     Args:
-        image_size: Side in pixels of what the network sees.
+        image_size: Side in pixels of what the network sees; of a pretrained backbone of timm's the default
+            is what it was pretrained with.
         interpolation: How resizing fills in between pixels.
         resize: "squash" makes every image square; "crop" brings its shorter side to image_size /
             crop_fraction and takes the centre, or what `augmentation.resized_crop` draws.

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from datamodules import ImageDataModule
 from experiments.claim import Claim
@@ -23,7 +23,7 @@ from experiments.sweep.space import SweepSettings, configuration_keys, probes
 from experiments.sweep.space import overrides as trial_overrides
 from experiments.trainer import TrainerSettings
 from lightning_modules import ImageClassifier
-from lightning_modules.backbones import backbone_names, backbone_options
+from lightning_modules.backbones import backbone_names, backbone_options, pretrained_size
 from lightning_modules.networks import NETWORKS
 from lightning_modules.optimization import optimizer_names
 
@@ -128,12 +128,14 @@ def parse_experiment(
     layers = [_read_yaml(text) for text in texts]
     _join_sweeps(layers)
     known = known_keys({**chosen_classes(layers, overrides), **SETTINGS})
-    check_keys([*(key for layer in layers for key in given_keys(layer)), *overrides], known)
+    given = [*(key for layer in layers for key in given_keys(layer)), *overrides]
+    check_keys(given, known)
     parser = _build_parser()
     arguments = [f"--config={json.dumps(layer)}" for layer in layers]
     arguments += [f"--{key}={value}" for key, value in overrides.items()]
     try:
         namespace = parser.parse_args(arguments)
+        _see_as_pretrained(namespace, given)
         objects = parser.instantiate(namespace)
     except (ArgumentError, ValueError, TypeError) as error:
         raise RequestError(_one_paragraph(str(error))) from error
@@ -207,6 +209,21 @@ def _build_parser() -> ArgumentParser:
     parser.add_argument("--claim", type=Claim | None, default=None)
     parser.link_arguments("seed", "data.init_args.seed")
     return parser
+
+
+def _see_as_pretrained(namespace: Namespace, given: Sequence[str]) -> None:
+    """Images as the backbone saw them in its pretraining, unless the data's keys were given.
+
+    Their size only where images come in all sizes: those of a set such as MNIST keep theirs.
+    """
+    model, data = namespace.model.init_args, namespace.data.init_args
+    size = pretrained_size(model.backbone) if model.pretrained or model.weights else None
+    if size is None:
+        return
+    if "data.normalization" not in given:
+        data.normalization = "backbone"
+    if "data.image_size" not in given and data.image_size is not None:
+        data.image_size = size
 
 
 def _read_yaml(text: str) -> dict[str, Any]:

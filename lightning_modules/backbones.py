@@ -82,6 +82,12 @@ def pretrained_statistics(name: str, channels: int) -> tuple[tuple[float, ...], 
     return tuple(config.mean), tuple(config.std)
 
 
+def pretrained_size(name: str) -> int | None:
+    """The side in pixels of the images that a backbone of timm's was pretrained with; None of all others."""
+    config = None if name in NETWORKS else timm.get_pretrained_cfg(name)
+    return None if config is None else int(config.input_size[-1])
+
+
 def _build_timm(
     name: str,
     options: dict[str, Any],

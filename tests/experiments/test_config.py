@@ -126,3 +126,35 @@ def test_trials_share_decoded_images_only_where_all_that_makes_them_is_the_same(
     assert source() == source(batch_size="7", val_fraction="0.3", normalization="imagenet")
     for key, value in (("image_size", "32"), ("interpolation", "bicubic"), ("resize", "crop"), ("root", "x")):
         assert source() != source(**{key: value}), key
+
+
+FOLDER = """
+name: birds/pretrained
+data: {class_path: ImageFolder, init_args: {root: birds, classes: [crow, wren]}}
+model: {class_path: ImageClassifier, init_args: {backbone: inception_v3, pretrained: true}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, ("backbone", 299)),
+        ({"model.backbone": "resnet18"}, ("backbone", 224)),
+        ({"model.pretrained": "false", "model.weights": "weights.pth"}, ("backbone", 299)),
+        ({"model.pretrained": "false"}, ("dataset", 224)),
+        ({"model.backbone": "cifar_resnet"}, ("dataset", 224)),
+        ({"data.normalization": "imagenet"}, ("imagenet", 299)),
+        ({"data.image_size": "96"}, ("backbone", 96)),
+    ],
+)
+def test_images_are_seen_as_in_pretraining_unless_the_keys_are_given(overrides, expected):
+    experiment = parse_experiment([FOLDER], overrides)
+    assert (experiment.data.normalization, experiment.data.image_size) == expected
+    again = parse_experiment([experiment.to_yaml()], {})
+    assert again.config == experiment.config
+
+
+def test_a_set_of_one_size_keeps_it_under_a_pretrained_backbone():
+    keys = {"model.backbone": "resnet18", "model.pretrained": "true"}
+    experiment = load_experiment(["mnist/lenet5"], {**keys, "model.backbone_options": "null"})
+    assert experiment.data.image_shape == (1, 28, 28)
