@@ -32,6 +32,8 @@ class FineTuning:
         head_lr_factor: The head's learning rate over `model.lr`, such as 10 for a head that starts anew.
         layer_decay: Factor of the learning rate from each layer to the one before it, in (0, 1]; 0.75 is
             customary for transformers (Bao et al. 2022).
+        keep_statistics: Batch norms go on with the statistics they came with, in training too: those of
+            small batches of a narrow data set may be far from them, and undo what was learned.
         cache_features: Of linear_probe: without augmentation and mixing the head gets the same features
             in each epoch, and they are computed once. False computes them anew.
     """
@@ -41,6 +43,7 @@ class FineTuning:
     unfreeze_every: int = 1
     head_lr_factor: float = 1.0
     layer_decay: float = 1.0
+    keep_statistics: bool = False
     cache_features: bool = True
 
     def __post_init__(self) -> None:
@@ -85,13 +88,17 @@ class FineTuning:
 
     def apply(self, network: nn.Module, epoch: int) -> None:
         """Freezes what is not trained in that epoch, and puts the network's modules into their modes."""
-        if self.strategy == "full":
+        if self.strategy == "full" and not self.keep_statistics:
             return
         trained = self.trained(network, epoch)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
         network.train()
         _evaluate_frozen(network)
+        if self.keep_statistics:
+            for module in network.modules():
+                if isinstance(module, _NormBase) and module.track_running_stats:
+                    module.eval()
 
     def parameter_groups(self, network: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimizer: every parameter that some epoch trains, at the rate of its layer.

@@ -52,6 +52,16 @@ def test_a_linear_probe_moves_the_head_alone_and_no_statistics_of_batch_norms(ba
     assert moved(before, after) == head_parameters(model.network)
 
 
+def test_batch_norms_may_keep_their_statistics_while_their_weights_learn():
+    before, after, model = train(2, strategy="full", keep_statistics=True)
+    statistics = {name for name, _ in model.network.named_buffers()}
+    assert len(statistics) > 3
+    assert not moved(before, after) & statistics
+    assert {"conv1.0.weight", "bn1.weight", "fc.weight"} <= moved(before, after)
+    before, after, _ = train(1, strategy="full")
+    assert statistics <= moved(before, after)
+
+
 def test_nothing_of_a_frozen_trunk_is_kept_for_a_backward_pass():
     probed = network("resnet10t")
     FineTuning("linear_probe").apply(probed, epoch=0)
