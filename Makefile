@@ -24,6 +24,7 @@ bench: install  ## speed against the alternatives, as ratios
 	$(BIN)/python tests/benchmarks/start.py
 	$(BIN)/python tests/benchmarks/sweep.py
 	$(BIN)/python tests/benchmarks/linear_probe.py
+	$(BIN)/python tests/benchmarks/precision.py
 
 clean:  ## removes the environment and caches; recorded runs stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_modules.backbones import is_backbone
 from lightning_modules.criteria import check_loss
+from lightning_modules.networks import NETWORKS
 from lightning_modules.optimization import optimizer_names
 from lightning_modules.weights import check_weights
 
@@ -23,6 +24,10 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     """
     if not is_backbone(given["backbone"]):
         raise ValueError(f"model.backbone: no backbone is named {given['backbone']!r}")
+    if given["pretrained"] and given["backbone"] in NETWORKS:
+        raise ValueError(
+            f"model.pretrained: no hub has weights of {given['backbone']}; model.weights=FILE takes a file"
+        )
     check_weights(given["weights"], given["pretrained"])
     if given["optimizer"].lower() not in optimizer_names():
         raise ValueError(f"model.optimizer: no optimizer is named {given['optimizer']!r}")

@@ -116,10 +116,26 @@ def _build_timm(
             f"timm can't build model.backbone={name} for images of {channels}x{height}x{width}"
             f"{f' with {options}' if options else ''}: {error}"
         ) from error
+    _check_patches(name, network, height, width)
     if pretrained and config is not None and config.num_classes != num_outputs:
         for head in head_names(network):
             start_at_zero(network.get_submodule(head))
     return network.train()
+
+
+def _check_patches(name: str, network: nn.Module, height: int, width: int) -> None:
+    """timm leaves out the pixels that fill no patch, without a word."""
+    embedding = getattr(network, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    if patch is None or getattr(embedding, "dynamic_img_pad", False):
+        return
+    rows, columns = (patch, patch) if isinstance(patch, int) else patch
+    if height % rows or width % columns:
+        fitting = max(rows, round(height / rows) * rows)
+        raise ValueError(
+            f"model.backbone={name} cuts images into patches of {rows}x{columns} pixels, and images of "
+            f"{height}x{width} leave a rest that it would not see; data.image_size={fitting} fits"
+        )
 
 
 def _initialize_as_keras(module: nn.Module) -> None:

@@ -175,6 +175,11 @@ def _without_wrappers(state: State, wanted: Collection[str]) -> State:
 def _in_our_names(state: State, network: Network) -> State:
     """A published network's tensors under the names that a network of ours has for them."""
     wanted = network.state_dict()
+    published = network.published_names.items()
+    state = {
+        next((key.replace(old, new, 1) for old, new in published if key.startswith(old)), key): tensor
+        for key, tensor in state.items()
+    }
     if not any(key.startswith("head.") for key in state):
         alias = next((name for name in HEADS if f"{name}.weight" in state), None)
         if alias is not None:

@@ -38,3 +38,17 @@ def normalization_layer(name: Normalization, channels: int) -> nn.Module | None:
 
 def pooling_layer(name: Pooling, size: int = 2) -> nn.Module:
     return nn.MaxPool2d(size) if name == "max" else nn.AvgPool2d(size)
+
+
+def input_convolution(convolution: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """The first convolution of a network, made anew where images have other channels than it takes."""
+    if convolution.in_channels == channels:
+        return convolution
+    return nn.Conv2d(
+        channels,
+        convolution.out_channels,
+        convolution.kernel_size,  # type: ignore[arg-type]
+        convolution.stride,  # type: ignore[arg-type]
+        convolution.padding,  # type: ignore[arg-type]
+        bias=convolution.bias is not None,
+    )

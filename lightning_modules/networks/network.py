@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,12 @@ class Network(nn.Module):
         num_features: F.
         num_outputs: Logits per image, K: one per class, or a single one for a binary task.
         dropout: Probability of dropping a feature before the head.
+
+    Attributes:
+        published_names: How names in published weights begin, and how they do here; the first that fits.
     """
+
+    published_names: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self, features: nn.Module, num_features: int, num_outputs: int, dropout: float = 0.0

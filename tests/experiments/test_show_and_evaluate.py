@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from datamodules import Digits
+from experiments.show import activation_bytes, trained_share
+from lightning_modules import ImageClassifier
+from lightning_modules.finetuning import FineTuning
 
 
 def test_show_prints_configuration_derived_values_and_every_layer(darkroom):
@@ -81,3 +84,17 @@ def test_evaluate_refuses_other_classes_and_other_networks(trained, darkroom):
 def write_idx(path, array: torch.Tensor) -> None:
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     path.write_bytes(header + array.numpy().tobytes())
+
+
+def test_show_counts_what_is_trained_and_what_training_keeps_in_memory() -> None:
+    def built(**finetuning) -> ImageClassifier:
+        options = {"hidden_sizes": [8]}
+        model = ImageClassifier("dense", backbone_options=options, finetuning=FineTuning(**finetuning))
+        model.build(3, (1, 4, 4))
+        return model
+
+    assert trained_share(built()) == "all"
+    assert trained_share(built(strategy="linear_probe")) == "27 (17 %)"  # of 16 * 8 + 8 + 8 * 3 + 3
+    assert trained_share(built(strategy="linear_then_full")) == "27 (17 %), in the end all"
+    assert activation_bytes(built()) == 4 * (16 + 8)  # the inputs of both layers
+    assert activation_bytes(built(strategy="linear_probe")) == 4 * 8

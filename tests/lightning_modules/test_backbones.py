@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
+from lightning_modules import ImageClassifier
 from lightning_modules.backbones import backbone_names, backbone_options, build_network, is_backbone
 from lightning_modules.networks import NETWORKS
+from lightning_modules.weights import load_weights
 
 VIT = "vit_tiny_patch16_224"
 
@@ -107,3 +111,57 @@ def test_the_default_initialisation_is_torchs() -> None:
     network = build_network("dense", {"hidden_sizes": []}, num_outputs=3, image_shape=(1, 4, 4))
     torch.manual_seed(0)
     assert torch.equal(network.head.weight, nn.Linear(16, 3).weight)  # type: ignore[union-attr]
+
+
+FAMILIES = {  # with the images that each is tried on
+    "resnet18": (5, 32, 32),
+    "vgg16": (3, 32, 32),
+    "vgg19": (1, 32, 32),
+    "inception_v3": (3, 75, 75),
+    "inception_v4": (1, 75, 75),
+    "densenet121": (3, 32, 32),
+    "mobilenetv3_small_100": (1, 32, 32),
+    "efficientnet_b0": (3, 32, 40),
+    "tf_efficientnet_lite0": (5, 32, 32),
+    "convnext_atto": (1, 32, 32),
+    "vit_tiny_patch16_224": (3, 32, 48),
+    "alexnet": (3, 63, 63),
+    "googlenet": (1, 32, 32),
+    "lenet5": (3, 32, 32),
+    "cifar_resnet": (5, 32, 32),
+    "wide_resnet": (1, 32, 32),
+}
+
+
+@pytest.mark.parametrize(("name", "shape"), FAMILIES.items())
+def test_each_family_trains_on_small_images_of_any_channels(name: str, shape: tuple[int, int, int]) -> None:
+    network = build_network(name, {}, num_outputs=3, image_shape=shape)
+    logits = network(torch.randn(2, *shape))
+    assert logits.shape == (2, 3)
+    logits.square().sum().backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    assert all(gradient is not None and bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "googlenet"])
+def test_torchvisions_weights_give_torchvisions_logits(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"init_weights": True} if name == "googlenet" else {}
+    theirs = getattr(models, name)(weights=None, num_classes=5, **options)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    ours = build_network(name, {}, num_outputs=5, image_shape=(3, 96, 96))
+    load_weights(ours, tmp_path / "weights.pth", 3)
+    images = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+
+
+def test_pixels_that_fill_no_patch_are_not_left_out_in_silence() -> None:
+    with pytest.raises(ValueError, match=r"patches of 16x16 .* 40x40 .*data\.image_size=(32|48) fits"):
+        build_network(VIT, {"depth": 1}, num_outputs=3, image_shape=(3, 40, 40))
+
+
+def test_a_network_of_our_own_is_pretrained_nowhere() -> None:
+    with pytest.raises(
+        ValueError, match=r"model\.pretrained: no hub has weights of alexnet; model\.weights=FILE"
+    ):
+        ImageClassifier("alexnet", pretrained=True)
