@@ -194,7 +194,8 @@ DESCRIPTION = "Image classification for researchers whose numbers have to be rig
 EPILOG = """\
 Any configuration key can follow as --key=value, such as --model.lr=3e-4 --trainer.max_epochs=5 --seed=1;
 `darkroom show EXPERIMENT --help` lists them all.
-Exit status: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted, what is done is kept."""
+Exit status: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted, 143 told
+to leave (SIGTERM, SIGUSR1): what is done is kept."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -206,8 +207,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(error, 2)
     except RunError as error:
         return _tell(error, 1)
-    except (Interrupted, KeyboardInterrupt) as error:
-        return _tell(error, 130)
+    except Interrupted as error:
+        return _tell(str(error) or error.reason, error.status)
+    except KeyboardInterrupt:
+        return _tell(Interrupted.reason, Interrupted.status)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -254,8 +257,8 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tell(error: BaseException, status: int) -> int:
-    print(f"darkroom: {error or 'interrupted'}", file=sys.stderr)
+def _tell(error: BaseException | str, status: int) -> int:
+    print(f"darkroom: {error}", file=sys.stderr)
     return status
 
 

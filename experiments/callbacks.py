@@ -1,15 +1,13 @@
-"""What happens at the end of each epoch: record, tell, decide whether to go on, save."""
+"""What happens at the end of each epoch: record, tell, decide whether to go on."""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
 from experiments.tracking import RunRecord
 from experiments.trainer import TrainerSettings, is_minimized
@@ -41,8 +39,10 @@ class EpochRecorder(Checkpoint):
         self._chosen: tuple[int, Predictions] | None = None  # of the best epoch seen by this process
         self._recorded_epoch = 0
         self._started_at = 0.0
+        self._seconds_before = 0.0  # of an epoch that another process began
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started_at = time.perf_counter() - self._seconds_before  # unless an epoch starts
         if self.run is not None and self.continued:
             self._recorded_epoch = self.run.last_epoch()
 
@@ -75,10 +75,11 @@ class EpochRecorder(Checkpoint):
         return metrics, self._chosen[1]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "epoch_seconds": time.perf_counter() - self._started_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
+        self._seconds_before = state_dict.get("epoch_seconds", 0.0)
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """(epoch, value) pairs by metric name."""
@@ -126,18 +127,27 @@ class ProgressLine(Checkpoint):
         self.transient = transient
         self._started_at = 0.0
         self._shown_at = 0.0
+        self._steps = 0  # since it started
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start()  # in the midst of an epoch Lightning starts none
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start()
+
+    def _start(self) -> None:
         self._started_at = self._shown_at = time.perf_counter()
+        self._steps = 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._steps += 1
         now = time.perf_counter()
         if now - self._shown_at < 0.25 or not sys.stdout.isatty():
             return
         self._shown_at = now
-        rate = (batch_idx + 1) / (now - self._started_at)
+        rate = self._steps / (now - self._started_at)
         self._show(
             trainer, f"step {batch_idx + 1}/{trainer.num_training_batches}  {rate:.0f} steps/s", end=""
         )
@@ -158,31 +168,6 @@ class ProgressLine(Checkpoint):
         print(f"\r\033[K{line}" if on_terminal else line, end="" if self.transient else end, flush=True)
 
 
-def build_checkpoints(folder: Path, settings: TrainerSettings, has_validation: bool) -> list[Checkpoint]:
-    """Saves `best.ckpt` when the monitored metric improves, then `last.ckpt`, at the end of each epoch.
-
-    Two callbacks, because Lightning's `save_last` skips epochs that bring no improvement. The last one
-    is saved last, so that it knows which was best.
-    """
-    common: dict[str, Any] = {
-        "dirpath": folder,
-        "save_top_k": 1,
-        "save_on_train_epoch_end": True,
-        "enable_version_counter": False,
-    }
-    last = ModelCheckpoint(filename="last", monitor=None, **common)
-    if settings.monitor is None or not has_validation:
-        return [last]
-    mode = "min" if is_minimized(settings.monitor) else "max"
-    return [ModelCheckpoint(filename="best", monitor=settings.monitor, mode=mode, **common), last]
-
-
-def chosen_checkpoint(folder: Path) -> Path:
-    """The best epoch's checkpoint, or the last one's where nothing is monitored."""
-    best = folder / "best.ckpt"
-    return best if best.is_file() else folder / "last.ckpt"
-
-
 def build_early_stopping(settings: TrainerSettings) -> EarlyStopping | None:
     stopping = settings.early_stopping
     if stopping is None:
@@ -195,10 +180,3 @@ def build_early_stopping(settings: TrainerSettings) -> EarlyStopping | None:
         check_on_train_epoch_end=True,
         check_finite=False,  # the module stops on non-finite losses, and says why
     )
-
-
-def load_weights(module: pl.LightningModule, path: Path) -> int:
-    """Loads a checkpoint's weights into a built module; returns the epoch they are of, from 1."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
-    return int(checkpoint["epoch"]) + 1

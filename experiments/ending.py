@@ -1,4 +1,4 @@
-"""What becomes of a run when its work ends: its status, its folder, and Ctrl-C as an exception."""
+"""What becomes of a run when its work ends: its status, its folder, and signals as exceptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from experiments.errors import Interrupted, RankError, RunError
+from experiments import leaving
+from experiments.errors import Interrupted, RankError, RunError, Terminated
 from experiments.tracking import RunRecord, StoreError
 from lightning_modules.classifier import NonFiniteLossError
 
@@ -40,33 +41,34 @@ def recording(record: RunRecord | None, to_continue: str | None = None) -> Itera
     if to_continue is None and record is not None:
         to_continue = f"darkroom train --resume {record.run_id}"
     hint = f" Continue with: {to_continue}" if to_continue else ""
-    try:
-        with raising_on_ctrl_c():
+    with raising_on_signals():
+        try:
             yield
-    except Interrupted:
-        _end(record, "KILLED")
-        raise Interrupted(f"interrupted; everything so far is kept.{hint}") from None
-    except NonFiniteLossError as error:
-        _end(record, "FAILED", error)
-        raise RunError(str(error)) from error
-    except RankError as error:
-        _end(record, "FAILED", error)
-        raise RankError(f"{error}.{hint}") from error
-    except StoreError as error:
-        if record is not None and not record.is_remote:  # a server that is away would be waited for again
+        except Interrupted as stop:
+            leaving.ignore()  # schedulers tell more than once
+            _end(record, "KILLED")
+            raise type(stop)(f"{stop.reason}; everything so far is kept.{hint}") from None
+        except NonFiniteLossError as error:
             _end(record, "FAILED", error)
-        raise
-    except OSError as error:
-        _end(record, "FAILED", error)
-        raise RunError(
-            f"writing failed: {error.strerror or error} ({error.filename or 'a checkpoint'}). "
-            f"Free some space or allow writing there.{hint}"
-        ) from error
-    except BaseException as error:
-        _end(record, "FAILED", error)
-        raise
-    if record is not None and record.status == "RUNNING":
-        record.end("FINISHED")
+            raise RunError(str(error)) from error
+        except RankError as error:
+            _end(record, "FAILED", error)
+            raise RankError(f"{error}.{hint}") from error
+        except StoreError as error:
+            if record is not None and not record.is_remote:  # a server that is away would be waited for again
+                _end(record, "FAILED", error)
+            raise
+        except OSError as error:
+            _end(record, "FAILED", error)
+            raise RunError(
+                f"writing failed: {error.strerror or error} ({error.filename or 'a checkpoint'}). "
+                f"Free some space or allow writing there.{hint}"
+            ) from error
+        except BaseException as error:
+            _end(record, "FAILED", error)
+            raise
+        if record is not None and record.status == "RUNNING":
+            record.end("FINISHED")
 
 
 def _end(record: RunRecord | None, status: str, error: BaseException | None = None) -> None:
@@ -85,14 +87,17 @@ def _end(record: RunRecord | None, status: str, error: BaseException | None = No
 
 
 @contextlib.contextmanager
-def raising_on_ctrl_c() -> Iterator[None]:
-    """Turns SIGINT into `Interrupted`, which passes through Lightning untouched."""
+def raising_on_signals() -> Iterator[None]:
+    """Turns SIGINT into `Interrupted`, which passes through Lightning untouched; SIGTERM into `Terminated`.
 
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted("interrupted")
+    While training lasts, `LastCheckpoint` answers the latter.
+    """
 
-    previous = signal.signal(signal.SIGINT, interrupt)
-    try:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    with leaving.answering({signal.SIGINT: interrupt, **dict.fromkeys(leaving.heeded(), terminate)}):
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -24,6 +24,16 @@ class Interrupted(BaseException):
     Not a KeyboardInterrupt, which Lightning catches: it then ignores every further signal and exits 1.
     """
 
+    status = 130
+    reason = "interrupted"
+
+
+class Terminated(Interrupted):
+    """Told to leave by SIGTERM or SIGUSR1. Exit status 143, as shells give it for SIGTERM."""
+
+    status = 143
+    reason = "told to leave"
+
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The known names most like `name`, as the end of a sentence.

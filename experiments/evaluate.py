@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from experiments.callbacks import load_weights
+from experiments.checkpoints import load_weights
 from experiments.config import Experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.thresholds import at_thresholds, recorded_thresholds

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
+from experiments import leaving
 from experiments.callbacks import EpochRecorder
 from experiments.config import Experiment, parse_experiment
 from experiments.errors import RankError
@@ -239,6 +240,7 @@ def _error(rank: Rank, failure: Failure, world_size: int) -> RankError:
 
 def _main(share: Share, connection: Connection, errors: Descriptor) -> None:
     serve_one_master()
+    leaving.ignore()  # rank 0 answers for all
     os.dup2(errors.number, 2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # rank 0 says it all

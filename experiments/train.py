@@ -18,11 +18,9 @@ from experiments.callbacks import (
     EpochRecorder,
     ProgressLine,
     StopTogether,
-    build_checkpoints,
     build_early_stopping,
-    chosen_checkpoint,
-    load_weights,
 )
+from experiments.checkpoints import build_checkpoints, chosen_checkpoint, load_weights
 from experiments.config import Experiment, load_experiment, parse_experiment
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
@@ -74,7 +72,7 @@ def resume(query: str) -> Result:
     if not (record.checkpoint_folder / "last.ckpt").is_file():
         raise RequestError(
             f"run {record.run_id} ({record.name}) has no checkpoint in {record.checkpoint_folder.resolve()}: "
-            "it ended before its first epoch did, or on another machine. Train it anew"
+            "it ended before the first was written, or on another machine. Train it anew"
         )
     return go_on(record, store)
 
@@ -111,7 +109,7 @@ def train(
     Raises:
         RequestError: The data or the network is not to be had; no run was created.
         RunError: Training failed; the run is FAILED with its traceback.
-        Interrupted: Ctrl-C; the run is KILLED and can be resumed.
+        Interrupted: Ctrl-C, or the process was told to leave; the run is KILLED and can be resumed.
     """
     prepare(experiment)
     loaded = experiment.model.loaded_weights

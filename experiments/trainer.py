@@ -6,11 +6,13 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from experiments.averaging import Averaging
 from experiments.errors import nearest
@@ -68,6 +70,8 @@ class TrainerSettings:
             processors and on tensor cores read faster; null does so where the hardware is known to.
         gradient_clip_norm: Largest norm of the gradient; null does not clip.
         accumulate_batches: Batches whose gradients are added before each step.
+        checkpoint_every_n_steps: Steps of the optimizer after which the last checkpoint is also written, with
+            the epoch's outputs so far; null writes it at the ends of epochs alone.
         averaging: Averages the weights; null judges and keeps them as they are trained.
         deterministic: Only algorithms that give the same bits each time, or an error where a GPU has none.
         progress: Show one line per epoch.
@@ -83,6 +87,7 @@ class TrainerSettings:
     channels_last: bool | None = None
     gradient_clip_norm: float | None = None
     accumulate_batches: int = 1
+    checkpoint_every_n_steps: int | None = None
     averaging: Averaging | None = None
     deterministic: bool = True
     progress: bool = True
@@ -99,6 +104,11 @@ class TrainerSettings:
             raise ValueError(f"trainer.gradient_clip_norm must be positive, got {self.gradient_clip_norm}")
         if self.accumulate_batches < 1:
             raise ValueError(f"trainer.accumulate_batches must be at least 1, got {self.accumulate_batches}")
+        if self.checkpoint_every_n_steps is not None and self.checkpoint_every_n_steps < 1:
+            raise ValueError(
+                f"trainer.checkpoint_every_n_steps must be at least 1, got {self.checkpoint_every_n_steps}; "
+                "null writes a checkpoint at the end of each epoch alone"
+            )
         if self.averaging is not None and self.averaging.start_epoch >= self.max_epochs:
             raise ValueError(
                 f"trainer.averaging.start_epoch must lie below trainer.max_epochs={self.max_epochs}, got "
@@ -106,14 +116,30 @@ class TrainerSettings:
             )
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, and moves it there whole.
+
+    Lightning writes it into the system's folder for temporary files. Where that is another file system,
+    the move is a copy, and a kill within it would leave half a checkpoint and no other.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        part = Path(f"{path}.part")
+        super().save_checkpoint(checkpoint, part, storage_options)
+        part.replace(path)
+
+
 def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Lightning's Trainer, of settled settings; what it should do besides stands in `callbacks`."""
     assert settings.precision != "auto"
     _quieten_lightning()
-    arguments: dict[str, Any] = {}
+    # The other processes are ours; without this a cluster's job scheduler would be asked for them, and
+    # Lightning would have it start the job again.
+    arguments: dict[str, Any] = {"plugins": [LightningEnvironment(), WholeFiles()]}
     if settings.devices > 1:
-        # The other processes are ours; without this a cluster's job scheduler would be asked for them.
-        arguments = {"strategy": "ddp", "plugins": [LightningEnvironment()]}
+        arguments["strategy"] = "ddp"
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator=settings.accelerator,

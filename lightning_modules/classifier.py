@@ -110,6 +110,7 @@ class ImageClassifier(pl.LightningModule):
         self.hparams["finetuning"] = asdict(self.finetuning)  # checkpoints hold no classes of ours
         # Lightning starts no epoch when it goes on in the midst of one, hence the default.
         self._outputs: defaultdict[Stage, EpochOutputs] = defaultdict(EpochOutputs)
+        self._outputs_before: dict[str, Tensor] | None = None  # of an epoch that another process began
         self.predictions: dict[Stage, Predictions] = {}
         self.loaded_weights: LoadedWeights | None = None
 
@@ -239,6 +240,10 @@ class ImageClassifier(pl.LightningModule):
     def on_train_start(self) -> None:
         # Lightning starts no epoch when it goes on in the midst of one.
         self.finetuning.apply(self.network, self.current_epoch)
+        if self._outputs_before is not None:
+            place = (self.global_rank, self.device)
+            self._outputs["train"] = EpochOutputs.unpacked(self._outputs_before, *place)
+            self._outputs_before = None
 
     def on_train_epoch_start(self) -> None:
         self.finetuning.apply(self.network, self.current_epoch)
@@ -329,6 +334,8 @@ class ImageClassifier(pl.LightningModule):
     # Checkpoints --------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "train" in self._outputs:  # in the midst of an epoch, whose metrics are of all its steps
+            checkpoint["train_outputs"] = self._outputs["train"].packed()
         checkpoint["built_for"] = {
             "num_classes": self.num_classes,
             "image_shape": list(self.image_shape),
@@ -336,6 +343,7 @@ class ImageClassifier(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._outputs_before = checkpoint.get("train_outputs")
         if not hasattr(self, "network"):
             built_for = checkpoint["built_for"]
             self.start_from_scratch()  # the checkpoint's weights follow

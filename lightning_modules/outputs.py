@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+ROWS = ("logits", "targets", "indices")  # of outputs, what has a row for each image
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,30 @@ class EpochOutputs:
             return logits, targets, indices
         indices, order = gather(indices).sort()
         return gather(logits)[order], gather(targets)[order], indices
+
+    def packed(self) -> dict[str, Tensor]:
+        """All of it, of all processes alike, in a few tensors for a checkpoint.
+
+        Of R processes that took S steps with N images: losses and sizes (R, S), how many images each step
+        had; logits (N, K), targets and indices, process after process and step after step.
+        """
+        losses = torch.stack(self.losses)
+        sizes = torch.tensor([len(chunk) for chunk in self.targets], device=losses.device)
+        rows = {name: torch.cat(getattr(self, name)) for name in ROWS}
+        if num_ranks() > 1:
+            losses, sizes = gather(losses), gather(sizes)
+            rows = {name: gather(tensor) for name, tensor in rows.items()}
+        steps = len(self.losses)
+        return {"losses": losses.view(-1, steps), "sizes": sizes.view(-1, steps), **rows}
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, Tensor], rank: int, device: torch.device) -> EpochOutputs:
+        """One process's part of what `packed` gave."""
+        sizes: list[list[int]] = packed["sizes"].tolist()
+        first = sum(map(sum, sizes[:rank]))
+        places = slice(first, first + sum(sizes[rank]))
+        rows = {name: list(torch.split(packed[name][places].to(device), sizes[rank])) for name in ROWS}
+        return cls(losses=list(packed["losses"][rank].to(device)), **rows)
 
 
 def num_ranks() -> int:

@@ -7,23 +7,22 @@ in MLflow what is left to do.
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import FrameType
 
 import optuna
 from optuna.trial import TrialState
 
-from experiments.errors import Interrupted, RunError
+from experiments.errors import RunError
 from experiments.sweep.books import Sweep, check_first_failures, close, open_record
 from experiments.sweep.channel import EpochReport, Outcome, StoreCall, Verdict
 from experiments.sweep.live import Display, Progress, RunningTrial
 from experiments.sweep.ranking import best_trial, counted_trials, describe
+from experiments.sweep.stopping import StopRequests
 from experiments.sweep.storage import STORAGE_ERRORS, Leases, Sightings
 from experiments.sweep.study import Claim, Plan, claim, is_done, lease_name
 from experiments.sweep.trial import Task
@@ -91,7 +90,8 @@ class Conductor:
         self._on_trial_end = on_trial_end
         self._running: dict[int, Running] = {}
         self._sightings = Sightings(leases.adoption_delay)
-        self._interrupts = 0
+        self._stop = StopRequests()
+        self._told_trials = False  # to leave, as the conductor was
         self._claim_at = 0.0
         self._shown_at = 0.0
         self._started_at = time.monotonic()
@@ -101,15 +101,16 @@ class Conductor:
         """Returns when every trial of the plan has ended, here or elsewhere.
 
         Raises:
-            Interrupted: Ctrl-C. Once: at the end of each trial's epoch; twice: at once.
+            Interrupted: Ctrl-C. Once: at the end of each trial's epoch; twice: at once. Or the process was
+                told to leave: once each trial has saved where it stands.
             RunError: The first trials all failed in the same way, or a store stayed away.
         """
-        with self._counting_interrupts():
+        with self._stop.noted():
             try:
                 while True:
                     try:
                         self._fill()
-                        if not self._running and (self._interrupts or is_done(self._plan)):
+                        if not self._running and (self._stop or is_done(self._plan)):
                             break
                         self._listen()
                         self._leases.check()
@@ -123,14 +124,14 @@ class Conductor:
                     with contextlib.suppress(StoreError):  # the first error is the one to report
                         record.end("KILLED")
                 raise
-        if self._interrupts:
-            raise Interrupted("interrupted")
+        if self._stop:
+            raise self._stop.error()
 
     # Starting -----------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         """Starts trials while there is room for them."""
-        while self._free and not self._interrupts and time.monotonic() >= self._claim_at:
+        while self._free and not self._stop and time.monotonic() >= self._claim_at:
             claimed = claim(self._plan, self._leases, self._running, self._sightings)
             if claimed is None:
                 self._claim_at = time.monotonic() + TICK_SECONDS
@@ -166,7 +167,12 @@ class Conductor:
 
     def _listen(self) -> None:
         """Answers what the processes have to say, or waits a moment for it."""
-        if self._interrupts:
+        if self._stop.to_leave and not self._told_trials:
+            self._told_trials = True
+            self._display.note("told to leave: each trial saves where it stands")
+            for running in self._running.values():
+                running.worker.tell_to_leave()
+        elif self._stop.by_ctrl_c:
             self._display.note("Ctrl-C: stopping after the present epochs; again stops at once")
         self._show()
         speaking = wait([each.worker.connection for each in self._running.values()], TICK_SECONDS)
@@ -198,14 +204,14 @@ class Conductor:
         # What comes after the last epoch can't be saved any more.
         if hopeless and report.epoch < self._sweep.max_epochs:
             return "prune"
-        return "stop" if self._interrupts else "go on"
+        return "stop" if self._stop else "go on"
 
     def _bury(self, running: Running) -> None:
         """Starts a trial again whose process died, in place, unless it does nothing but die."""
         words = running.worker.last_words()
         most = MAX_KILLS if running.worker.was_killed() else MAX_DEATHS
         running.worker.kill()
-        if self._interrupts:
+        if self._stop:
             self._finish(running, Outcome(stopped=True))
             return
         running.deaths += 1
@@ -245,19 +251,6 @@ class Conductor:
 
     # Stopping -----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _counting_interrupts(self) -> Iterator[None]:
-        def interrupt(signum: int, frame: FrameType | None) -> None:
-            self._interrupts += 1
-            if self._interrupts > 1:
-                raise Interrupted("interrupted")
-
-        previous = signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
     def _withdraw(self) -> None:
         """Ends all processes at once, before anybody else takes up their trials."""
         for running in self._running.values():
@@ -275,8 +268,8 @@ class Conductor:
         """
         started_at = time.monotonic()
         while (waited := time.monotonic() - started_at) < PATIENCE_SECONDS:
-            if self._interrupts:
-                raise Interrupted("interrupted")
+            if self._stop:
+                raise self._stop.error()
             which = "MLflow" if isinstance(error, StoreError) else "the study's storage"
             self._display.note(f"{which} is away, waiting for it ({waited:.0f} s)")
             time.sleep(TICK_SECONDS)

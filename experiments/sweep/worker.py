@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.errors import Terminated
 from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
 from experiments.sweep.channel import Channel
 
@@ -53,6 +54,10 @@ class Worker:
         self.kill()
         self.log.unlink(missing_ok=True)
 
+    def tell_to_leave(self) -> None:
+        """Has it save where it stands, and die."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """Ends it at once; its trial goes on from the last checkpoint when it is started again."""
         self._process.kill()
@@ -62,7 +67,7 @@ class Worker:
     def was_killed(self) -> bool:
         """Whether it was ended from outside: by a person, a scheduler, or for its memory."""
         self._process.join(timeout=10)
-        return self._process.exitcode in (-signal.SIGKILL, -signal.SIGTERM)
+        return self._process.exitcode in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGUSR1)
 
     def last_words(self) -> str:
         """How it died, in one line."""
@@ -86,4 +91,8 @@ def _main(task: Task, connection: Connection, lease: Descriptor, log: Path) -> N
 
     torch.set_num_threads(task.threads)
     channel = Channel(connection)
-    channel.finish(trial.run_trial(task, channel, warm.hand_over))
+    try:
+        channel.finish(trial.run_trial(task, channel, warm.hand_over))
+    except Terminated:  # where it stands is saved; now as if it had not heeded the signal
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
