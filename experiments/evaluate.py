@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from experiments.calibration import CALIBRATION_METRICS, arrays, judge
 from experiments.checkpoints import load_weights
 from experiments.config import Experiment, parse_experiment
 from experiments.errors import RequestError
+from experiments.prediction_store import read_outcome
+from experiments.temperature import fit_temperatures
 from experiments.thresholds import at_thresholds, recorded_thresholds
 from experiments.tracking import RunRecord, open_store
 from experiments.train import evaluate, prepare
@@ -29,6 +32,9 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if experiment.model.task.name == "multilabel" and arguments.split == "test":
         thresholds = recorded_thresholds(record)
         metrics |= at_thresholds(experiment.model.predictions["test"], thresholds, "test")
+    if arguments.split == "test":
+        temperatures = recorded_temperatures(record)
+        metrics |= judge(*arrays(experiment.model.predictions["test"]), temperatures).metrics
     Console().print(comparison(record, metrics, arguments.split))
 
 
@@ -66,6 +72,14 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
     return experiment
 
 
+def recorded_temperatures(record: RunRecord) -> list[float | None]:
+    """Those that a run's own validation tells, also where other images are judged."""
+    if "best/loss" not in record.metrics:
+        return [None]
+    validation = read_outcome(record, "val")
+    return fit_temperatures(validation.targets, validation.probabilities)
+
+
 def comparison(record: RunRecord, metrics: Mapping[str, float], split: str) -> Table:
     """Recorded and present values side by side."""
     stage = "best" if split == "val" else split  # the chosen checkpoint's metrics on validation
@@ -73,10 +87,12 @@ def comparison(record: RunRecord, metrics: Mapping[str, float], split: str) -> T
     table.add_column("recorded", justify="right")
     table.add_column("now", justify="right")
     table.add_column("difference", justify="right")
-    for name in (*METRIC_NAMES, *TUNED_METRICS):
-        if f"{split}/{name}" not in metrics:
+    names = [(f"{split}/{name}", f"{stage}/{name}") for name in (*METRIC_NAMES, *TUNED_METRICS)]
+    names += [(f"calibration/{name}", f"calibration/{name}") for name in CALIBRATION_METRICS]
+    for name, recorded_name in names:
+        if name not in metrics:
             continue
-        value, before = metrics[f"{split}/{name}"], record.metrics.get(f"{stage}/{name}")
+        value, before = metrics[name], record.metrics.get(recorded_name)
         recorded = ("-", "") if before is None else (f"{before:.6f}", f"{value - before:+.1e}")
-        table.add_row(f"{split}/{name}", recorded[0], f"{value:.6f}", recorded[1])
+        table.add_row(name, recorded[0], f"{value:.6f}", recorded[1])
     return table

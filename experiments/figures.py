@@ -155,43 +155,6 @@ def learning_curves(
     return figure
 
 
-def reliability_diagram(targets: Ints, probabilities: Floats, num_bins: int = 15) -> Figure:
-    """Draw accuracy against top-label confidence in equally wide bins, above their histogram.
-
-    `targets` are classes, (N,), `probabilities` (N, C). The title has the expected calibration
-    error (Guo et al. 2017, equation 3), as a fraction.
-
-    Of labels, `targets` (N, C), it is how often a label is there against its probability, all labels
-    taken together, and the error in the title is the mean over labels.
-    """
-    if targets.ndim == 2:
-        judged, bins = "share of images with the label", "Probability of the label, all labels together"
-        scores, hits = probabilities.ravel(), targets.ravel()  # (N * C,)
-        columns = zip(targets.T, probabilities.T, strict=True)
-        error = float(np.mean([_calibration(*column, num_bins)[-1] for column in columns]))
-        filled, sizes, shares, gaps, _ = _calibration(hits, scores, num_bins)
-    else:
-        judged, bins = "accuracy", "Confidence in the predicted class"
-        scores, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets  # (N,)
-        filled, sizes, shares, gaps, error = _calibration(hits, scores, num_bins)
-
-    figure = Figure((4.4, 5.0), dpi=150, layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    bar: dict[str, Any] = {"width": 1 / num_bins, "align": "edge", "edgecolor": "white"}
-    top.bar(filled / num_bins, shares, color=BLUE, label=judged, **bar)
-    bar |= {"edgecolor": RED, "facecolor": "none", "linewidth": 0.7, "hatch": "////"}
-    top.bar(filled / num_bins, gaps, bottom=shares, label=f"gap to mean {bins.split()[0].lower()}", **bar)
-    top.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle="--", label="perfect calibration")
-    top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel=judged.capitalize())
-    top.set_title(f"Expected calibration error {error:.4f}", **TITLE)
-    top.legend(loc="upper left", **LEGEND)
-    bottom.bar(filled / num_bins, sizes / len(scores), 1 / num_bins, align="edge", color=GREY, ec="white")
-    bottom.set(xlabel=bins, ylabel="Share")
-    _plain(top)
-    _plain(bottom)
-    return figure
-
-
 def positives_of(targets: npt.NDArray[Any], num_classes: int) -> Bools:
     """Classes (N,), or labels (N, C) of 0 and 1, to whether each image has each of them, (N, C)."""
     return targets > 0.5 if targets.ndim == 2 else targets[:, None] == np.arange(num_classes)
@@ -200,21 +163,6 @@ def positives_of(targets: npt.NDArray[Any], num_classes: int) -> Bools:
 def shorten(name: str, length: int = 20) -> str:
     """Cut a name, and keep its dollar signs from being read as mathematics."""
     return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")
-
-
-def _calibration(
-    hits: npt.NDArray[Any], scores: Floats, num_bins: int
-) -> tuple[Ints, Ints, Floats, Floats, float]:
-    """The bins that scores (N,) fill, and of each its size, share of hits (N,), and mean score's distance
-    from it; then the expected calibration error."""
-    scores = scores.astype(np.float64)
-    bins = np.digitize(scores, np.linspace(0, 1, num_bins + 1)[1:-1])  # (N,)
-    sizes = np.bincount(bins)
-    filled = np.flatnonzero(sizes)
-    sizes = sizes[filled]
-    shares = np.bincount(bins, hits)[filled] / sizes
-    gaps = np.bincount(bins, scores)[filled] / sizes - shares
-    return filled, sizes, shares, gaps, float(np.abs(gaps) @ sizes / len(scores))
 
 
 def _roc(positives: Bools, scores: Floats) -> tuple[Floats, float]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from datamodules import ImageDataModule
 from datamodules.loader import batches_per_epoch
 from datamodules.store import ImageStore
+from experiments.calibration import Calibration
 from experiments.config import Experiment, flatten
 from experiments.predictions import confusion_counts, label_confusion_counts, target_columns
 from experiments.provenance import git_state, hardware, packages
@@ -75,9 +76,10 @@ def record_figures(
     curves: dict[str, list[tuple[int, float]]],
     best_epoch: int,
     thresholds: Sequence[float] | None = None,
+    calibration: Calibration | None = None,
 ) -> None:
     """Draws a run's figures, from the predictions of one split and the history of training."""
-    from experiments import figures, sheets  # matplotlib is not needed before the end
+    from experiments import calibration_figures, figures, sheets  # matplotlib is not needed before the end
 
     probabilities = predictions.probabilities.cpu().numpy()
     targets = predictions.targets.cpu().numpy()
@@ -91,7 +93,10 @@ def record_figures(
     drawn: dict[str, Figure] = {
         "roc_curves": figures.roc_curves(targets, probabilities, names),
         "precision_recall_curves": figures.precision_recall_curves(targets, probabilities, names),
-        "reliability": figures.reliability_diagram(targets, probabilities),
+        "reliability": calibration_figures.reliability_diagram(
+            targets, probabilities, calibration.scaled if calibration is not None else None
+        ),
+        "risk_coverage": calibration_figures.risk_coverage_curve(targets, probabilities),
         "samples": sheets.sample_sheet(Pictures(train), train.targets.numpy(), names),
         "augmented": sheets.augmented_sheet(original, augmented, first),
     }

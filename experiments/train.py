@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.averaging import WeightAveraging
+from experiments.calibration import calibrate, record_temperatures, summary
 from experiments.callbacks import (
     EpochRecorder,
     ProgressLine,
@@ -274,6 +275,10 @@ def conclude(
     thresholds = label_thresholds(model)
     if thresholds is not None and splits == ["val", "test"]:
         metrics |= at_thresholds(model.predictions["test"], thresholds, "test")
+    calibration = None
+    if "test" in splits:
+        calibration = calibrate(model.predictions.get("val"), model.predictions["test"])
+        metrics |= calibration.metrics
     if record is not None:
         record.log_metrics(metrics, step=best_epoch)
         with record.artifacts() as artifacts:
@@ -281,9 +286,11 @@ def conclude(
                 record_predictions(artifacts, split, model.predictions[split], data, thresholds)
             if thresholds is not None:
                 record_thresholds(artifacts, thresholds, data.class_names)
+            if calibration is not None:
+                record_temperatures(artifacts, calibration.temperatures, data.class_names)
             judged = splits[-1]  # test, where there is one
             predictions, curves = model.predictions[judged], recorder.curves()
-            record_figures(artifacts, data, judged, predictions, curves, best_epoch, thresholds)
+            record_figures(artifacts, data, judged, predictions, curves, best_epoch, thresholds, calibration)
             (artifacts / "checkpoints").mkdir()
             shutil.copy(chosen_checkpoint(folder), artifacts / "checkpoints" / "best.ckpt")
         record_model(record, data, model, thresholds)
@@ -313,5 +320,7 @@ def print_result(result: Result) -> None:
             table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
     console = Console()
     console.print(table)
+    if (calibration := summary(result.metrics)) is not None:
+        console.print(calibration, highlight=False)
     if result.run is not None:
         console.print(f"run {result.run.run_id}  ({result.run.name})", highlight=False)

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn import metrics
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from experiments import figures, sheets
 
@@ -215,28 +213,6 @@ def test_a_metric_that_was_not_recorded_is_said_to_be_missing() -> None:
     loss, accuracy = figures.learning_curves({"train/loss": HISTORY["train/loss"]}, 1).axes
     assert loss.get_title(loc="left") == ""
     assert accuracy.get_title(loc="left") == "no accuracy recorded"
-
-
-@pytest.mark.parametrize(("num_classes", "num_bins"), [(2, 15), (10, 15), (10, 7)])
-def test_calibration_error_in_the_title_is_that_of_torchmetrics(num_classes: int, num_bins: int) -> None:
-    targets, probabilities, _ = predictions(num_classes)
-    expected = multiclass_calibration_error(
-        torch.tensor(probabilities), torch.tensor(targets), num_classes, n_bins=num_bins
-    )
-    title = figures.reliability_diagram(targets, probabilities, num_bins).axes[0].get_title(loc="left")
-    assert float(title.split()[-1]) == pytest.approx(float(expected), abs=5.1e-5)
-
-
-def test_reliability_bars_are_the_accuracies_and_shares_of_their_bins() -> None:
-    probabilities = np.array([[0.95, 0.05], [0.05, 0.95], [1.0, 0.0], [0.55, 0.45], [0.65, 0.35]])
-    figure = figures.reliability_diagram(np.array([0, 0, 0, 1, 0]), probabilities, num_bins=5)
-    top, bottom = figure.axes
-    bars = [(bar.get_x(), bar.get_height()) for bar in top.containers[0]]
-    np.testing.assert_allclose(bars, [(0.4, 0), (0.6, 1), (0.8, 2 / 3)])
-    histogram = [(bar.get_x(), bar.get_height()) for bar in bottom.containers[0]]
-    np.testing.assert_allclose(histogram, [(0.4, 0.2), (0.6, 0.2), (0.8, 0.6)])
-    mean_confidences = [bar.get_y() + bar.get_height() for bar in top.containers[1]]
-    np.testing.assert_allclose(mean_confidences, [0.55, 0.65, 2.9 / 3])
 
 
 def test_sample_sheet_shows_the_samples_of_each_class_in_its_row() -> None:

@@ -14,7 +14,7 @@ from labelled_bars import LabelledBars
 from sklearn import metrics as sk
 
 import datamodules
-from experiments import figures, sheets
+from experiments import calibration_figures, figures, sheets
 from experiments.errors import RequestError
 from experiments.predictions import label_confusion_counts, prediction_frame
 from experiments.thresholds import recorded_thresholds
@@ -103,6 +103,21 @@ def test_thresholds_are_best_on_validation_and_applied_to_test(run):
     assert not any(f"best/{name}" in run.metrics for name in TUNED_METRICS)  # they were chosen there
 
 
+def test_each_label_has_a_temperature_of_its_own(run):
+    table = pd.read_csv(run.download("tables/temperatures.csv"))
+    assert table["label"].tolist() == list(LabelledBars.class_names)
+    truth, scores = truth_and_scores(run.predictions("val"))
+    for label, temperature in enumerate(table["temperature"]):
+        logits = np.log(scores[:, label] / (1 - scores[:, label]))
+        losses = [
+            sk.log_loss(truth[:, label], 1 / (1 + np.exp(-logits / (temperature * factor))))
+            for factor in (0.98, 1, 1.02)
+        ]
+        assert min(losses) == losses[1]
+    assert "calibration/temperature" not in run.metrics
+    assert run.metrics["calibration/log_loss_scaled"] > 0
+
+
 def test_tables_agree_with_scikit_learn(run):
     truth, scores = truth_and_scores(run.predictions("test"))
     thresholds = recorded_thresholds(run)
@@ -126,7 +141,7 @@ def test_tables_agree_with_scikit_learn(run):
 def test_every_figure_and_the_split_are_there(run, bars):
     for name in ("learning_curves", "confusion_matrices", "roc_curves", "precision_recall_curves"):
         assert run.download(f"figures/{name}.png").stat().st_size > 0
-    for name in ("reliability", "worst_mistakes", "samples", "augmented"):
+    for name in ("reliability", "risk_coverage", "worst_mistakes", "samples", "augmented"):
         assert run.download(f"figures/{name}.png").stat().st_size > 0
     split = pd.read_parquet(run.download("data/split.parquet"))
     for name, images in bars.splits.items():
@@ -228,7 +243,7 @@ def test_the_reliability_title_is_the_mean_error_of_labels() -> None:
             for place in np.unique(bins)
         ]
         shares.append(sum(gaps))
-    figure = figures.reliability_diagram(targets, scores)
+    figure = calibration_figures.reliability_diagram(targets, scores)
     assert f"{np.mean(shares):.4f}" in figure.axes[0].get_title(loc="left")
 
 

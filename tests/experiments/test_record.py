@@ -124,7 +124,7 @@ def test_every_artifact_is_there(trained_run):
         "environment/hardware.json",
         *(f"predictions/{split}.parquet" for split in ("val", "test")),
         *(f"figures/{name}.png" for name in ("learning_curves", "confusion_matrix", "roc_curves")),
-        *(f"figures/{name}.png" for name in ("precision_recall_curves", "reliability")),
+        *(f"figures/{name}.png" for name in ("precision_recall_curves", "reliability", "risk_coverage")),
         *(f"figures/{name}.png" for name in ("worst_mistakes", "samples", "augmented")),
     ]:
         assert trained_run.download(path).stat().st_size > 0, path
