@@ -136,6 +136,33 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _ensemble(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs, recipes or sweeps; all runs of each")
+    parser.add_argument(
+        "--method",
+        choices=("soft_voting", "greedy", "stacking", "soup"),
+        default="soft_voting",
+        help="mean of probabilities (default), greedy selection, logistic regression, or mean of weights",
+    )
+    parser.add_argument(
+        "--where",
+        metavar="FILTER",
+        help='only runs that MLflow\'s filter admits, such as "metrics.`best/accuracy` > 0.9"',
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="what greedy selection raises and is told (default: accuracy; of labels average_precision)",
+    )
+    parser.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write the table as .md or .csv too; several times for several",
+    )
+
+
 def _reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiments", nargs="*", metavar="EXPERIMENT", help="recipes, or YAML files, each with a claim"
@@ -182,6 +209,11 @@ COMMANDS: Mapping[str, Command] = {
         "experiments.compare.command",
         "which configuration is better, and whether that can be known",
         _compare,
+    ),
+    "ensemble": Command(
+        "experiments.ensemble.command",
+        "several recorded runs as one predictor, fitted on validation and tested once",
+        _ensemble,
     ),
     "reproduce": Command(
         "experiments.reproduce.command", "a recipe's seeds, held against its claim: a verdict", _reproduce

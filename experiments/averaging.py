@@ -87,7 +87,8 @@ class WeightAveraging(pl.Callback):
         if self.settings.method == "swa" and trainer.is_last_batch:  # validation comes next
             self._average.update_parameters(_network(pl_module))
             with trainer.precision_plugin.forward_context():
-                remeasure(self._average.module, _network(pl_module), training_images(trainer, pl_module))
+                images = training_images(trainer.datamodule, pl_module.device)  # type: ignore[attr-defined]
+                remeasure(self._average.module, _network(pl_module), images)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._begun:
@@ -183,17 +184,15 @@ def remeasure(average: nn.Module, network: nn.Module, images: Iterable[Tensor]) 
     average.eval()
 
 
-def training_images(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Tensor]:
+def training_images(data: ImageDataModule, device: torch.device) -> Iterator[Tensor]:
     """All training images as evaluation sees them, in one random order: the same on every process.
 
     A last batch that is smaller is left out, for it would count as much as the others.
     """
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, ImageDataModule)
     store = data.splits["train"]
     loader = BatchLoader(store, data.batch_size, shuffle=True, seed=data.seed)
     for batch in islice(loader, max(1, len(store) // data.batch_size)):
-        yield data.preprocess(batch.images.to(pl_module.device))
+        yield data.preprocess(batch.images.to(device))
 
 
 def _network(pl_module: pl.LightningModule) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import yaml
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules import ImageDataModule
 from datamodules.loader import batches_per_epoch
@@ -40,14 +40,19 @@ def record_start(run: RunRecord, experiment: Experiment) -> None:
     config = experiment.settled_config()
     configured = {key: value for key, value in config.items() if key not in NOT_PARAMS}
     run.log_params(flatten(configured) | derived_values(experiment))
+    with run.artifacts() as folder:
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        record_conditions(run, folder, data)
+        (folder / "network.txt").write_text(f"{model.network}\n")
+
+
+def record_conditions(run: RunRecord, folder: Path, data: ImageDataModule) -> None:
+    """Data, code, packages and hardware: what a number depends on besides its configuration."""
     git = git_state()
     if git is not None:
         run.set_tags({"git_commit": git["commit"], "git_dirty": str(bool(git["status"])).lower()})
-    with run.artifacts() as folder:
-        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        _write_data(folder / "data", data)
-        _write_environment(folder / "environment", git)
-        (folder / "network.txt").write_text(f"{model.network}\n")
+    _write_data(folder / "data", data)
+    _write_environment(folder / "environment", git)
 
 
 def derived_values(experiment: Experiment) -> dict[str, object]:
@@ -73,12 +78,12 @@ def record_figures(
     data: ImageDataModule,
     split: str,
     predictions: Predictions,
-    curves: dict[str, list[tuple[int, float]]],
-    best_epoch: int,
+    curves: Mapping[str, list[tuple[int, float]]],
+    best_epoch: int | None,
     thresholds: Sequence[float] | None = None,
     calibration: Calibration | None = None,
 ) -> None:
-    """Draws a run's figures, from the predictions of one split and the history of training."""
+    """Draws a run's figures, from the predictions of one split and the history of training, if it has one."""
     from experiments import calibration_figures, figures, sheets  # matplotlib is not needed before the end
 
     probabilities = predictions.probabilities.cpu().numpy()
@@ -103,19 +108,20 @@ def record_figures(
     if thresholds is None:
         counts = confusion_counts(targets, probabilities.argmax(1), len(names))
         drawn |= {
-            "learning_curves": figures.learning_curves(curves, best_epoch),
             "confusion_matrix": figures.confusion_matrix(counts, names),
             "worst_mistakes": sheets.worst_mistakes(pictures, targets, probabilities, names, ids=ids),
         }
     else:
         counts = label_confusion_counts(targets, probabilities > thresholds)
         drawn |= {
-            "learning_curves": figures.learning_curves(curves, best_epoch, "average_precision"),
             "confusion_matrices": figures.label_confusion_matrices(counts, names, thresholds),
             "worst_mistakes": sheets.worst_label_mistakes(
                 pictures, targets, probabilities, names, thresholds, ids=ids
             ),
         }
+    if curves:
+        headline = "accuracy" if thresholds is None else "average_precision"
+        drawn["learning_curves"] = figures.learning_curves(curves, best_epoch, headline)
     (folder / "figures").mkdir()
     for name, figure in drawn.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
@@ -159,14 +165,25 @@ def record_model(
     run: RunRecord, data: ImageDataModule, model: ImageClassifier, thresholds: Sequence[float] | None = None
 ) -> None:
     """Logs the network with the evaluation transform before it and probabilities behind it."""
-    # A copy, in the one memory layout that the traced graph stores without a doubt.
+    record_predictor(run, data, build_predictor(data, model), thresholds)
+
+
+def build_predictor(data: ImageDataModule, model: ImageClassifier) -> Predictor:
+    """What the run leaves behind: a copy of its network, from uint8 images to probabilities."""
+    # In the one memory layout that the traced graph stores without a doubt.
     network = copy.deepcopy(model.network)
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
-    predictor = Predictor(data.preprocess, network, model.task.probabilities).cpu().eval()
+    return Predictor(data.preprocess, network, model.task.probabilities).cpu().eval()
+
+
+def record_predictor(
+    run: RunRecord, data: ImageDataModule, predictor: nn.Module, thresholds: Sequence[float] | None = None
+) -> None:
+    """Logs a module from uint8 images (N, C, H, W) to probabilities, with what its users need to know."""
     # A single one would fix the batch size at 1.
     example = data.splits["train"].images[torch.arange(2)].numpy()
-    metadata: dict[str, object] = {"task": model.task.name, "class_names": list(data.class_names)}
+    metadata: dict[str, object] = {"task": data.task, "class_names": list(data.class_names)}
     if thresholds is not None:
         metadata["thresholds"] = list(thresholds)
     run.log_model(predictor, data.source_shape, example, metadata)

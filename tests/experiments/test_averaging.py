@@ -272,7 +272,7 @@ def test_with_batch_norm_two_processes_keep_the_average_that_they_judged(tmp_pat
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.datamodule = experiment.data  # type: ignore[attr-defined]
     experiment.data.trainer = None
-    remeasure(network, network.train(), training_images(trainer, experiment.model))
+    remeasure(network, network.train(), training_images(experiment.data, experiment.model.device))
     assert norms
     assert_close(network.state_dict(), before, atol=1e-5)
 

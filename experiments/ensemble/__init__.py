@@ -1,0 +1,1 @@
+"""Several recorded runs as one predictor."""

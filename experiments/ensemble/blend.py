@@ -1,0 +1,126 @@
+"""What an ensemble says of validation and test images, and the module that says it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datamodules import ImageDataModule
+from experiments.config import Experiment
+from experiments.ensemble.members import SPLITS, Member, probabilities_of
+from experiments.ensemble.methods import COMBINATIONS
+from experiments.ensemble.soup import mix_soup
+from experiments.errors import RequestError
+from experiments.prediction_store import Outcome
+from experiments.record import build_predictor
+from experiments.train import evaluate
+from lightning_modules.ensemble import Ensemble, WeightedMean
+from lightning_modules.outputs import Predictions
+
+
+@dataclass(frozen=True)
+class Blend:
+    """An ensemble.
+
+    Attributes:
+        predictions: Of the val and test images.
+        metrics: As `val/accuracy` and `test/accuracy`.
+        weights: Of the members; None where they have none.
+        predictor: From uint8 images to probabilities.
+    """
+
+    predictions: Mapping[str, Predictions]
+    metrics: Mapping[str, float]
+    weights: tuple[float, ...] | None
+    predictor: nn.Module
+
+
+def vote(members: Sequence[Member], experiment: Experiment, method: str, metric: str) -> Blend:
+    """Combines what the members said: fitted on validation, then judged on test.
+
+    The predictor is made of the members' logged models, which compute in 32 bits: of members that were
+    judged in 16, what is recorded is off by as much as theirs is.
+    """
+    combination = COMBINATIONS[method](members, metric)
+    weights = tuple(combination.weights.tolist()) if isinstance(combination, WeightedMean) else None
+    predictions = {
+        split: as_predictions(combination(probabilities_of(members, split)), experiment.data, members, split)
+        for split in SPLITS
+    }
+    metrics: dict[str, float] = {}
+    for split, each in predictions.items():
+        values = experiment.model.task.metrics()(each.probabilities, each.targets)
+        metrics |= {f"{split}/{name}": float(value) for name, value in values.items()}
+    return Blend(predictions, metrics, weights, _predictor(members, combination))
+
+
+def _predictor(members: Sequence[Member], combination: nn.Module) -> nn.Module:
+    """The members' logged models and what is made of them; without those that have no weight."""
+    if not isinstance(combination, WeightedMean):
+        return Ensemble([member.run.load_model() for member in members], combination)
+    weighed = [
+        (member, weight)
+        for member, weight in zip(members, combination.weights.tolist(), strict=True)
+        if weight
+    ]
+    return Ensemble(
+        [member.run.load_model() for member, _ in weighed], WeightedMean([weight for _, weight in weighed])
+    )
+
+
+def soup(members: Sequence[Member], experiment: Experiment) -> Blend:
+    """One network with the mean of the members' weights, judged as training judges networks."""
+    mix_soup(experiment, members)
+    metrics = evaluate(experiment, SPLITS)
+    predictions: dict[str, Predictions] = {
+        split: each for split, each in experiment.model.predictions.items() if split in SPLITS
+    }
+    weights = tuple([1 / len(members)] * len(members))
+    return Blend(predictions, metrics, weights, build_predictor(experiment.data, experiment.model))
+
+
+# Predictions by id and by place -----------------------------------------------------------------
+
+
+def as_predictions(
+    probabilities: Tensor, data: ImageDataModule, members: Sequence[Member], split: str
+) -> Predictions:
+    """Probabilities (N, C) in the order of the members' ids, with the places of their images."""
+    outcome = members[0].outcomes[split]
+    places = {name: place for place, name in enumerate(data.splits[split].ids)}
+    indices = torch.tensor([places[name] for name in outcome.ids.tolist()])
+    return Predictions(probabilities, torch.from_numpy(outcome.targets), indices)
+
+
+def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> Outcome:
+    """The other way round."""
+    ids = [data.splits[split].ids[index] for index in predictions.indices.tolist()]
+    return Outcome(
+        np.array(ids, dtype=np.str_),
+        predictions.targets.cpu().numpy().astype(np.int64),
+        predictions.probabilities.cpu().float().numpy(),
+    )
+
+
+def check_images(data: ImageDataModule, member: Member) -> None:
+    """That the data at hand is what the members judged.
+
+    Raises:
+        RequestError: It is other data.
+    """
+    for split in SPLITS:
+        ids = set(data.splits[split].ids) if split in data.splits else set()
+        if ids != set(member.outcomes[split].ids.tolist()):
+            raise RequestError(
+                f"the {split} images of the data at hand are not those that the members judged; "
+                "--data.root=... says where those lie"
+            )
+    if data.source_fingerprints != member.fingerprints:
+        raise RequestError(
+            "the data at hand is other than the members' (by its fingerprint); --data.root=... says where "
+            "theirs lies"
+        )

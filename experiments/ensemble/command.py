@@ -1,0 +1,133 @@
+"""`darkroom ensemble`: several recorded runs as one predictor, fitted on validation and tested once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.compare.selection import select_runs
+from experiments.config import Experiment
+from experiments.ending import recording
+from experiments.ensemble.blend import Blend, as_outcome, check_images, soup, vote
+from experiments.ensemble.members import (
+    SPLITS,
+    Member,
+    best_on_validation,
+    chosen_metric,
+    read_members,
+    trained_runs,
+)
+from experiments.ensemble.report import Report, judge, table, write
+from experiments.ensemble.soup import check_soup
+from experiments.errors import RequestError
+from experiments.evaluate import restore
+from experiments.predictions import record_predictions
+from experiments.record import record_conditions, record_figures, record_predictor
+from experiments.thresholds import at_thresholds, record_thresholds
+from experiments.tracking import RunRecord, Store, open_store
+from experiments.train import PLACES
+from lightning_modules.thresholds import choose_thresholds
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Selects, combines, judges, records.
+
+    Raises:
+        RequestError: The runs are no ensemble, or a file can't be written; nothing was recorded.
+    """
+    paths = [check_out(Path(name)) for name in arguments.out]
+    foreign = [key for key in overrides if key not in PLACES]
+    if foreign:
+        raise RequestError(
+            f"{foreign[0]} can't be changed: the members are trained. Only where files lie can "
+            f"({', '.join(PLACES)})"
+        )
+    store = open_store()
+    runs, notes = trained_runs(select_runs(store, arguments.runs, arguments.where))
+    for note in notes:
+        print(note)
+    members = read_members(runs)
+    metric = chosen_metric(arguments.metric, members[0].outcomes["val"])
+    if arguments.method == "soup":
+        check_soup(members)
+    best = best_on_validation(members, metric)
+    experiment = restore(best.run, overrides)
+    check_images(experiment.data, best)
+    blend = (
+        soup(members, experiment)
+        if arguments.method == "soup"
+        else vote(members, experiment, arguments.method, metric)
+    )
+    said = {split: as_outcome(blend.predictions[split], experiment.data, split) for split in SPLITS}
+    report = judge(members, said, blend.weights, arguments.method, metric)
+    record = start_record(store, experiment, members, arguments.method, metric)
+    with recording(record, to_continue="the same command again"):
+        record_ensemble(record, experiment, blend, report)
+    console = Console()
+    console.print(table(report))
+    for line in report.told():
+        console.print(line, highlight=False)
+    for path in paths:
+        write(report, path)
+        print(f"written: {path}")
+    console.print(f"run {record.run_id}  ({record.name})", highlight=False)
+
+
+def check_out(path: Path) -> Path:
+    """A file to write.
+
+    Raises:
+        RequestError: We write no such files, or there is no such folder.
+    """
+    if path.suffix not in (".md", ".csv"):
+        raise RequestError(f"--out must name a file that ends in .md or .csv, got {path}")
+    if not path.parent.is_dir():
+        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
+    return path
+
+
+def start_record(
+    store: Store, experiment: Experiment, members: Sequence[Member], method: str, metric: str
+) -> RunRecord:
+    """Creates the run beside its best member; its params are what the members have in common."""
+    ids = [member.run.run_id for member in members]
+    tags = {"recipe": experiment.name, "role": "ensemble", "members": ",".join(ids)}
+    record = store.start_run(experiment.name, f"{method} of {len(members)}", tags)
+    first, *others = (member.run.params for member in members)
+    common = {key: value for key, value in first.items() if all(each.get(key) == value for each in others)}
+    sizes = [int(member.run.params["num_parameters"]) for member in members]
+    own: dict[str, object] = {
+        "name": experiment.name,
+        "num_parameters": sizes[0] if method == "soup" else sum(sizes),
+        "ensemble.method": method,
+        "ensemble.members": " ".join(run_id[:8] for run_id in ids),
+    }
+    if method == "greedy":
+        own["ensemble.metric"] = metric
+    record.log_params(common | own)
+    return record
+
+
+def record_ensemble(record: RunRecord, experiment: Experiment, blend: Blend, report: Report) -> None:
+    """What any run leaves behind, of the ensemble; validation's metrics stand as `best/...`."""
+    data, predictions = experiment.data, blend.predictions
+    metrics, thresholds = dict(blend.metrics), None
+    if data.task == "multilabel":
+        chosen = choose_thresholds(predictions["val"].probabilities, predictions["val"].targets)
+        thresholds = [float(value) for value in chosen]
+        metrics |= at_thresholds(predictions["test"], thresholds, "test")
+    record.log_metrics({name.replace("val/", "best/"): value for name, value in metrics.items()})
+    record.log_metrics({f"gain/{report.metric}": report.gain})
+    with record.artifacts() as folder:
+        record_conditions(record, folder, data)
+        for split in SPLITS:
+            record_predictions(folder, split, predictions[split], data, thresholds)
+        if thresholds is not None:
+            record_thresholds(folder, thresholds, data.class_names)
+        record_figures(folder, data, "test", predictions["test"], {}, None, thresholds)
+        write(report, folder / "tables" / "members.csv")
+        write(report, folder / "ensemble.md")
+    record_predictor(record, data, blend.predictor, thresholds)

@@ -1,0 +1,157 @@
+"""The members of an ensemble: recorded runs that judged the same images, with what they said of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.compare.scores import image_scores, measure
+from experiments.compare.selection import left_out, usable
+from experiments.errors import RequestError, nearest
+from experiments.prediction_store import Outcome, read_outcome
+from experiments.tracking import RunRecord
+from experiments.trainer import is_minimized
+from lightning_modules.task import build_task
+
+SPLITS = ("val", "test")  # fitted on, and judged on once
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One run with what it said.
+
+    Attributes:
+        run: As it is recorded.
+        outcomes: Of its val and its test images, in the order of their ids.
+        class_names: Of the data.
+        fingerprints: Of the data's parts, such as train and test.
+    """
+
+    run: RunRecord
+    outcomes: Mapping[str, Outcome]
+    class_names: tuple[str, ...]
+    fingerprints: Mapping[str, str]
+
+
+def trained_runs(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
+    """The runs that are one trained network each, and a word on each kind of the others."""
+    finished, notes = usable(runs)
+    ensembles = [run for run in finished if run.tags.get("role") == "ensemble"]
+    notes += [left_out(ensembles, "were made of others")] if ensembles else []
+    return [run for run in finished if run not in ensembles], notes
+
+
+def read_members(runs: Sequence[RunRecord]) -> list[Member]:
+    """What all of them said, in the order of the runs.
+
+    Raises:
+        RequestError: They are fewer than two, one recorded no predictions, or they judged other images.
+    """
+    if len(runs) < 2:
+        raise RequestError(
+            f"an ensemble needs at least two finished runs, got {len(runs)}; "
+            "darkroom ui shows what is recorded"
+        )
+    members = [_read_member(run) for run in runs]
+    for other in members[1:]:
+        check_alike(members[0], other)
+    return members
+
+
+def _read_member(run: RunRecord) -> Member:
+    try:
+        outcomes = {split: in_order(read_outcome(run, split)) for split in SPLITS}
+        facts: dict[str, Any] = json.loads(run.read_text("data/facts.json"))
+    except RequestError as error:
+        raise RequestError(
+            f"run {run.run_id[:8]} ({run.name}) lacks predictions of validation or of test images: "
+            "weights are fitted on the one and judged on the other. Trials of a sweep never saw the "
+            "test: train their configurations with darkroom train"
+        ) from error
+    return Member(run, outcomes, tuple(facts["class_names"]), facts["fingerprint"])
+
+
+def in_order(outcome: Outcome) -> Outcome:
+    """The same, by ids."""
+    order = np.argsort(outcome.ids)
+    return Outcome(outcome.ids[order], outcome.targets[order], outcome.probabilities[order])
+
+
+def check_alike(one: Member, other: Member) -> None:
+    """That both know the same classes and judged the same images.
+
+    Raises:
+        RequestError: They don't.
+    """
+    differing = _difference(one, other)
+    if differing is not None:
+        raise RequestError(
+            f"members of an ensemble must know the same classes and judge the same images, but runs "
+            f"{one.run.run_id[:8]} ({one.run.name}) and {other.run.run_id[:8]} ({other.run.name}) {differing}"
+        )
+
+
+def _difference(one: Member, other: Member) -> str | None:
+    if one.class_names != other.class_names:
+        return f"know {', '.join(one.class_names)} and {', '.join(other.class_names)}"
+    for split, name in zip(SPLITS, ("validation", "test"), strict=True):
+        ours, theirs = one.outcomes[split], other.outcomes[split]
+        if not np.array_equal(ours.ids, theirs.ids):
+            common = len(np.intersect1d(ours.ids, theirs.ids))
+            return (
+                f"have {len(ours.ids)} and {len(theirs.ids)} {name} images, {common} of them in common; give "
+                "runs with the same data.split_seed, fractions and fold"
+            )
+        if not np.array_equal(ours.targets, theirs.targets):
+            return f"disagree about the labels of {name} images"
+    for part in sorted(one.fingerprints.keys() | other.fingerprints.keys()):
+        if one.fingerprints.get(part) != other.fingerprints.get(part):
+            return f"were made with other {part} data, by its fingerprint"
+    return None
+
+
+def probabilities_of(members: Sequence[Member], split: str) -> Tensor:
+    """What all of them said of a split's N images, float32 (N, M, C)."""
+    return torch.from_numpy(np.stack([member.outcomes[split].probabilities for member in members], axis=1))
+
+
+# How good they are -------------------------------------------------------------------------------
+
+
+def chosen_metric(name: str | None, outcome: Outcome) -> str:
+    """The metric that was asked for, else the one that one looks at first.
+
+    Raises:
+        RequestError: Predictions don't tell it.
+    """
+    task = build_task(outcome.probabilities.shape[1], outcome.task)
+    known = [metric for metric in task.metric_names if metric != "loss"]
+    if name is not None and name not in known:
+        raise RequestError(f"--metric: there is no {name} of predictions; {nearest(name, known)}")
+    return name or task.headline
+
+
+def score(outcome: Outcome, metric: str) -> float:
+    """The metric over all images of an outcome."""
+    scores = image_scores(outcome, metric)
+    if scores is not None:
+        return float(scores.mean())
+    value = measure(outcome, metric)
+    assert value is not None  # `chosen_metric` has looked
+    return value(outcome, np.arange(len(outcome.ids)))
+
+
+def goodness(outcome: Outcome, metric: str) -> tuple[float, float]:
+    """What is larger for what is better; where few images make many ties, by log loss then."""
+    sign = -1 if is_minimized(metric) else 1
+    return sign * score(outcome, metric), -score(outcome, "log_loss")
+
+
+def best_on_validation(members: Sequence[Member], metric: str) -> Member:
+    return max(members, key=lambda member: goodness(member.outcomes["val"], metric))

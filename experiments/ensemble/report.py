@@ -1,0 +1,147 @@
+"""What an ensemble is worth: its members' metric and its own, and the gain over the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from rich.table import Table
+
+from experiments.compare.scores import replicates
+from experiments.ensemble.members import SPLITS, Member, best_on_validation, score
+from experiments.prediction_store import Outcome
+from experiments.statistics import Interval, percentile_interval
+from experiments.trainer import is_minimized
+
+
+class Row(NamedTuple):
+    """A member, or the ensemble: the metric on either split, and the member's weight, if it has one."""
+
+    run: str
+    name: str
+    weight: float | None
+    val: float
+    test: float
+
+    def cells(self) -> tuple[str, ...]:
+        """As text."""
+        weight = "" if self.weight is None else f"{self.weight:.2f}"
+        return (self.run, self.name, weight, f"{self.val:.4f}", f"{self.test:.4f}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers.
+
+    Attributes:
+        method: How members were combined.
+        metric: Such as accuracy.
+        members: A row for each.
+        ensemble: Its row.
+        best: The run that is best on validation.
+        gain: By how much the ensemble is better than it on test; of a metric that is minimised, lower.
+        interval: Of the gain at 95 %, were other test images drawn of the same classes; paired.
+        num_images: Test images.
+    """
+
+    method: str
+    metric: str
+    members: tuple[Row, ...]
+    ensemble: Row
+    best: str
+    gain: float
+    interval: Interval
+    num_images: int
+
+    def told(self) -> list[str]:
+        """What is to be said of the numbers, in sentences."""
+        low, high = self.interval
+        lines = [
+            f"gain over {self.best}, the best member on validation: {self.gain:+.4f} test/{self.metric} "
+            f"[{low:+.4f}, {high:+.4f}] (95 %, paired bootstrap over {self.num_images:,} test images)"
+        ]
+        if low <= 0 <= high:
+            lines.append("the interval holds 0: on other test images there may be no gain")
+        if self.method in ("greedy", "stacking"):
+            lines.append("validation, on which it was fitted, flatters the ensemble")
+        sign = -1 if is_minimized(self.metric) else 1
+        if self.method == "soup" and sign * self.ensemble.val < min(sign * row.val for row in self.members):
+            lines.append(
+                "on validation the soup is worse than its worst member: a mean of weights presupposes "
+                "members that were fine-tuned from one start (Wortsman et al. 2022)"
+            )
+        return lines
+
+
+def judge(
+    members: Sequence[Member],
+    said: Mapping[str, Outcome],
+    weights: Sequence[float] | None,
+    method: str,
+    metric: str,
+) -> Report:
+    """Holds what an ensemble said of each split against what its members said.
+
+    Args:
+        members: Of the ensemble.
+        said: By the ensemble, of the val and the test images.
+        weights: Of the members; None where they have none.
+        method: How members were combined.
+        metric: What they are judged by.
+    """
+    best = best_on_validation(members, metric)
+    drawn = replicates([said["test"], best.outcomes["test"]], metric)
+    assert drawn is not None  # `chosen_metric` has looked
+    sign = -1 if is_minimized(metric) else 1
+    rows = [
+        Row(
+            member.run.run_id[:8],
+            member.run.name,
+            None if weights is None else weights[place],
+            *(score(member.outcomes[split], metric) for split in SPLITS),
+        )
+        for place, member in enumerate(members)
+    ]
+    return Report(
+        method=method,
+        metric=metric,
+        members=tuple(rows),
+        ensemble=Row("ensemble", method, None, *(score(said[split], metric) for split in SPLITS)),
+        best=best.run.run_id[:8],
+        gain=sign * (score(said["test"], metric) - score(best.outcomes["test"], metric)),
+        interval=percentile_interval(sign * (drawn[:, 0] - drawn[:, 1])),
+        num_images=len(said["test"].ids),
+    )
+
+
+def table(report: Report) -> Table:
+    """For the terminal."""
+    shown = Table("run", "name", title=f"ensemble by {report.method}: {report.metric}")
+    for name in ("weight", "validation", "test"):
+        shown.add_column(name, justify="right")
+    for row in report.members:
+        shown.add_row(*row.cells())
+    shown.add_section()
+    shown.add_row(*report.ensemble.cells())
+    return shown
+
+
+def write(report: Report, path: Path) -> None:
+    """As CSV, or as markdown with what is to be said below it."""
+    if path.suffix == ".csv":
+        pd.DataFrame([*report.members, report.ensemble]).to_csv(path, index=False)
+        return
+    head = ("run", "name", "weight", f"best/{report.metric}", f"test/{report.metric}")
+    lines = [
+        _line(head),
+        "|---|---" + "|---:" * 3 + "|",
+        *(_line(row.cells()) for row in (*report.members, report.ensemble)),
+    ]
+    path.write_text("\n".join([*lines, "", *report.told()]) + "\n")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,76 @@
+"""Several predictors as one: their probabilities weighed, or given to one more linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WeightedMean(nn.Module):
+    """The mean of the members' probabilities, each member counted as often as its weight says.
+
+    Args:
+        weights: M, of the sum 1.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """(N, M, C) to (N, C)."""
+        return (probabilities * self.weights[:, None]).sum(1)
+
+
+class Stacked(nn.Module):
+    """A multinomial logistic regression on the logarithms of the members' probabilities.
+
+    Args:
+        coefficients: (C, M * C), of the first member's classes first.
+        intercepts: (C,).
+    """
+
+    coefficients: Tensor
+    intercepts: Tensor
+
+    def __init__(self, coefficients: Tensor, intercepts: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("coefficients", coefficients.float().contiguous())
+        self.register_buffer("intercepts", intercepts.float().contiguous())
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """(N, M, C) to (N, C)."""
+        logits = F.linear(log_probabilities(probabilities), self.coefficients, self.intercepts)
+        return logits.softmax(1)
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """What a stacked ensemble learns from: (N, M, C) to (N, M * C), of zero one float32 epsilon's.
+
+    Logarithms are logits up to a constant, so that the regression can give each member back, and
+    sharpen or soften it.
+    """
+    return probabilities.clamp(min=torch.finfo(torch.float32).eps).log().flatten(1)
+
+
+class Ensemble(nn.Module):
+    """Uint8 images (N, C, H, W) to probabilities (N, num_classes), by several predictors.
+
+    Args:
+        members: M modules, each from images to probabilities.
+        combination: From their probabilities (N, M, num_classes) to those of all.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], combination: nn.Module) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.combination = combination
+
+    def forward(self, images: Tensor) -> Tensor:
+        probabilities: Tensor = self.combination(torch.stack([each(images) for each in self.members], 1))
+        return probabilities
