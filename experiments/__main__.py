@@ -163,6 +163,24 @@ def _ensemble(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _learning_curve(parser: argparse.ArgumentParser) -> None:
+    _experiments(parser)
+    parser.add_argument(
+        "--fractions",
+        type=float,
+        nargs="+",
+        default=[0.1, 0.3, 1.0],
+        metavar="F",
+        help="shares of the training images, each a part of the larger ones (default: 0.1 0.3 1)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], metavar="N", help="seeds of each (default: 0)"
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="what is told (default: accuracy; of labels average_precision)"
+    )
+
+
 def _reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiments", nargs="*", metavar="EXPERIMENT", help="recipes, or YAML files, each with a claim"
@@ -214,6 +232,11 @@ COMMANDS: Mapping[str, Command] = {
         "experiments.ensemble.command",
         "several recorded runs as one predictor, fitted on validation and tested once",
         _ensemble,
+    ),
+    "learning-curve": Command(
+        "experiments.learning_curve.command",
+        "what more training images would bring: nested fractions of them, and a power law",
+        _learning_curve,
     ),
     "reproduce": Command(
         "experiments.reproduce.command", "a recipe's seeds, held against its claim: a verdict", _reproduce

@@ -17,7 +17,7 @@ PACKAGES = ("datamodules", "lightning_modules", "experiments")
 
 
 def test_it_lists_exactly_the_commands_there_are():
-    listed = re.findall(r"^\| `darkroom (\w+)", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `darkroom ([\w-]+)", README, flags=re.MULTILINE)
     assert listed == list(COMMANDS)
 
 

@@ -1,0 +1,174 @@
+"""`darkroom learning-curve`: trains on growing parts of the training images; tells what more would bring."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from experiments.compare.scores import replicates
+from experiments.ending import recording
+from experiments.errors import RequestError, nearest
+from experiments.learning_curve.fit import MIN_SIZES, Curve, fit_curve
+from experiments.learning_curve.points import FRACTION, find_parent, load_points, train_points
+from experiments.prediction_store import read_outcome
+from experiments.statistics import Floats
+from experiments.tracking import RunRecord, open_store
+from experiments.trainer import is_minimized
+from lightning_modules.task import build_task
+
+RESAMPLES = 400  # each of which is fitted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The runs of a curve and what came of them.
+
+    Attributes:
+        metric: Such as test/accuracy.
+        frame: `run`, `fraction`, `seed`, `images` and `value` of each run, smaller fractions first.
+        num_judged: Images that all of them were judged on.
+        curve: The fitted law; None where there is none.
+    """
+
+    metric: str
+    frame: pd.DataFrame
+    num_judged: int
+    curve: Curve | None
+
+    @property
+    def errors(self) -> list[float]:
+        """What of the metric is lacking; of one that is minimised, itself."""
+        return [float(error) for error in as_errors(self.frame["value"].to_numpy(), self.metric)]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Training images of each run."""
+        return [int(size) for size in self.frame["images"]]
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """Trains what is not recorded yet, fits, records below one run.
+
+    Raises:
+        RequestError: The request was wrong, or the data is not to be had; nothing was trained.
+    """
+    points = load_points(arguments.experiments, overrides, arguments.fractions, arguments.seeds)
+    first = next(iter(points.values()))
+    data = first.load_data()
+    task = build_task(len(data.class_names), data.task)
+    known = [name for name in task.metric_names if name != "loss"]
+    name = arguments.metric or task.headline
+    if name not in known:
+        raise RequestError(f"--metric: there is no {name} of predictions; {nearest(name, known)}")
+    split = "test" if "test" in data.splits else "val"
+    store = open_store()
+    parent = find_parent(store, first)
+    with recording(parent, to_continue="the same command again"):
+        runs = list(train_points(points, store, parent))
+        measured = measure(runs, split, name)
+        record(parent, measured)
+    console = Console()
+    console.print(table(measured))
+    for line in told(measured):
+        console.print(line, highlight=False)
+    console.print(f"run {parent.run_id}  ({parent.name})", highlight=False)
+
+
+def as_errors(values: Floats, metric: str) -> Floats:
+    """What falls with more images.
+
+    >>> import numpy as np
+    >>> as_errors(np.array([0.75]), "test/accuracy").tolist()
+    [0.25]
+    """
+    return values if is_minimized(metric) else 1 - values
+
+
+def measure(runs: Sequence[RunRecord], split: str, name: str) -> Measured:
+    """Reads what the runs recorded, and fits the law to it."""
+    stage = "best" if split == "val" else split  # the chosen checkpoint's, not the last epoch's
+    metric = f"{split}/{name}"
+    frame = pd.DataFrame(
+        {
+            "run": [run.run_id for run in runs],
+            "fraction": [float(run.params[FRACTION]) for run in runs],
+            "seed": [int(run.params["seed"]) for run in runs],
+            "images": [int(run.params["num_train_images"]) for run in runs],
+            "value": [run.metrics[f"{stage}/{name}"] for run in runs],
+        }
+    )
+    outcomes = [read_outcome(run, split) for run in runs]
+    num_judged = len(outcomes[0].ids)
+    drawn = replicates(outcomes, name)
+    assert drawn is not None  # `run` has looked
+    measured = Measured(metric, frame, num_judged, None)
+    curve = fit_curve(measured.sizes, measured.errors, as_errors(drawn[:RESAMPLES], metric), 0.5 / num_judged)
+    return Measured(metric, frame, num_judged, curve)
+
+
+def table(measured: Measured) -> Table:
+    """For the terminal: the metric of each size, over its seeds."""
+    shown = Table("fraction", title=measured.metric)
+    for name in ("images", "seeds", "mean", "s.d."):
+        shown.add_column(name, justify="right")
+    for fraction, rows in measured.frame.groupby("fraction"):
+        deviation = f"{rows['value'].std():.4f}" if len(rows) > 1 else "-"
+        images, mean = rows["images"].iloc[0], rows["value"].mean()
+        shown.add_row(f"{fraction}", f"{images:,}", str(len(rows)), f"{mean:.4f}", deviation)
+    return shown
+
+
+def told(measured: Measured) -> list[str]:
+    """What can be said of more images, in sentences."""
+    curve, most = measured.curve, max(measured.sizes)
+    if curve is None:
+        distinct = len(set(measured.sizes))
+        if distinct < MIN_SIZES:
+            return [
+                f"no curve was fitted: its three parameters need at least {MIN_SIZES} fractions, there are "
+                f"{distinct}; the same command with more goes on from here"
+            ]
+        return ["no curve was fitted: no power law is near these errors"]
+    (gain, (low, high)), exponent = curve.doubling(most), curve.interval("c")
+    word = "lower" if is_minimized(measured.metric) else "raise"
+    law = curve.law
+    lines = [
+        f"error = {law.a:.4f} + {law.b:.4f} (n / {most:,})^-{law.c:.2f}, c within "
+        f"[{exponent.low:.2f}, {exponent.high:.2f}]",
+        f"doubling the training images to {2 * most:,} would {word} {measured.metric} by {gain:.4f} "
+        f"[{low:.4f}, {high:.4f}] (95 %, bootstrap over runs and {measured.num_judged:,} images)",
+    ]
+    if measured.frame["seed"].nunique() == 1:
+        lines.append("a single seed: the intervals are of images alone, and too narrow")
+    if len(set(measured.sizes)) == MIN_SIZES:
+        lines.append("of three fractions the curve meets each: whether the law holds is not tested")
+    if measured.metric.startswith("val/"):
+        lines.append("there are no test images: this is on validation, which chose the epochs")
+    return lines
+
+
+def record(parent: RunRecord, measured: Measured) -> None:
+    """The runs, the law, what is to be said, and the figure, with the run of the curve."""
+    from experiments.figures import save  # matplotlib is not needed before the end
+    from experiments.learning_curve.figure import draw_curve
+
+    curve, most = measured.curve, max(measured.sizes)
+    if curve is not None:
+        law = curve.law
+        parent.log_metrics({"curve/a": law.a, "curve/b": law.b, "curve/c": law.c})
+        parent.log_metrics({f"doubling/{measured.metric}": curve.doubling(most)[0]})
+    name = measured.metric.rpartition("/")[2].replace("_", " ")
+    label = name.capitalize() if is_minimized(measured.metric) else f"1 - {name}"
+    num_seeds = measured.frame["seed"].nunique()
+    with parent.artifacts() as folder:
+        measured.frame.to_csv(folder / "learning_curve.csv", index=False)
+        (folder / "learning_curve.md").write_text("\n".join(told(measured)) + "\n")
+        save(
+            draw_curve(measured.sizes, measured.errors, curve, label, num_seeds),
+            folder / "learning_curve.png",
+        )

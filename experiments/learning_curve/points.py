@@ -1,0 +1,84 @@
+"""The runs of a learning curve: each fraction of the training images with each seed, trained once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from experiments.config import Experiment, load_experiment
+from experiments.errors import RequestError
+from experiments.reproduce.runs import configuration
+from experiments.tracking import RunRecord, Store
+from experiments.train import go_on, train
+
+FRACTION = "data.train_fraction"
+ROLE = "learning-curve"
+
+
+def load_points(
+    sources: Sequence[str], overrides: Mapping[str, str], fractions: Sequence[float], seeds: Sequence[int]
+) -> dict[tuple[float, int], Experiment]:
+    """The experiment of each fraction and seed, smaller fractions first.
+
+    Raises:
+        RequestError: One is no fraction, or the configuration won't do.
+    """
+    for key in (FRACTION, "data.train_per_class", "seed"):
+        if key in overrides:
+            raise RequestError(
+                f"{key} is what a learning curve varies: give --fractions 0.1 0.3 1 and --seeds 0 1 2"
+            )
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise RequestError(f"--fractions must lie in (0, 1], got {fraction}; 0.1 0.3 1 are customary")
+    loaded = {
+        (fraction, seed): load_experiment(sources, {**overrides, FRACTION: str(fraction), "seed": str(seed)})
+        for fraction in sorted(set(fractions))
+        for seed in sorted(set(seeds))
+    }
+    if not next(iter(loaded.values())).mlflow.enabled:
+        raise RequestError("a learning curve is read from its record: mlflow.enabled must be true")
+    return loaded
+
+
+def find_parent(store: Store, experiment: Experiment) -> RunRecord:
+    """The run of this configuration's learning curve, begun by the same command or a new one."""
+    kept = {key: value for key, value in configuration(experiment.config).items() if key != FRACTION}
+    digest = hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
+    tags = {"recipe": experiment.name, "role": ROLE, "configuration": digest}
+    for run in store.runs_of(experiment.name):
+        if tags.items() <= run.tags.items():
+            store.continue_run(run)
+            return run
+    return store.start_run(experiment.name, "learning curve", tags)
+
+
+def train_points(
+    points: Mapping[tuple[float, int], Experiment], store: Store, parent: RunRecord
+) -> Iterator[RunRecord]:
+    """Each run in turn: as it is recorded below the parent, continued where it was killed, else trained."""
+    children = store.child_runs(parent)
+    for (fraction, seed), experiment in points.items():
+        known = [
+            run
+            for run in children
+            if (run.params.get(FRACTION), run.params.get("seed")) == (str(fraction), str(seed))
+        ]
+        finished = [run for run in known if run.status == "FINISHED"]
+        stopped = [
+            run
+            for run in known
+            if run.status != "RUNNING" and (run.checkpoint_folder / "last.ckpt").is_file()
+        ]
+        if finished:
+            yield finished[0]
+            continue
+        if stopped:
+            print(f"fraction {fraction}, seed {seed}: going on with run {stopped[0].run_id[:8]}", flush=True)
+            result = go_on(stopped[0], store)
+        else:
+            print(f"fraction {fraction}, seed {seed}", flush=True)
+            result = train(experiment, store, parent=parent)
+        assert result.run is not None
+        yield store.run(result.run.run_id)
