@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.calibration import calibrate, record_temperatures
 from experiments.compare.selection import select_runs
 from experiments.config import Experiment
 from experiments.ending import recording
@@ -119,6 +120,8 @@ def record_ensemble(record: RunRecord, experiment: Experiment, blend: Blend, rep
         chosen = choose_thresholds(predictions["val"].probabilities, predictions["val"].targets)
         thresholds = [float(value) for value in chosen]
         metrics |= at_thresholds(predictions["test"], thresholds, "test")
+    calibration = calibrate(predictions["val"], predictions["test"])
+    metrics |= calibration.metrics
     record.log_metrics({name.replace("val/", "best/"): value for name, value in metrics.items()})
     record.log_metrics({f"gain/{report.metric}": report.gain})
     with record.artifacts() as folder:
@@ -127,7 +130,8 @@ def record_ensemble(record: RunRecord, experiment: Experiment, blend: Blend, rep
             record_predictions(folder, split, predictions[split], data, thresholds)
         if thresholds is not None:
             record_thresholds(folder, thresholds, data.class_names)
-        record_figures(folder, data, "test", predictions["test"], {}, None, thresholds)
+        record_temperatures(folder, calibration.temperatures, data.class_names)
+        record_figures(folder, data, "test", predictions["test"], {}, None, thresholds, calibration)
         write(report, folder / "tables" / "members.csv")
         write(report, folder / "ensemble.md")
     record_predictor(record, data, blend.predictor, thresholds)

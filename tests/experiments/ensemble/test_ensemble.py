@@ -98,6 +98,7 @@ def test_its_metrics_are_those_of_its_predictions_by_the_names_of_training(metho
         names = {name for name in trained.metrics if name.startswith(f"{stage}/")} - {"best/epoch"}
         lacking = names - run.metrics.keys()
         assert lacking == (set() if method == "soup" else {f"{stage}/loss"})
+    assert {name for name in trained.metrics if name.startswith("calibration/")} <= run.metrics.keys()
     counts = sk.confusion_matrix(targets, predicted, labels=range(10))
     table = np.loadtxt(run.download("tables/test_confusion_matrix.csv"), delimiter=",", skiprows=1, dtype=int)
     np.testing.assert_array_equal(table[:, 1:], counts)
