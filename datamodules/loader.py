@@ -65,7 +65,7 @@ class BatchLoader:
 
     Args:
         store: The split to serve.
-        batch_size: Images in each global batch; the last may be smaller.
+        batch_size: Images in each global batch; see `batches_per_epoch` of the last.
         shuffle: Permute anew each epoch.
         sampling: With `shuffle`: "balanced" draws images with replacement, each class equally often.
         crop_scale: Crop each image at random, to a share of its area in this range; null reads it whole.
@@ -102,7 +102,7 @@ class BatchLoader:
         self._step = 0
 
     def __len__(self) -> int:
-        return -(-len(self.store) // self.batch_size)
+        return batches_per_epoch(len(self.store), self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         # Lightning asks for the iterator early and drops it before its end: the epoch is read when
@@ -110,7 +110,7 @@ class BatchLoader:
         # Evaluation may stop early (limit_val_batches), and must not go on from there the next time.
         epoch, first_step = self._epoch, self._step if self.shuffle else 0
         order = self._order(epoch)
-        chunks = torch.split(order, self.batch_size)
+        chunks = torch.tensor_split(order, [self.batch_size * step for step in range(1, len(self))])
         for step, batch in enumerate(self._read(chunks, epoch, first_step), start=first_step):
             self._epoch, self._step = (epoch, step + 1) if step + 1 < len(chunks) else (epoch + 1, 0)
             yield batch.pinned() if self.pin_memory else batch
@@ -161,6 +161,18 @@ class BatchLoader:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._epoch, self._step = state_dict["epoch"], state_dict["step"]
+
+
+def batches_per_epoch(num_images: int, batch_size: int) -> int:
+    """How many batches there are: the last is smaller, or, where it would be one image, joins its neighbour.
+
+    Batch norms can't learn from one image whose features are single numbers.
+
+    >>> batches_per_epoch(130, 64), batches_per_epoch(129, 64), batches_per_epoch(1, 64)
+    (3, 2, 1)
+    """
+    leaves_one = num_images > batch_size > 1 and num_images % batch_size == 1
+    return -(-num_images // batch_size) - leaves_one
 
 
 def read(store: ImageStore, places: Tensor, crop_scale: tuple[float, float] | None, seed: int) -> Tensor:

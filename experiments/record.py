@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules import ImageDataModule
+from datamodules.loader import batches_per_epoch
 from datamodules.store import ImageStore
 from experiments.config import Experiment, flatten
 from experiments.predictions import confusion_counts, label_confusion_counts, target_columns
@@ -60,7 +61,7 @@ def derived_values(experiment: Experiment) -> dict[str, object]:
     if model.loaded_weights is not None:
         values["weights_sha256"] = model.loaded_weights.sha256
     with contextlib.suppress(FileNotFoundError):  # some sources know nothing without their files
-        steps = -(-data.num_train_images // data.batch_size)
+        steps = batches_per_epoch(data.num_train_images, data.batch_size)
         values["num_train_images"] = data.num_train_images
         values["steps_per_epoch"] = -(-steps // experiment.trainer.accumulate_batches)
     return values

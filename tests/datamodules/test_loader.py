@@ -53,6 +53,16 @@ def test_all_batches_are_full_but_the_last() -> None:
     assert (len(whole), [len(batch.indices) for batch in whole]) == (1, [COUNT])
 
 
+def test_a_last_image_left_alone_joins_the_batch_before() -> None:
+    store = numbered_store()
+    served = BatchLoader(store.select(torch.arange(21)), BATCH_SIZE, shuffle=True)
+    batches = [batch.indices for batch in served]
+    assert (len(served), [len(indices) for indices in batches]) == (4, [5, 5, 5, 6])
+    assert sorted(torch.cat(batches).tolist()) == list(range(21))
+    assert [len(batch.indices) for batch in BatchLoader(store.select(torch.arange(3)), 1)] == [1, 1, 1]
+    assert len(list(BatchLoader(store.select(torch.arange(1)), BATCH_SIZE))) == 1
+
+
 def test_order_depends_on_seed_and_epoch_not_on_the_global_generator() -> None:
     one, other = loader(), loader()
     torch.manual_seed(1)
@@ -166,10 +176,10 @@ def test_processes_share_out_each_global_batch_without_padding(shuffle: bool) ->
 
 
 def test_an_empty_share_brings_an_image_without_a_target() -> None:
-    last = [part[-1] for part in shares(2, batch_size=11)]  # 23 = 2 * 11 + 1
-    assert [len(batch.targets) for batch in last] == [1, 0]
-    assert [len(batch.indices) for batch in last] == [1, 0]
-    assert torch.equal(last[1].images, last[0].images)
+    last = [part[-1] for part in shares(3, batch_size=7)]  # 23 = 3 * 7 + 2
+    assert [len(batch.targets) for batch in last] == [1, 1, 0]
+    assert [len(batch.indices) for batch in last] == [1, 1, 0]
+    assert torch.equal(last[2].images, last[0].images)
 
 
 def test_the_randomness_of_a_step_differs_between_processes_and_is_that_of_one_on_the_first() -> None:
