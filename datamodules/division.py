@@ -123,7 +123,7 @@ def _part(store: ImageStore, held_out: NDArray[np.bool_]) -> tuple[ImageStore, I
 def _check_folds(
     fold_of: NDArray[np.int64], folds: int, train: ImageStore, class_names: Sequence[str]
 ) -> None:
-    """Refuses a class that some fold would not judge, and a label that none but one fold would learn from.
+    """Refuses a class that a fold would not judge, and a label that would be judged but not learned.
 
     Of all folds, whichever is trained: without one of them the others make no cross-validation.
     """
@@ -133,11 +133,9 @@ def _check_folds(
         members = targets == label if one_class else targets[:, label] == 1
         found = len(np.unique(fold_of[members]))
         if 0 < found < (folds if one_class else 2):
-            noun = "class" if one_class else "label"
-            size = f"{members.sum()} image{'s' * (int(members.sum()) > 1)}"
-            together = "" if train.groups is None else ", whose groups stay together,"
+            size = f"images: {members.sum()}{'' if train.groups is None else ', groups kept together'}"
             advice = f"ask for at most {found} (data.folds)" if found > 1 else "give it more images"
             raise ValueError(
-                f"{folds} folds are too many for the {size} of {noun} {name}{together} "
-                f"which are found in {found} of them; {advice}"
+                f"{folds} folds are too many for the {'class' if one_class else 'label'} {name}, which is in "
+                f"{found} of them ({size}); {advice}"
             )

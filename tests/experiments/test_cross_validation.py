@@ -161,7 +161,7 @@ def test_two_processes_do_not_train_the_same_folds(store):
     ("arguments", "said"),
     [
         (["--folds=1"], "data.folds must be at least 2, got 1"),
-        (["--folds=500"], "500 folds are too many for the"),
+        (["--folds=500"], "500 folds are too many for the class 0"),
         (["--folds=5", "--data.fold=2"], "data.fold can't be given with --folds"),
         (["--folds=5", "--data.folds=3"], "data.folds can't be given with --folds"),
         (["--folds=5", "--data.val_fraction=0.2"], "data.val_fraction can't be given with --folds"),
