@@ -147,7 +147,7 @@ class ImageDataModule(pl.LightningDataModule):
             FileNotFoundError: The source knows nothing without its files, and they are not there.
         """
         if not self.splits:
-            return len(self.division.divide(self.listed())["train"])
+            return len(self.division.divide(self.listed(), self.class_names)["train"])
         return len(self.splits["train"])
 
     def setup(self, stage: str | None = None) -> None:
@@ -159,7 +159,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.splits:
             return
         source = self._source or self.load()
-        splits = self.division.divide(source)
+        splits = self.division.divide(source, self.class_names)
         self._check(splits)
         self.notes += self.division.notes(source)
         if self.normalization == "backbone":  # which the model knows, and tells before training

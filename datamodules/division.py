@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,21 +48,22 @@ class Division:
         if self.train_fraction is not None and self.train_per_class is not None:
             raise ValueError("give data.train_fraction or data.train_per_class, not both")
 
-    def divide(self, source: Mapping[str, ImageStore]) -> dict[str, ImageStore]:
+    def divide(self, source: Mapping[str, ImageStore], class_names: Sequence[str]) -> dict[str, ImageStore]:
         """A source's parts as "train", "test" and "val", the latter two only where there are any.
 
         Raises:
-            ValueError: There are too few images for so many folds.
+            ValueError: There are too few images, in all or of a class, for so many folds.
         """
         train, val, test = source["train"], source.get("val"), source.get("test")
         if test is None and self.test_fraction > 0:
             train, test = _part(train, self._held_out(train, self.test_fraction, "test"))
         if self.folds is not None:
             train = train if val is None else join(train, val)
-            folds = assign_folds(
+            fold_of = assign_folds(
                 train.ids, train.targets.numpy(), self.folds, seed=self.seed, groups=train.groups
             )
-            train, val = _part(train, folds == self.fold)
+            _check_folds(fold_of, self.folds, train, class_names)
+            train, val = _part(train, fold_of == self.fold)
         elif val is None and self.val_fraction > 0:
             train, val = _part(train, self._held_out(train, self.val_fraction, "val"))
         if self.train_fraction is not None or self.train_per_class is not None:
@@ -93,7 +94,12 @@ class Division:
                 "there are no test images: results are those on validation, which chose nothing only with "
                 "trainer.monitor=null; data.test_fraction holds some out"
             )
-        if "val" in source and self.folds is None:
+        if self.folds is not None:
+            notes.append(
+                f"validation images are fold {self.fold} of folds 0 to {self.folds - 1}, and "
+                "data.val_fraction is not used"
+            )
+        elif "val" in source:
             notes.append("validation images are the source's own, and data.val_fraction is not used")
         if "test" in source and self.test_fraction > 0:
             notes.append("test images are the source's own, and data.test_fraction is not used")
@@ -112,3 +118,24 @@ class Division:
 def _part(store: ImageStore, held_out: NDArray[np.bool_]) -> tuple[ImageStore, ImageStore]:
     mask: Tensor = torch.from_numpy(held_out)
     return store.subset(~mask), store.subset(mask)
+
+
+def _check_folds(
+    fold_of: NDArray[np.int64], folds: int, train: ImageStore, class_names: Sequence[str]
+) -> None:
+    """Refuses a class that a fold would not judge, and a label that would be judged but not learned.
+
+    Of all folds, whichever is trained: without one of them the others make no cross-validation.
+    """
+    targets = train.targets.numpy()
+    one_class = targets.ndim == 1
+    for label, name in enumerate(class_names):
+        members = targets == label if one_class else targets[:, label] == 1
+        found = len(np.unique(fold_of[members]))
+        if 0 < found < (folds if one_class else 2):
+            size = f"images: {members.sum()}{'' if train.groups is None else ', groups kept together'}"
+            advice = f"ask for at most {found} (data.folds)" if found > 1 else "give it more images"
+            raise ValueError(
+                f"{folds} folds are too many for the {'class' if one_class else 'label'} {name}, which is in "
+                f"{found} of them ({size}); {advice}"
+            )

@@ -58,6 +58,12 @@ def _train(parser: argparse.ArgumentParser) -> None:
         help="a recipe's name or a YAML file; of several the last wins",
     )
     parser.add_argument("--resume", metavar="RUN", help="continue a run that was killed, where it stopped")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validation: train each of K folds; the same command again goes on with what was killed",
+    )
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,11 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         )
     store = open_store()
     original = store.find_run(arguments.query)
+    if children := store.child_runs(original):
+        raise RequestError(
+            f"run {original.run_id} ({original.name}) tells of the {len(children)} runs below it: rerun one "
+            f"of them, such as {children[0].run_id[:8]}"
+        )
     if original.status != "FINISHED":
         pruned = original.tags.get("pruned") == "true"
         way = "a pruned trial has no end to compare" if pruned else "darkroom train --resume ends it first"

@@ -51,12 +51,17 @@ class Result:
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """`darkroom train`."""
     if arguments.resume is not None:
-        if arguments.experiments or overrides:
+        if arguments.experiments or overrides or arguments.folds is not None:
             raise RequestError("--resume continues a run as it was recorded: give no experiment and no keys")
         result = resume(arguments.resume)
     else:
         if not arguments.experiments:
             raise RequestError("which experiment? Name a recipe (darkroom list) or a YAML file")
+        if arguments.folds is not None:
+            from experiments.cross_validation import cross_validate  # which trains by what stands here
+
+            cross_validate(arguments.experiments, overrides, arguments.folds)
+            return
         with without_collections():  # what both make lasts as long as the run
             experiment = load_experiment(arguments.experiments, overrides)
             store = open_store() if experiment.mlflow.enabled else None
@@ -70,6 +75,11 @@ def resume(query: str) -> Result:
     record = store.find_run(query)
     if record.status == "FINISHED":
         raise RequestError(f"run {record.run_id} ({record.name}) has finished; there is nothing to resume")
+    if store.child_runs(record):
+        raise RequestError(
+            f"run {record.run_id} ({record.name}) tells of the runs below it: the command that it was begun "
+            "with, given again, goes on with them"
+        )
     if not (record.checkpoint_folder / "last.ckpt").is_file():
         raise RequestError(
             f"run {record.run_id} ({record.name}) has no checkpoint in {record.checkpoint_folder.resolve()}: "

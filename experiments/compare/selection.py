@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from experiments.errors import RequestError
 from experiments.tracking import RunRecord, Store
 
-PARENTS = ("reproduction", "learning-curve")  # roles of runs that only hold others together
+# Roles of runs that only tell of those below them.
+PARENTS = ("reproduction", "learning-curve", "cross_validation")
 
 
 def select_runs(store: Store, queries: Sequence[str], where: str | None) -> list[RunRecord]:

@@ -78,7 +78,7 @@ class SweepSettings:
         pruner: Who stops hopeless trials: "median" those worse than the median of the earlier ones,
             "percentile" those outside the best quarter, "halving" two of three at each of a few epochs,
             "hyperband" likewise with several schedules, "patient" as median, but only where nothing
-            improves any more; "none" stops none; "wilcoxon" compares folds, which there are not yet.
+            improves any more; "none" stops none; "wilcoxon" compares folds, of which a trial has one.
         pruner_options: Arguments of Optuna's pruner of that name.
         start: Points to try first, after the recipe's own: values by dimension. What a point leaves
             open is proposed.
@@ -269,8 +269,8 @@ def _check_strategies(settings: SweepSettings) -> None:
         _check_grid(settings)
     if settings.pruner == "wilcoxon":
         raise ValueError(
-            "sweep.pruner: wilcoxon compares trials over several seeds or folds, and a trial has only one "
-            "until there are folds; take median, halving or hyperband, and sweep.confirm for more seeds"
+            "sweep.pruner: wilcoxon compares trials over several seeds or folds, and a trial has only one; "
+            "take median, halving or hyperband, and sweep.confirm for more seeds"
         )
     if settings.sampler_options or settings.pruner_options:
         from experiments.sweep.strategies import check_options  # Optuna takes 0.2 s to import

@@ -1,0 +1,270 @@
+"""Cross-validation: a run for each fold of the training images, and one above them that tells their mean."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from experiments.config import Experiment, flatten, load_experiment
+from experiments.ending import recording, working_folder
+from experiments.errors import RequestError
+from experiments.prediction_store import read_outcome
+from experiments.predictions import prediction_frame
+from experiments.statistics import Interval, folds_interval
+from experiments.tracking import RunRecord, Store, open_store
+from experiments.train import PLACES, go_on, prepare, run_name, train
+from lightning_modules.task import build_task
+
+ROLE = "cross_validation"
+DIVIDING = ("data.folds", "data.fold", "data.val_fraction")  # keys that --folds takes the place of
+# What may differ in the command that goes on.
+FREE = ("data.fold", "data.download", "trainer.progress", *PLACES)
+SECTIONS_ASIDE = ("mlflow", "sweep", "claim")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold's run.
+
+    Attributes:
+        number: As `data.fold` has it, from 0.
+        run: As it is recorded once it has finished.
+        validated: Images judged for validation.
+        trained: Images trained on.
+    """
+
+    number: int
+    run: RunRecord
+    validated: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over all folds.
+
+    Attributes:
+        mean: Of the folds.
+        deviation: Their standard deviation.
+        interval: 95 % interval of the mean, corrected for the training images that folds share.
+    """
+
+    mean: float
+    deviation: float
+    interval: Interval
+
+
+def cross_validate(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> None:
+    """Trains what is missing of the folds, each tested as `train` does, and tells their mean.
+
+    Args:
+        sources: Recipes' names or YAML files, the last wins.
+        overrides: The command line's keys.
+        folds: How many.
+
+    Raises:
+        RequestError: A fold can't be trained, or another process is at it; nothing was started.
+        RunError: A fold's training failed.
+        Interrupted: Ctrl-C; what is done is kept.
+    """
+    for key in DIVIDING:
+        if key in overrides:
+            raise RequestError(
+                f"{key} can't be given with --folds, which has each fold be the validation images once; "
+                f"for a single one leave --folds out: --data.folds={folds} --data.fold=0"
+            )
+    store, parent = begin(sources, overrides, folds)
+    with alone(parent), recording(parent, to_continue="the same command again"):
+        store.continue_run(parent)
+        trained = [run_fold(sources, overrides, folds, fold, store, parent) for fold in range(folds)]
+        summaries = summarize(trained)
+        record_folds(parent, trained, summaries)
+    Console().print(table(trained, summaries))
+    print(f"run {parent.run_id}  ({parent.name})")
+
+
+def load_fold(sources: Sequence[str], overrides: Mapping[str, str], folds: int, fold: int) -> Experiment:
+    """The experiment of one fold, as `darkroom train` would have it with these keys."""
+    return load_experiment(sources, {**overrides, "data.folds": str(folds), "data.fold": str(fold)})
+
+
+def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> tuple[Store, RunRecord]:
+    """The run of the cross-validation: the one that this command left unfinished, else a new one.
+
+    Raises:
+        RequestError: The folds can't be trained or recorded.
+    """
+    experiment = load_fold(sources, overrides, folds, 0)
+    if not experiment.mlflow.enabled:
+        raise RequestError("the mean over folds is read from their records: mlflow.enabled must be true")
+    prepare(experiment)  # which looks at all of the folds
+    if experiment.trainer.monitor is not None or experiment.trainer.early_stopping is not None:
+        print(
+            "note: a fold's validation images choose its epoch, which flatters their mean; they choose "
+            "nothing with trainer.monitor=null and trainer.early_stopping=null"
+        )
+    store = open_store()
+    tags = {"recipe": experiment.name, "role": ROLE, "configuration": fingerprint(experiment)}
+    parent = unfinished(store, experiment.name, tags)
+    if parent is not None:
+        done = sum(run.status == "FINISHED" for run in store.child_runs(parent))
+        print(f"going on with run {parent.run_id[:8]}: {done} of {folds} folds are done")
+    else:
+        given = {**overrides, "data.folds": str(folds)}
+        name = experiment.mlflow.run_name or run_name(replace(experiment, overrides=given))
+        parent = store.start_run(experiment.name, name, tags)
+    with parent.artifacts() as folder:
+        (folder / "config.yaml").write_text(experiment.to_yaml())
+    return store, parent
+
+
+def unfinished(store: Store, name: str, tags: Mapping[str, str]) -> RunRecord | None:
+    """The newest run of an experiment that has these tags and was stopped before its end."""
+    stopped = (run for run in store.runs_of(name) if run.status != "FINISHED")
+    return next((run for run in stopped if tags.items() <= run.tags.items()), None)
+
+
+def fingerprint(experiment: Experiment) -> str:
+    """A hash of what all folds have in common: the configuration but for where files lie."""
+    sections = {key: value for key, value in experiment.config.items() if key not in SECTIONS_ASIDE}
+    common = {key: value for key, value in flatten(sections).items() if key not in FREE}
+    return hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def alone(parent: RunRecord) -> Iterator[None]:
+    """Keeps other processes of this machine away, by a lock that the system frees when this one dies.
+
+    Raises:
+        RequestError: One of them is at it.
+    """
+    with working_folder(parent) as folder:
+        try:
+            lock = FileLock(folder / "lock").acquire(timeout=0)
+        except Timeout:
+            raise RequestError(
+                f"run {parent.run_id} is this cross-validation, and another process trains its folds; "
+                "wait for it, or change a key, such as --seed=1, for one beside it"
+            ) from None
+        with lock:
+            yield
+
+
+def run_fold(
+    sources: Sequence[str],
+    overrides: Mapping[str, str],
+    folds: int,
+    number: int,
+    store: Store,
+    parent: RunRecord,
+) -> Fold:
+    """One fold: as it is recorded, continued where it was killed, else trained."""
+    known = store.child_runs(parent, {"fold": str(number)})
+    finished = [run for run in known if run.status == "FINISHED"]
+    stopped = [run for run in known if (run.checkpoint_folder / "last.ckpt").is_file()]
+    if finished:
+        return read_fold(number, finished[0])
+    if stopped:
+        print(f"fold {number}: going on with run {stopped[0].run_id[:8]}", flush=True)
+        result = go_on(stopped[0], store)
+    else:
+        for run in known:  # ended before its first epoch did: nothing of it is left to go on with
+            run.end("KILLED")
+        print(f"fold {number} of 0 to {folds - 1}", flush=True)
+        experiment = load_fold(sources, overrides, folds, number)
+        result = train(experiment, store, parent=parent, tags={"role": "fold", "fold": str(number)})
+    assert result.run is not None
+    return read_fold(number, store.run(result.run.run_id))
+
+
+def read_fold(number: int, run: RunRecord) -> Fold:
+    """What a finished fold says."""
+    images = json.loads(run.read_text("data/facts.json"))["images"]
+    return Fold(number, run, images["val"], images["train"])
+
+
+# What comes of it --------------------------------------------------------------------------------
+
+
+def summarize(folds: Sequence[Fold]) -> dict[str, Summary]:
+    """Each metric of the chosen checkpoints, `best/...` and `test/...`, over all folds."""
+    val_per_train = float(np.mean([fold.validated / fold.trained for fold in folds]))
+    names = [name for name in folds[0].run.metrics if name.startswith(("best/", "test/"))]
+    summaries = {}
+    for name in sorted(set(names) - {"best/epoch"}):
+        values = [fold.run.metrics[name] for fold in folds]
+        deviation = float(np.std(values, ddof=1))
+        summaries[name] = Summary(float(np.mean(values)), deviation, folds_interval(values, val_per_train))
+    return summaries
+
+
+def out_of_fold(folds: Sequence[Fold]) -> pd.DataFrame:
+    """What was said of each image by the one network that had not trained on it, by id."""
+    outcomes = [read_outcome(fold.run, "val") for fold in folds]
+    ids = np.concatenate([outcome.ids for outcome in outcomes])
+    assert len(np.unique(ids)) == len(ids), "an image is in two folds"
+    order = np.argsort(ids)
+    targets = np.concatenate([outcome.targets for outcome in outcomes])[order]
+    probabilities = np.concatenate([outcome.probabilities for outcome in outcomes])[order]
+    return prediction_frame(ids[order].tolist(), targets, probabilities)
+
+
+def record_folds(parent: RunRecord, folds: Sequence[Fold], summaries: Mapping[str, Summary]) -> None:
+    """Each metric's mean, deviation and interval, the out-of-fold predictions, and a table of the folds."""
+    for name, each in summaries.items():
+        low, high = each.interval
+        told = {"mean": each.mean, "std": each.deviation, "low": low, "high": high}
+        parent.log_metrics({f"{kind}/{name}": value for kind, value in told.items()})
+    with parent.artifacts() as folder:
+        for part in ("predictions", "tables"):
+            (folder / part).mkdir()
+        out_of_fold(folds).to_parquet(folder / "predictions" / "val.parquet")
+        write_table(folder / "tables" / "folds.csv", folds, list(summaries))
+
+
+def write_table(path: Path, folds: Sequence[Fold], metrics: Sequence[str]) -> None:
+    """A row for each fold: its run, its images, its epoch and its metrics."""
+    rows = [
+        {
+            "fold": fold.number,
+            "run": fold.run.run_id,
+            "trained": fold.trained,
+            "validated": fold.validated,
+            **{name: fold.run.metrics[name] for name in ("best/epoch", *metrics)},
+        }
+        for fold in folds
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+def table(folds: Sequence[Fold], summaries: Mapping[str, Summary]) -> Table:
+    """A line for each fold, and one for the mean with its interval."""
+    params = folds[0].run.params
+    headline = build_task(int(params["num_classes"]), params["task"]).headline  # type: ignore[arg-type]
+    titles = {f"best/{headline}": f"validation {headline}", f"test/{headline}": f"test {headline}"}
+    shown = [name for name in titles if name in summaries]
+    drawn = Table(title=f"{len(folds)} folds, and the 95 % interval of their mean")
+    drawn.add_column("fold")
+    drawn.add_column("run")
+    for title in ("images", "epoch", *(titles[name] for name in shown)):
+        drawn.add_column(title, justify="right")
+    for fold in folds:
+        epoch, *values = (fold.run.metrics[name] for name in ("best/epoch", *shown))
+        cells = (f"{value:.4f}" for value in values)
+        drawn.add_row(str(fold.number), fold.run.run_id[:8], f"{fold.validated:,}", f"{epoch:.0f}", *cells)
+    drawn.add_section()
+    total = sum(fold.validated for fold in folds)
+    means = (summaries[name] for name in shown)
+    intervals = (f"{each.mean:.4f} ± {each.interval.high - each.mean:.4f}" for each in means)
+    drawn.add_row("mean", "", f"{total:,}", "", *intervals)
+    return drawn
