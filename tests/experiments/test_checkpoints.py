@@ -159,20 +159,9 @@ def test_no_steps_between_checkpoints_is_refused():
 # Told to leave, by real signals -------------------------------------------------------------------
 
 
-SHORTER = [*LONG, "--trainer.max_epochs=3", "--trainer.accumulate_batches=3"]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(workspace) -> str:
-    answer = workspace.run(*SHORTER)
-    assert answer.status == 0, answer.errors
-    return run_id(answer.output)
-
-
-def test_a_run_told_to_leave_saves_its_last_step_and_goes_on_to_the_same_bits(
-    uninterrupted, workspace, store
-):
-    process = workspace.start(*SHORTER)
+def test_a_run_told_to_leave_saves_where_it_stands_and_goes_on_to_the_same_bits(workspace, darkroom, store):
+    shorter = [*LONG, "--trainer.max_epochs=3", "--trainer.accumulate_batches=3"]
+    process = workspace.start(*shorter)
     left = wait_for_epoch(workspace.folder, 1, process)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -180,11 +169,11 @@ def test_a_run_told_to_leave_saves_its_last_step_and_goes_on_to_the_same_bits(
     assert errors.strip().splitlines() == [
         f"darkroom: told to leave; everything so far is kept. Continue with: darkroom train --resume {left}"
     ]
-    record = store.find_run(left)
-    assert record.status == "KILLED"
-    answer = workspace.run("train", "--resume", left)
+    assert store.find_run(left).status == "KILLED"
+    answer = darkroom("train", "--resume", left)
     assert answer.status == 0, answer.errors
-    assert_same_run(store.find_run(uninterrupted), store.find_run(left), store, epochs=3)
+    whole = run_id(darkroom(*shorter).output)
+    assert_same_run(store.find_run(whole), store.find_run(left), store, epochs=3)
 
 
 def tell(number: signal.Signals) -> Callable[[], None]:
