@@ -69,7 +69,7 @@ class ImageTable(ImageFiles):
         if self.split_column is not None:
             parts = [self._part(str(name)) for name in frame[self.split_column]]
         return Listing(
-            ids=[path.relative_to(self.root.resolve()).as_posix() for path in paths],
+            ids=[self._id(path) for path in paths],
             targets=targets,
             parts=parts,
             class_names=class_names,
@@ -78,17 +78,35 @@ class ImageTable(ImageFiles):
             notes=notes,
         )
 
-    def _read(self) -> pd.DataFrame:
+    def metadata(self) -> pd.DataFrame:
+        """The columns that say neither label nor split, by sample id; of rows with one image the first.
+
+        Raises:
+            FileNotFoundError: The table is not there.
+            ValueError: It is no table.
+        """
+        frame = self._load()
+        names = frame[self.image_column].astype(str)
+        frame.index = pd.Index([self._id(self._path(name)) for name in names], name="id")
+        told = [self.image_column, *self.label_columns, self.split_column]
+        kept = [column for column in frame.columns if column not in told]
+        return frame.loc[~frame.index.duplicated(), kept]
+
+    def _load(self) -> pd.DataFrame:
+        """All rows and columns."""
         if not self.table.is_file():
             raise FileNotFoundError(f"data.table={self.table} is no file: expected a CSV or Parquet table")
         try:
             if self.table.suffix.lower() in (".parquet", ".pq"):
-                frame = pd.read_parquet(self.table)
-            else:
-                # Names stay names: a class called 01 or NA is not a number, nor missing.
-                frame = pd.read_csv(self.table, dtype=str, keep_default_na=False, na_values=[""])
+                return pd.read_parquet(self.table)
+            # Names stay names: a class called 01 or NA is not a number, nor missing.
+            return pd.read_csv(self.table, dtype=str, keep_default_na=False, na_values=[""])
         except (ValueError, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"data.table={self.table} can't be read as a table: {error}") from error
+
+    def _read(self) -> pd.DataFrame:
+        """What images are listed by."""
+        frame = self._load()
         wanted: dict[str, Sequence[str | None]] = {
             "image_column": [self.image_column],
             "label_columns": self.label_columns,
@@ -115,6 +133,9 @@ class ImageTable(ImageFiles):
                 f"{self.table} names {name}, which leaves {self.root}; set data.root to one above"
             )
         return path
+
+    def _id(self, path: Path) -> str:
+        return path.relative_to(self.root.resolve()).as_posix()
 
     def _check_rows(self, frame: pd.DataFrame, ids: Sequence[str], paths: Sequence[Path]) -> None:
         for column in frame.columns:

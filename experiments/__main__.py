@@ -115,6 +115,28 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _slices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="RUN", help="a run's id, the unique beginning of one, or its name")
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="class, size, brightness or a column of the data's table; several times for several "
+        "(default: all, of a table those with few values)",
+    )
+    parser.add_argument(
+        "--split", choices=("test", "val"), default="test", help="images to judge on (default: test)"
+    )
+    parser.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write it as .md or .csv too; several times for several",
+    )
+
+
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="*", metavar="RUN_OR_EXPERIMENT", help="runs, recipes or sweeps; all runs of each"
@@ -228,6 +250,11 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "evaluate": Command(
         "experiments.evaluate", "a recorded run's metrics, computed again or on other data", _evaluate
+    ),
+    "slices": Command(
+        "experiments.slices.command",
+        "on which images a recorded run does worse: by class, size, brightness, any column",
+        _slices,
     ),
     "compare": Command(
         "experiments.compare.command",

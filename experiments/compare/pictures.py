@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules import ImageDataModule
 from experiments.compare.groups import Group
-from experiments.config import parse_experiment
 from experiments.errors import RequestError
 from experiments.record import target_names
+from experiments.recorded_data import load_recorded_data
 
 MAX_SHOWN = 12
 
@@ -48,7 +47,7 @@ class Images:
     """
 
     def __init__(self, group: Group, split: str, overrides: Mapping[str, str]) -> None:
-        self.data = load_data(group, overrides)
+        self.data = load_recorded_data(group.members[0].run, overrides)
         if split not in self.data.splits:
             raise RequestError(f"the data has no {split} images")
         self.store = self.data.splits[split]
@@ -68,19 +67,6 @@ class Images:
         names = self.data.class_names
         truth = target_names(self.store.targets[place], names)
         return Disputed(name, truth, _said(wrong, name, names), self.store.images[torch.tensor([place])][0])
-
-
-def load_data(group: Group, overrides: Mapping[str, str]) -> ImageDataModule:
-    """The data of a group's first run; nothing is downloaded for it.
-
-    Raises:
-        RequestError: It is not to be had.
-    """
-    record = group.members[0].run
-    quiet = {"sweep": "null", "claim": "null"}
-    if "data.download" in record.params:
-        quiet["data.download"] = "false"
-    return parse_experiment([record.read_text("config.yaml")], {**quiet, **overrides}).load_data()
 
 
 def _said(group: Group, name: str, class_names: tuple[str, ...]) -> str:

@@ -129,6 +129,15 @@ def test_rows_that_contradict_each_other_are_named_and_repeated_ones_taken_once(
         prepared(table)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_metadata_is_every_other_column_by_sample_id(write_table, suffix) -> None:
+    table = write_table(suffix=suffix, label=NAMES, part=["train"] * 50 + ["test"] * 10, site=["a", "b"] * 30)
+    data = prepared(table, split_column="part")
+    metadata = data.metadata()
+    assert list(metadata.columns) == ["site"]
+    assert metadata.loc[list(data.splits["test"].ids), "site"].tolist() == ["a", "b"] * 5
+
+
 def test_a_misspelled_class_is_pointed_out(write_table) -> None:
     names = ["daisy", "rose"] * 29 + ["dasiy", "dasiy"]
     assert any(

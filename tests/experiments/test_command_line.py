@@ -87,6 +87,9 @@ MISTAKES = [
     (["sweep", "mnist/lenet5"], ["sweep.space"]),
     (["sweep", "digits/cnn", "--data.val_fraction=0"], ["data.val_fraction", "above 0"]),
     (["evaluate", "no-such-run"], ["no-such-run", "darkroom ui"]),
+    (["slices", "no-such-run"], ["no-such-run", "darkroom ui"]),
+    (["slices", "run", "--out=slices.tex"], [".md or .csv", "slices.tex"]),
+    (["slices", "run", "--model.lr=1"], ["model.lr", "data.root"]),
     (["train", "--resume", "no-such-run"], ["no-such-run"]),
     (["train", "mnist/lenet5", "--data.root=empty", "--data.download=false"], ["empty", "idx", "data.root"]),
 ]

@@ -1,0 +1,1 @@
+"""On which images a recorded run does worse than on the rest."""

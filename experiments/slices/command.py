@@ -1,0 +1,111 @@
+"""`darkroom slices`: on which images a recorded run does worse than on the rest, beyond chance."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.errors import RequestError
+from experiments.prediction_store import Outcome, read_outcome
+from experiments.recorded_data import load_recorded_data
+from experiments.slices.columns import Columns, Slice, by_class
+from experiments.slices.judgement import judge_slices
+from experiments.slices.tables import Findings, print_findings, to_frame, to_markdown
+from experiments.tracking import RunRecord, open_store
+
+
+def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    """`darkroom slices`.
+
+    Raises:
+        RequestError: The run has no predictions of that split, there is no such column, the data is not to
+            be had, or a file can't be written.
+    """
+    paths = [check_out(Path(name)) for name in arguments.out]
+    foreign = [key for key in overrides if not key.startswith("data.")]
+    if foreign:
+        raise RequestError(
+            f"{foreign[0]} says nothing about a recorded run; --data.root=... says where images lie"
+        )
+    record = open_store().find_run(arguments.query)
+    findings = find_slices(record, arguments.split, list(dict.fromkeys(arguments.by)), overrides)
+    print_findings(findings, Console())
+    with record.artifacts() as folder:
+        (folder / "slices").mkdir()
+        for suffix in (".md", ".csv"):
+            write(findings, folder / "slices" / f"{arguments.split}{suffix}")
+    for path in paths:
+        write(findings, path)
+        print(f"written: {path}")
+
+
+def check_out(path: Path) -> Path:
+    """A file to write.
+
+    Raises:
+        RequestError: We write no such files, or there is no such folder.
+    """
+    if path.suffix not in (".md", ".csv"):
+        raise RequestError(f"--out must name a file that ends in .md or .csv, got {path}")
+    if not path.parent.is_dir():
+        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
+    return path
+
+
+def find_slices(record: RunRecord, split: str, by: Sequence[str], overrides: Mapping[str, str]) -> Findings:
+    """Divides the images that a run judged by columns, or by all that there are, and judges each slice.
+
+    Raises:
+        RequestError: See `run`.
+    """
+    if split == "test" and "test/loss" not in record.metrics:
+        raise RequestError(
+            f"run {record.run_id} ({record.name}, {record.status}) was not tested; --split val judges it on "
+            "validation, by which its epoch was chosen"
+        )
+    outcome = read_outcome(record, split)
+    class_names = json.loads(record.read_text("data/facts.json"))["class_names"]
+    slices, notes = divide(record, split, outcome, class_names, by, overrides)
+    judged = judge_slices(outcome, slices)
+    if outcome.task == "multilabel":
+        notes.append("accuracy is that of whole images: all labels right, above a probability of one half")
+    if split == "val":
+        notes.append("these are validation's images, by which the epoch was chosen")
+    return Findings(f"run {record.run_id[:8]} ({record.name}) on {split}", tuple(judged), tuple(notes))
+
+
+def divide(
+    record: RunRecord,
+    split: str,
+    outcome: Outcome,
+    class_names: Sequence[str],
+    by: Sequence[str],
+    overrides: Mapping[str, str],
+) -> tuple[list[Slice], list[str]]:
+    """Slices by what was asked for, with notes; of what needs the data none where it is not to be had."""
+    of_classes = by_class(outcome.targets, class_names)
+    if list(by) == ["class"]:
+        return of_classes, []
+    try:
+        columns = Columns(load_recorded_data(record, overrides), split, outcome.ids)
+    except RequestError as error:
+        if by or overrides:
+            raise
+        return of_classes, [f"by class alone, as the images are not to be had: {error}"]
+    chosen, notes = (list(by), []) if by else columns.usual()
+    slices = []
+    for name in chosen:
+        slices += of_classes if name == "class" else columns.slices(name)
+    return slices, notes
+
+
+def write(findings: Findings, path: Path) -> None:
+    """Into a file of the kind that its name asks for."""
+    if path.suffix == ".csv":
+        to_frame(findings).to_csv(path, index=False)
+    else:
+        path.write_text(to_markdown(findings))

@@ -1,0 +1,162 @@
+"""How well a run does on each slice, and whether the rest is different: intervals and corrected p-values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from experiments.prediction_store import Outcome
+from experiments.slices.columns import Slice
+from experiments.statistics import (
+    CONFIDENCE,
+    SIGNIFICANCE,
+    Floats,
+    Interval,
+    holm,
+    percentile_interval,
+    resamples,
+)
+
+Verdict: TypeAlias = Literal["worse", "better", "cannot tell", "too small"]
+
+MIN_IMAGES = 10  # of a slice, and of the rest; over fewer an interval may span half of all accuracies
+RESAMPLES = 1000
+UNKNOWN = Interval(-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A slice and what a run is worth on it.
+
+    Attributes:
+        by: What its images have in common is a value of this.
+        name: That value.
+        size: Images.
+        accuracy: Share of images that are right; of several labels, in all of them.
+        accuracy_within: Wilson's 95 % interval.
+        f1: Mean F1 of the classes or labels that the slice has; of a slice by class, that of the class
+            among all images. NaN where the slice is too small.
+        f1_within: 95 % of its bootstrap; infinite where nothing is wrong.
+        gap: Accuracy less that of the rest; negative where the slice is worse.
+        gap_within: Newcombe's 95 % interval.
+        p: Of Fisher's exact test that slice and rest are right equally often, corrected for the number of
+            slices by Holm; NaN where the slice, or the rest, is too small.
+    """
+
+    by: str
+    name: str
+    size: int
+    accuracy: float
+    accuracy_within: Interval
+    f1: float = math.nan
+    f1_within: Interval = UNKNOWN
+    gap: float = math.nan
+    gap_within: Interval = UNKNOWN
+    p: float = math.nan
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it differs from the rest beyond chance."""
+        if math.isnan(self.p):
+            return "too small"
+        if self.p >= SIGNIFICANCE:
+            return "cannot tell"
+        return "worse" if self.gap < 0 else "better"
+
+
+def judge_slices(outcome: Outcome, slices: Sequence[Slice]) -> list[Judged]:
+    """Judges all slices that have an image: first what is worse beyond chance, then by the gap, last the
+    small ones.
+
+    A slice that is all there is has no rest to be held against, and is left out.
+    """
+    right = outcome.right() > 0.5  # (N,)
+    told = [each for each in slices if 0 < each.members.sum() < len(right)]
+    truth, predicted = indicators(outcome)
+    of_classes = f1_scores(truth, predicted) if any(each.label is not None for each in told) else None
+    found = []
+    for each in told:
+        judged = judge_slice(right, each)
+        if not math.isnan(judged.p):
+            if each.label is not None and of_classes is not None:
+                f1, f1_within = mean_f1(of_classes, [each.label])
+            else:
+                there = np.flatnonzero(truth[each.members].any(axis=0)).tolist()
+                scores = f1_scores(truth[each.members], predicted[each.members])
+                f1, f1_within = mean_f1(scores, there)
+            judged = replace(judged, f1=f1, f1_within=f1_within)
+        found.append(judged)
+    corrected = holm([each.p for each in found]) if found else []
+    judged_slices = [replace(each, p=p) for each, p in zip(found, corrected, strict=True)]
+    return sorted(judged_slices, key=_worst_first)
+
+
+def _worst_first(judged: Judged) -> tuple[bool, bool, float]:
+    small = judged.verdict == "too small"
+    return small, judged.verdict != "worse", judged.accuracy if small else judged.gap
+
+
+def judge_slice(right: NDArray[np.bool_], part: Slice) -> Judged:
+    """Accuracy of a slice, and its gap to the rest with an uncorrected p-value; `right` is (N,)."""
+    from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint  # half a second
+
+    size, rest = int(part.members.sum()), int((~part.members).sum())
+    hits, rest_hits = int(right[part.members].sum()), int(right[~part.members].sum())
+    low, high = proportion_confint(hits, size, alpha=1 - CONFIDENCE, method="wilson")
+    judged = Judged(part.by, part.name, size, hits / size, Interval(float(low), float(high)))
+    if min(size, rest) < MIN_IMAGES:
+        return judged
+    ends = confint_proportions_2indep(
+        hits, size, rest_hits, rest, method="newcomb", compare="diff", alpha=1 - CONFIDENCE
+    )
+    table = [[hits, size - hits], [rest_hits, rest - rest_hits]]
+    return replace(
+        judged,
+        gap=hits / size - rest_hits / rest,
+        gap_within=Interval(*map(float, ends)),
+        p=float(stats.fisher_exact(table).pvalue),
+    )
+
+
+# F1 ---------------------------------------------------------------------------------------------
+
+
+def indicators(outcome: Outcome) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Which classes or labels images have, and are predicted to have: 0 or 1, (N, C) each."""
+    if outcome.targets.ndim == 2:
+        return outcome.targets.astype(np.float32), (outcome.probabilities > 0.5).astype(np.float32)
+    classes = np.arange(outcome.probabilities.shape[1])
+    predicted = outcome.probabilities.argmax(axis=1)
+    truth, said = (each[:, None] == classes for each in (outcome.targets, predicted))
+    return truth.astype(np.float32), said.astype(np.float32)
+
+
+def f1_scores(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
+    """F1 of each class on images as they are, then on resamples of them, (1 + R, C); of indicators (N, C).
+
+    NaN where a class is neither there nor predicted.
+    """
+    rows = [np.ones((1, len(truth)), np.float32), *resamples(np.zeros(len(truth)), RESAMPLES)]
+    both, either = truth * predicted, truth + predicted
+    with np.errstate(invalid="ignore"):
+        return np.concatenate([2 * (counts @ both) / (counts @ either) for counts in rows])
+
+
+def mean_f1(scores: Floats, classes: Sequence[int]) -> tuple[float, Interval]:
+    """Mean over these classes, with its interval, of what `f1_scores` gives.
+
+    Without a mistake there is no interval: resamples of right images know no wrong ones.
+    """
+    chosen = scores[:, list(classes)]
+    if not len(classes):  # no image has any label
+        return math.nan, UNKNOWN
+    known = ~np.isnan(chosen)
+    sums = np.where(known, chosen, 0).sum(axis=1)
+    means = np.divide(sums, known.sum(axis=1), out=np.full(len(sums), np.nan), where=known.any(axis=1))
+    return float(means[0]), UNKNOWN if means[0] == 1 else percentile_interval(means[1:])
