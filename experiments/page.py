@@ -23,6 +23,7 @@ body { font: 15px/1.5 sans-serif; color: var(--ink); background: var(--paper); m
   margin: 2em auto; padding: 0 1em; }
 h2 { margin: 1.5em 0 0; }
 p { color: var(--grey); margin: 0.2em 0; }
+table.sortable th { cursor: pointer; }
 """
 
 

@@ -28,7 +28,6 @@ table { border-collapse: collapse; margin: 0.7em 0; font-variant-numeric: tabula
 th, td { padding: 0.2em 1.2em 0.2em 0; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--pale); }
 th { font-weight: normal; color: var(--grey); }
-table.sortable th { cursor: pointer; }
 th.word, td.word { text-align: left; }
 td.word { white-space: normal; min-width: 13em; }
 td.word:first-child { white-space: nowrap; min-width: 0; }

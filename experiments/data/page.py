@@ -12,7 +12,7 @@ from datamodules import ImageDataModule
 from experiments.data.examination import SPLITS, sample_at
 from experiments.data.findings import Duplicates, Findings, Sample
 from experiments.data.histogram import histogram
-from experiments.page import build_page
+from experiments.page import SORTABLE, build_page
 from experiments.thumbnails import data_uri
 
 MAX_CLASSES = 50  # with samples of their own
@@ -66,7 +66,7 @@ def render_page(findings: Findings, data: ImageDataModule) -> str:
     parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(findings.headline)}</p><ul>{remarks}</ul>"]
     for heading, caption, body in _sections(findings, data, show):
         parts.append(f"<h2>{heading}</h2><p>{caption}</p>{body}")
-    return build_page(title, "\n".join(parts), STYLE)
+    return build_page(title, "\n".join(parts), STYLE, SORTABLE)
 
 
 def _sections(findings: Findings, data: ImageDataModule, show: Show) -> Iterator[tuple[str, str, str]]:
@@ -119,8 +119,8 @@ def picture(pixels: Tensor, title: str, framed: bool = False) -> str:
     return f'<img class="{classes}" src="{data_uri(pixels.numpy())}" title="{title}" alt="{title}">'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Texts, and numbers of which 0 stands out."""
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], sums: Sequence[object] = ()) -> str:
+    """Texts, and numbers of which 0 stands out; sums stay below whatever the rows are sorted by."""
 
     def cell(value: object) -> str:
         text = f"{value:,}" if isinstance(value, int) else html.escape(str(value))
@@ -128,14 +128,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     heads = "".join(f"<th>{html.escape(each)}</th>" for each in head)
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f"<table><tr>{heads}</tr>{body}</table>"
+    foot = f"<tfoot><tr>{''.join(map(cell, sums))}</tr></tfoot>" if sums else ""
+    return f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody>{foot}</table>'
 
 
 def _counts(findings: Findings) -> str:
     splits = findings.num_images
     columns = [findings.class_counts[split] for split in splits]
     rows = [[name, *counts] for name, *counts in zip(findings.class_names, *columns, strict=True)]
-    return table(["", *splits], [*rows, ["images", *splits.values()]])
+    return table(["", *splits], rows, sums=["images", *splits.values()])
 
 
 def _channels(findings: Findings) -> str:

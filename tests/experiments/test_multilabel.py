@@ -28,7 +28,7 @@ model:
   class_path: ImageClassifier
   backbone_options: {widths: [8, 16]}
   lr: 0.01
-trainer: {max_epochs: 4, monitor: val/average_precision}
+trainer: {max_epochs: 4, monitor: val/average_precision, precision: 32-true}
 """
 
 

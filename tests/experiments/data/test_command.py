@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from html_page import shown_in_a_browser
 
 RNG = np.random.default_rng(0)
 
@@ -35,6 +36,20 @@ def test_it_counts_every_class_and_split_and_writes_page_and_json(darkroom, insi
     found = json.loads((inside.folder / "digits-cnn-data.json").read_text())
     assert [found["class_counts"][split] for split in ("train", "val", "test")] == counts.T.tolist()
     assert "<h2>Samples</h2>" in (inside.folder / "digits-cnn-data.html").read_text()
+
+
+def test_its_page_shows_no_error_in_a_browser_and_its_counts_sort(darkroom, inside, tmp_path):
+    assert darkroom("data", "digits/cnn", "--out", "sorted.html").status == 0
+    page = inside.folder / "sorted.html"
+    click = "<script>document.querySelectorAll('table.sortable th')[1].click()</script>"
+    page.write_text(page.read_text().replace("</body>", f"{click}</body>"))
+    shown = shown_in_a_browser(page, tmp_path / "profile").partition("</table>")[0]
+    counts = [
+        int(count.replace(",", "")) for count in re.findall(r"<tr><td>\w+</td><td>([\d,]+)</td>", shown)
+    ]
+    assert len(counts) == 11
+    assert counts[:10] == sorted(counts[:10])
+    assert counts[10] == sum(counts[:10])
 
 
 def test_keys_change_what_is_looked_at(darkroom, inside):

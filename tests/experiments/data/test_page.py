@@ -100,7 +100,7 @@ def test_groups_doubtful_labels_and_unreadable_images_are_shown(data):
 def test_names_are_text_and_never_markup(data):
     data.class_names = ("<script>alert(1)</script>", "\"quoted\" & 'co'", *data.class_names[2:])
     page = render_page(examine("<i>digits</i>", data), data)
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "<i>digits" not in page
     assert Pictures(page).open == []
 

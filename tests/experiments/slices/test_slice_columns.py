@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +25,7 @@ def test_quarters_hold_each_image_once_in_order(numbers: np.ndarray) -> None:
     assert 2 <= len(slices) <= 5
     assert (np.sum([each.members for each in slices], axis=0) == 1).all()
     known = [numbers[each.members] for each in slices if each.name != "missing"]
-    assert all(low.max() < high.min() for low, high in zip(known, known[1:], strict=False))
+    assert all(low.max() < high.min() for low, high in pairwise(known))
     if "missing" in [each.name for each in slices]:
         assert np.isnan(numbers[slices[-1].members]).all()
 

@@ -8,6 +8,7 @@ import os
 import optuna
 import pandas as pd
 import pytest
+from html_page import shown_in_a_browser
 
 from datamodules.randomness import derive_seed
 from experiments.tracking import PARENT_TAG
@@ -102,6 +103,11 @@ def test_a_trial_is_named_by_what_was_varied_alone(study, store):
     names = {run.name for run in store.child_runs(store.find_run("sweep digits/searched"))}
     assert "lr=0.003 dropout=0" in names
     assert "winner lr=0.003 dropout=0" in names or study.best_trial.number > 0
+
+
+def test_its_page_shows_no_error_in_a_browser(study, store, tmp_path):
+    page = store.find_run("sweep digits/searched").download("sweep.html")
+    assert "svg" in shown_in_a_browser(page, tmp_path / "profile")
 
 
 def test_the_sweeps_run_shows_figures_tables_and_the_budget_spent(study, store):
