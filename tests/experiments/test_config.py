@@ -133,6 +133,7 @@ name: birds/pretrained
 data: {class_path: ImageFolder, init_args: {root: birds, classes: [crow, wren]}}
 model: {class_path: ImageClassifier, init_args: {backbone: inception_v3, pretrained: true}}
 """
+FILE_OF_WEIGHTS = {"model.pretrained": "false", "model.weights": "weights.pth"}
 
 
 @pytest.mark.parametrize(
@@ -140,9 +141,9 @@ model: {class_path: ImageClassifier, init_args: {backbone: inception_v3, pretrai
     [
         ({}, ("backbone", 299)),
         ({"model.backbone": "resnet18"}, ("backbone", 224)),
-        ({"model.pretrained": "false", "model.weights": "weights.pth"}, ("backbone", 299)),
+        (FILE_OF_WEIGHTS, ("backbone", 299)),
         ({"model.pretrained": "false"}, ("dataset", 224)),
-        ({"model.backbone": "cifar_resnet"}, ("dataset", 224)),
+        ({"model.backbone": "cifar_resnet", **FILE_OF_WEIGHTS}, ("dataset", 224)),
         ({"data.normalization": "imagenet"}, ("imagenet", 299)),
         ({"data.image_size": "96"}, ("backbone", 96)),
     ],
