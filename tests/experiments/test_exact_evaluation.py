@@ -9,7 +9,7 @@ from test_train import run_id
 from experiments.evaluate import restore
 from experiments.train import evaluate
 
-EPOCHS, BATCH_SIZE, STEPS = 2, 77, 39  # 3,004 training images: odd batches, and the one left over joins the last
+EPOCHS, BATCH_SIZE, STEPS = 2, 77, 39  # of 3,004 images, the one left over joins the last batch
 
 DATA = [
     "--data=Synthetic",
