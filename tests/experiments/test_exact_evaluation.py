@@ -9,7 +9,7 @@ from test_train import run_id
 from experiments.evaluate import restore
 from experiments.train import evaluate
 
-EPOCHS, BATCH_SIZE, STEPS = 2, 77, 39  # of 3,004 images, the one left over joins the last batch
+EPOCHS, BATCH_SIZE, STEPS = 2, 77, 39  # odd batches; of 3,004 images one is left, and joins the last
 
 DATA = [
     "--data=Synthetic",
