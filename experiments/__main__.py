@@ -50,6 +50,31 @@ def _data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _tune(parser: argparse.ArgumentParser) -> None:
+    _experiments(parser)
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps of the learning-rate range test (default: 300)"
+    )
+    parser.add_argument(
+        "--lr-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="its rates, each of which stands for model.lr (default: 1e-6 10)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        action="store_true",
+        help="find the batch size instead: the largest that fits a GPU, and the smallest that is fast",
+    )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="with --batch-size, on the CPU: the largest whose training takes no more than so much",
+    )
+
+
 def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "experiments",
@@ -243,6 +268,11 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "data": Command(
         "experiments.data.command", "what the data holds: counts, duplicates, leaks, outliers", _data
+    ),
+    "tune": Command(
+        "experiments.tune.command",
+        "which learning rate to begin with, by a range test; or which batch size fits and is fast",
+        _tune,
     ),
     "train": Command("experiments.train", "one run: fit, test the best checkpoint, record all of it", _train),
     "sweep": Command(

@@ -13,6 +13,7 @@ from types import FrameType
 
 from experiments import leaving
 from experiments.errors import Interrupted, RankError, RunError, Terminated
+from experiments.memory import is_out_of_memory, out_of_memory
 from experiments.tracking import RunRecord, StoreError
 from lightning_modules.classifier import NonFiniteLossError
 
@@ -66,6 +67,8 @@ def recording(record: RunRecord | None, to_continue: str | None = None) -> Itera
             ) from error
         except BaseException as error:
             _end(record, "FAILED", error)
+            if is_out_of_memory(error):
+                raise RunError(out_of_memory(error)) from error
             raise
         if record is not None and record.status == "RUNNING":
             record.end("FINISHED")

@@ -29,6 +29,11 @@ def have_constant_features(model: ImageClassifier, data: ImageDataModule) -> boo
     return is_probe and data.augmentation == Augmentation() and not mixed
 
 
+def training_batches(model: ImageClassifier, data: ImageDataModule) -> pl.LightningDataModule:
+    """What the model is trained on: the data, or features of it where they are the same in each epoch."""
+    return FeatureData(data, model) if have_constant_features(model, data) else data
+
+
 class FeatureData(pl.LightningDataModule):
     """The batches of a DataModule with the trunk's features (B, F) in place of the images.
 

@@ -25,6 +25,7 @@ from experiments import leaving
 from experiments.callbacks import EpochRecorder
 from experiments.config import Experiment, parse_experiment
 from experiments.errors import RankError
+from experiments.memory import is_out_of_memory, out_of_memory
 from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
 
 Furnish = Callable[[Experiment], None]
@@ -259,8 +260,9 @@ def _main(share: Share, connection: Connection, errors: Descriptor) -> None:
         recorder = EpochRecorder(None, experiment.trainer.monitor)
         train_epochs(experiment, recorder, share.folder, resumed=share.resumed)
     except BaseException as error:
-        reason = " ".join(str(error).split())
-        failure = Failure(f"failed: {type(error).__name__}: {reason}", str(error), time.time())
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        told = out_of_memory(error) if is_out_of_memory(error) else reason
+        failure = Failure(f"failed: {told}", str(error), time.time())
         with contextlib.suppress(OSError):  # rank 0 may have gone first
             connection.send(failure)
         os._exit(1)  # the others' collectives end when its connections close

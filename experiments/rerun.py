@@ -87,6 +87,11 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
             f"run {original.run_id} ({original.name}) tells of the {len(children)} runs below it: rerun one "
             f"of them, such as {children[0].run_id[:8]}"
         )
+    if not original.is_training:
+        raise RequestError(
+            f"run {original.run_id} ({original.name}) trained no network to be judged: the command that it "
+            "is of, given again, makes another"
+        )
     if original.status != "FINISHED":
         pruned = original.tags.get("pruned") == "true"
         way = "a pruned trial has no end to compare" if pruned else "darkroom train --resume ends it first"

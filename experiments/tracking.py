@@ -35,6 +35,8 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # What makes the UI show training runs rather than conversations with language models.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+# Roles of runs that trained no network: they tell of those below them, or of steps that were tried.
+NOT_TRAINED = ("reproduction", "learning-curve", "cross_validation", "lr-range-test", "batch-size-test")
 PARENT_TAG = "mlflow.parentRunId"
 CHECKPOINTS = Path("mlruns") / "checkpoints"  # of runs under way, on the machine that trains
 MAX_PARAM_LENGTH = 6000
@@ -71,6 +73,11 @@ class RunRecord:
     def is_remote(self) -> bool:
         """Whether a server keeps it."""
         return bool(mlflow.get_tracking_uri().startswith("http"))
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a network was trained in it, to be judged."""
+        return self.tags.get("role") not in NOT_TRAINED
 
     @property
     def checkpoint_folder(self) -> Path:

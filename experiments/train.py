@@ -25,7 +25,7 @@ from experiments.checkpoints import build_checkpoints, chosen_checkpoint, load_w
 from experiments.config import Experiment, load_experiment, parse_experiment
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
-from experiments.features import FeatureData, have_constant_features
+from experiments.features import training_batches
 from experiments.predictions import record_predictions
 from experiments.ranks import Furnish, other_ranks
 from experiments.record import record_figures, record_model, record_start
@@ -236,8 +236,7 @@ def train_epochs(
         ],
     )
     last = folder / "last.ckpt" if resumed else None
-    batches = FeatureData(data, model) if have_constant_features(model, data) else data
-    trainer.fit(model, datamodule=batches, ckpt_path=last, weights_only=True)
+    trainer.fit(model, datamodule=training_batches(model, data), ckpt_path=last, weights_only=True)
 
 
 def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.averaging import Averaging
 from experiments.errors import nearest
@@ -152,7 +153,8 @@ def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -
         logger=False,  # a callback records epochs, in an order that survives kills
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=True,
+        # Where no callback saves, Lightning would add one of its own that does.
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         num_sanity_val_steps=0,
         **(arguments | (settings.extra or {})),
     )

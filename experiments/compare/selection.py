@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from experiments.errors import RequestError
 from experiments.tracking import RunRecord, Store
 
-# Roles of runs that only tell of those below them.
-PARENTS = ("reproduction", "learning-curve", "cross_validation")
-
 
 def select_runs(store: Store, queries: Sequence[str], where: str | None) -> list[RunRecord]:
     """All runs that were asked for, each once, in the order asked.
@@ -42,7 +39,7 @@ def _meant(store: Store, query: str) -> list[RunRecord]:
 
 def usable(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
     """The runs that have finished, and a word on each kind of the others."""
-    finished = [run for run in runs if run.status == "FINISHED" and run.tags.get("role") not in PARENTS]
+    finished = [run for run in runs if run.status == "FINISHED" and run.is_training]
     kinds = {
         "were stopped early by their sweep": [run for run in runs if run.tags.get("pruned") == "true"],
         "failed": [run for run in runs if run.status == "FAILED"],

@@ -113,7 +113,9 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
     wanted = configuration(experiment.config)
     left_open = [key for key in ("trainer.precision", "trainer.channels_last") if is_open(wanted[key])]
     for run in store.runs_of(experiment.name):
-        if run.status == "RUNNING" or run.params.get("seed") is None or "study" in run.tags:
+        if run.status == "RUNNING" or not run.is_training or "study" in run.tags:
+            continue
+        if run.params.get("seed") is None:
             continue
         try:
             recorded = parse_experiment([run.read_text("config.yaml")], {})
