@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from experiments.figures import Floats
 
-SMOOTHING_DECADES = 0.15  # standard deviation of the smoothing kernel, on the logarithm of the rate
+SMOOTHING_DECADES = 0.2  # standard deviation of the smoothing kernel, on the logarithm of the rate
 CEILING = 2.0  # times the loss at the start: what is above would blur into the rates before it
 LEFT_OUT = 1  # kernels at the start of the curve, where it has seen too few losses to have a slope
 
@@ -62,7 +62,7 @@ class RangeCurve:
     def smoothed(self) -> Floats:
         """Losses averaged by a centred Gaussian, (N,).
 
-        The usual running mean lags behind: over a few hundred steps by more than a factor of ten in rate.
+        The usual running mean lags behind the rates, and would suggest too high ones.
         """
         finite = np.nan_to_num(self.losses, nan=np.inf, posinf=np.inf)
         cut = np.minimum(finite, CEILING * self.start)
@@ -103,13 +103,11 @@ def rates_told(curve: RangeCurve, suggestion: Suggestion | None) -> list[str]:
     )
     lines.append(f"the loss fell fastest at {steepest} and was lowest at {lowest}")
     if suggestion.still_falling:
-        lines.append(
-            f"it was falling still: larger rates may tell more (--lr-range {curve.rates[0]:.2g} ...)"
-        )
+        lines.append("it was falling still: larger rates may tell more (--lr-range)")
     return [
         *lines,
-        f"suggested: {tenth}, a tenth of the latter, for at the lowest loss training is near its divergence; "
-        "where it falls fastest rates are lower than training needs",
-        f"the best rate may lie above; to search it, in sweep.space: "
+        f"suggested: {tenth}, a tenth of the latter: a network that starts there without having learned at "
+        "lower rates may diverge, and the steepest descent comes before training is at its fastest",
+        "the best rate may lie between; to search it, in sweep.space: "
         f"model.lr: {{low: {tenth}, high: {lowest}, log: true}}",
     ]
