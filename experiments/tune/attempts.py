@@ -17,18 +17,16 @@ from experiments.memory import is_out_of_memory
 from experiments.throughput import MIB, Throughput
 from experiments.trainer import TrainerSettings, build_trainer
 from experiments.tune.batch_size import Attempt, Measure
-from experiments.tune.signals import LeaveAtOnce
 
 STEPS = 3  # in each of the short epochs; the first of them warms up
 TIMED_SECONDS = 1.0  # in which small networks train many of them
 NEVER = 2**31
 
 
-class ShortEpochs(LeaveAtOnce):
+class ShortEpochs(pl.Callback):
     """Ends the training when it has been timed for long enough; notes the images/s of each epoch."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.rates: list[float] = []
         self.peak_mib = 0.0
         self._timed_at = 0.0

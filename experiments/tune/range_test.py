@@ -17,7 +17,6 @@ from experiments.config import Experiment
 from experiments.features import training_batches
 from experiments.trainer import build_trainer
 from experiments.tune.curve import RangeCurve
-from experiments.tune.signals import LeaveAtOnce
 from lightning_modules import ImageClassifier
 from lightning_modules.classifier import NonFiniteLossError
 
@@ -48,14 +47,13 @@ class Ramp:
         return float(self.low * (self.high / self.low) ** (step / (self.steps - 1)))
 
 
-class RangeTest(LeaveAtOnce):
+class RangeTest(pl.Callback):
     """Sets the rate before each step, notes the loss after it, and ends the training once it diverges.
 
     Layers that learn at rates of their own keep their ratios to `model.lr`, which is what rises.
     """
 
     def __init__(self, ramp: Ramp, progress: bool = False) -> None:
-        super().__init__()
         self.ramp = ramp
         self.diverged = False
         self.rates: list[float] = []
@@ -67,7 +65,6 @@ class RangeTest(LeaveAtOnce):
         self._lowest = math.inf
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, ImageClassifier)
         groups = trainer.optimizers[0].param_groups
         self._ratios = [group["lr"] / pl_module.hparams["lr"] for group in groups]

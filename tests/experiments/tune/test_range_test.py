@@ -103,6 +103,15 @@ def test_it_ends_where_the_loss_diverges_even_to_infinity(normalization):
     assert measured.rates[-1] < 1e5
 
 
+def test_a_loss_that_is_no_number_from_one_step_to_the_next_ends_it_too():
+    options = "{widths: [8, 8, 8], normalization: none}"
+    experiment = prepared(model__optimizer="sgd", model__backbone_options=options)
+    measured = run_range_test(experiment, Ramp(1e-2, 1e38, 4))
+    assert measured.diverged
+    assert not np.isfinite(measured.losses[-1])
+    assert len(measured.rates) == 3
+
+
 def test_a_linear_probe_is_tested_on_the_features_it_would_train_on(monkeypatch):
     from experiments.features import FeatureData
 

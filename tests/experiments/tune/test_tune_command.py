@@ -86,7 +86,9 @@ def test_what_was_tried_is_taken_for_no_training(recipe, darkroom, store):
 def test_the_same_command_finds_the_same_curve(recipe, darkroom, store):
     answers = [darkroom("tune", recipe, "--steps", "60") for _ in range(2)]
     first, second = (
-        pd.read_csv(store.find_run(answer.output.rpartition("run ")[2].split()[0]).download("tables/lr_range.csv"))
+        pd.read_csv(
+            store.find_run(answer.output.rpartition("run ")[2].split()[0]).download("tables/lr_range.csv")
+        )
         for answer in answers
     )
     assert first.equals(second)
@@ -152,7 +154,9 @@ def fitting(monkeypatch: pytest.MonkeyPatch, training: int, evaluated: int = 10*
 
     def limited(self: ImageClassifier, images: torch.Tensor) -> torch.Tensor:
         if len(images) > (training if self.training else evaluated):
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full.")
+            raise torch.cuda.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full."
+            )
         return forward(self, images)
 
     monkeypatch.setattr(ImageClassifier, "forward", limited)
