@@ -100,6 +100,9 @@ class WithinBudget:
 
     def __call__(self, batch_size: int) -> Attempt | None:
         if self._last is not None and self._expected_mib(self._last, batch_size) > self._budget_mib:
+            print(
+                f"batch size {batch_size:>6,} is not tried: it may take more than {self._budget_mib:,.0f} MiB"
+            )
             return None
         tried = self._measure(batch_size)
         if tried is None or tried.peak_mib > self._budget_mib:

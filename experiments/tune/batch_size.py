@@ -147,7 +147,7 @@ def sizes_told(found: Search) -> list[str]:
 
     >>> attempts = [Attempt(8, 100, 1), Attempt(16, 190, 1), Attempt(24, 194, 1)]
     >>> print(*sizes_told(Search(Asked(1000, configured=64), attempts, too_large=26)), sep="\\n")
-    the largest batch that fits: 24 images (26 do not): --data.batch_size=24
+    the largest batch that fits: 24 images (26 are too many): --data.batch_size=24
     the recipe's 64 do not fit; as many in each step: --data.batch_size=22 --trainer.accumulate_batches=3
     the smallest within 5 % of the most images/s (194): --data.batch_size=16
     """
@@ -157,7 +157,7 @@ def sizes_told(found: Search) -> list[str]:
     elif asked.to_the_limit:
         assert found.too_large is not None  # nothing else ends such a search
         lines.append(
-            f"the largest batch that fits: {found.largest:,} images ({found.too_large:,} do not): "
+            f"the largest batch that fits: {found.largest:,} images ({found.too_large:,} are too many): "
             f"--data.batch_size={found.largest}"
         )
     elif found.too_large is not None:

@@ -106,8 +106,8 @@ def rates_told(curve: RangeCurve, suggestion: Suggestion | None) -> list[str]:
         lines.append("it was falling still: larger rates may tell more (--lr-range)")
     return [
         *lines,
-        f"suggested: {tenth}, a tenth of the latter: a network that starts there without having learned at "
-        "lower rates may diverge, and the steepest descent comes before training is at its fastest",
-        "the best rate may lie between; to search it, in sweep.space: "
+        f"suggested: {tenth}, a tenth of the latter: it keeps a distance from divergence, of which the "
+        "steepest descent knows nothing",
+        f"a schedule that falls may bear more; to search, in sweep.space: "
         f"model.lr: {{low: {tenth}, high: {lowest}, log: true}}",
     ]

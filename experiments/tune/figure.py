@@ -30,7 +30,7 @@ def draw_range_test(curve: RangeCurve, suggestion: Suggestion | None, configured
         _mark(axes, curve, suggestion.steepest, "v", INK, "steepest descent")
         _mark(axes, curve, suggestion.lowest, "o", INK, "lowest")
         axes.axvline(suggestion.tenth, color=RED, linewidth=1.4, zorder=1)
-        _mark(axes, curve, suggestion.tenth, "D", RED, "a tenth of the lowest's: suggested")
+        _mark(axes, curve, suggestion.tenth, "D", RED, "suggested, a tenth of it")
     axes.axvline(
         configured, color=GREY, linewidth=1, linestyle="--", zorder=1, label=f"the recipe's, {configured:g}"
     )

@@ -22,6 +22,8 @@ from experiments.callbacks import EpochRecorder
 from experiments.config import load_experiment
 from experiments.throughput import Throughput
 from experiments.train import fit, prepare
+from experiments.tune.attempts import attempt
+from experiments.tune.batch_size import Asked, search
 
 ACCELERATOR = os.environ.get("DARKROOM_GPU_TESTS_ON", "gpu")
 DEVICE = "cuda" if ACCELERATOR == "gpu" else "cpu"
@@ -34,7 +36,9 @@ pytestmark = [
 STEADY = {  # nothing is drawn at random but weights and order, which come from the CPU
     "model.backbone_options.widths": "[8]",
     "model.dropout": "0",
-    "data.augmentation": "{}",
+    "data.augmentation.rotation": "0",  # "{}" for all of it would leave the recipe's
+    "data.augmentation.zoom": "0",
+    "data.augmentation.translation": "0",
     "trainer.max_epochs": "3",
 }
 SHAKEN = {
@@ -104,6 +108,25 @@ def test_a_gpu_that_has_to_wait_for_batches_is_noticed(monkeypatch):
     assert history[-1]["cost/compute_ms"] > 0
     if DEVICE == "cuda":
         assert 0 < history[-1]["cost/peak_gpu_memory_mib"] < 1024
+
+
+def test_the_largest_batch_that_fits_is_found_by_running_out_of_memory():
+    large = {"data.image_size": "64" if DEVICE == "cuda" else "8", "model.lr": "1e-9"}
+    experiment = load_experiment(["digits/cnn"], {**large, "trainer.accelerator": ACCELERATOR})
+    prepare(experiment)
+    if DEVICE == "cuda":
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(2 * 2**30 / whole)
+    try:
+        asked = Asked(experiment.data.num_train_images, configured=64)
+        found = search(lambda batch_size: attempt(experiment, batch_size), asked)
+        assert attempt(experiment, found.largest) is not None  # the memory of what failed is free again
+        if DEVICE == "cuda":
+            assert found.too_large is not None
+            assert found.attempts[-1].peak_mib < 2048
+    finally:
+        if DEVICE == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(workspace, store):

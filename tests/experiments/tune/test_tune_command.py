@@ -167,7 +167,7 @@ def test_the_batch_size_that_fits_is_found_by_running_out_of_memory(recipe, dark
     answer = darkroom("tune", recipe, "--batch-size", "--memory", "1000", "--data.batch_size=300")
     assert answer.status == 0, answer.errors
     assert "batch size    128 does not fit" in answer.output
-    assert "the largest batch that fits: 96 images (104 do not): --data.batch_size=96" in answer.output
+    assert "the largest batch that fits: 96 images (104 are too many): --data.batch_size=96" in answer.output
     assert "--data.batch_size=75 --trainer.accumulate_batches=4" in answer.output
     (run,) = [run for run in store.runs_of("tuned/tiny") if run.metrics.get("batch_size/largest") == 96]
     assert run.tags["role"] == "batch-size-test"
