@@ -69,9 +69,21 @@ def recording(record: RunRecord | None, to_continue: str | None = None) -> Itera
             _end(record, "FAILED", error)
             if is_out_of_memory(error):
                 raise RunError(out_of_memory(error)) from error
+            if _is_of_compiler(error):
+                said = str(error).partition("\n")[0]
+                raise RunError(
+                    f"torch.compile could not compile the network: {said}. Without it "
+                    "(trainer.compile=false) training is the same, and slower on a GPU"
+                ) from error
             raise
         if record is not None and record.status == "RUNNING":
             record.end("FINISHED")
+
+
+def _is_of_compiler(error: BaseException) -> bool:
+    from torch._dynamo.exc import TorchDynamoException  # slow to import, and by now it mostly has been
+
+    return isinstance(error, TorchDynamoException)
 
 
 def _end(record: RunRecord | None, status: str, error: BaseException | None = None) -> None:

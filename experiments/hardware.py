@@ -12,37 +12,42 @@ from torch.nn.modules.conv import _ConvNd
 if TYPE_CHECKING:
     from experiments.trainer import TrainerSettings
 
-AMPERE = (8, 0)  # the first GPUs that multiply bf16 in hardware; older ones imitate it
+AMPERE = (8, 0)  # the first GPUs that multiply bf16 and TF32 in hardware
+
+OPEN_KNOBS = ("precision", "channels_last", "tf32")
 
 
 def settled(settings: TrainerSettings, network: nn.Module) -> TrainerSettings:
-    """The settings with `precision` and `channels_last` as they are to be here.
+    """The settings with `precision`, `channels_last` and `tf32` as they are to be here.
 
     On a processor only convolutions gain by bf16, where it has instructions for them, and those of
     single channels (depthwise ones) lose; `tests/benchmarks/precision.py` measures it. Where nothing was
     measured nothing changes.
     """
+    has_tensor_cores = False
     convolutions = [module for module in network.modules() if isinstance(module, _ConvNd)]
     if trains_on_gpu(settings.accelerator):
-        has_bf16 = torch.cuda.get_device_capability() >= AMPERE
-        gains, keeps_channels_last = has_bf16, has_bf16 and bool(convolutions)
+        has_tensor_cores = torch.cuda.get_device_capability() >= AMPERE
+        gains, keeps_channels_last = has_tensor_cores, has_tensor_cores and bool(convolutions)
     elif settings.accelerator in ("auto", "cpu") and torch.cpu._is_avx512_bf16_supported():
         is_depthwise = any(module.groups == module.in_channels > 1 for module in convolutions)
         gains, keeps_channels_last = bool(convolutions) and not is_depthwise, bool(convolutions)
     else:
         gains = keeps_channels_last = False
-    chosen: dict[str, Any] = {
-        "precision": "bf16-mixed" if gains else "32-true",
-        "channels_last": keeps_channels_last,
-    }
+    precision = settings.precision
+    if is_open(precision):
+        precision = "bf16-mixed" if gains else "32-true"
     return replace(
-        settings, **{knob: chosen[knob] for knob, value in open_knobs(settings).items() if is_open(value)}
+        settings,
+        precision=precision,
+        channels_last=keeps_channels_last if is_open(settings.channels_last) else settings.channels_last,
+        tf32=has_tensor_cores and precision != "32-true" if is_open(settings.tf32) else settings.tf32,
     )
 
 
 def open_knobs(settings: TrainerSettings) -> dict[str, Any]:
     """Those that may be left open, as they stand."""
-    return {"precision": settings.precision, "channels_last": settings.channels_last}
+    return {name: getattr(settings, name) for name in OPEN_KNOBS}
 
 
 def is_open(value: object) -> bool:

@@ -235,6 +235,8 @@ def train_epochs(
             *build_checkpoints(folder, settings, has_validation),  # last, so that what they save is recorded
         ],
     )
+    if settings.compile:
+        model.network.compile()
     last = folder / "last.ckpt" if resumed else None
     trainer.fit(model, datamodule=training_batches(model, data), ckpt_path=last, weights_only=True)
 

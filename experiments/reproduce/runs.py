@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from experiments.config import Experiment, flatten, load_experiment, parse_experiment
 from experiments.errors import RequestError
-from experiments.hardware import is_open
+from experiments.hardware import OPEN_KNOBS, is_open
 from experiments.record import NOT_PARAMS
 from experiments.tracking import RunRecord, Store
 from experiments.train import PLACES, Result, go_on, train
@@ -111,7 +111,7 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
     Those that train at present, or were killed without a word, are RUNNING and not among them.
     """
     wanted = configuration(experiment.config)
-    left_open = [key for key in ("trainer.precision", "trainer.channels_last") if is_open(wanted[key])]
+    left_open = [f"trainer.{knob}" for knob in OPEN_KNOBS if is_open(wanted[f"trainer.{knob}"])]
     for run in store.runs_of(experiment.name):
         if run.status == "RUNNING" or not run.is_training or "study" in run.tags:
             continue

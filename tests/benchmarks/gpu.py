@@ -100,6 +100,8 @@ def load(case: Case, arguments: argparse.Namespace) -> Experiment:
             "accelerator": arguments.device.replace("cuda", "gpu"),
             "precision": case.precision,
             "channels_last": True,
+            "tf32": True,  # in both
+            "compile": case.compiled and arguments.compile,
             "deterministic": False,
             "progress": False,
             "extra": {"benchmark": True},
@@ -110,8 +112,6 @@ def load(case: Case, arguments: argparse.Namespace) -> Experiment:
     store = experiment.data.splits["train"]
     again = torch.arange(arguments.images or case.images) % len(store)
     experiment.data.splits["train"] = store.select(again)
-    if case.compiled and arguments.compile:
-        experiment.model.network.compile()
     return experiment
 
 
@@ -153,10 +153,13 @@ def bare_loop(case: Case, arguments: argparse.Namespace) -> float:
     experiment = load(case, arguments)
     device, data, hparams = torch.device(arguments.device), experiment.data, experiment.model.hparams
     network = experiment.model.network.to(device).train()
+    if experiment.trainer.compile:
+        network.compile()
     optimizer = build_optimizer(
         network, hparams["optimizer"], hparams["lr"], 0.0, hparams["optimizer_options"]
     )
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")
     data.preprocess.to(device)
     images, targets = data.splits["train"].images.to(device), data.splits["train"].targets.to(device)
     seconds = []

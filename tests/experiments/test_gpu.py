@@ -99,6 +99,20 @@ def test_half_precision_learns_too(precision):
     assert ours[-1]["train/loss"] == pytest.approx(theirs[-1]["train/loss"], rel=0.1)
 
 
+def test_a_compiled_network_learns_the_same_and_gives_the_same_bits_again():
+    compiled = {**STEADY, "trainer.compile": "true", "trainer.max_epochs": "2"}
+    (ours, weights), (_, again) = (trained(compiled, ACCELERATOR) for _ in range(2))
+    theirs = trained({**STEADY, "trainer.max_epochs": "2"}, ACCELERATOR)[0]
+    assert ours[-1]["train/loss"] == pytest.approx(theirs[-1]["train/loss"], rel=0.02)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_tf32_learns_too():
+    rounded = {**STEADY, "trainer.precision": "32-true", "trainer.tf32": "true"}
+    ours, theirs = trained(rounded, ACCELERATOR)[0], trained(STEADY, "cpu")[0]
+    assert ours[-1]["train/loss"] == pytest.approx(theirs[-1]["train/loss"], rel=0.05)
+
+
 def test_a_gpu_that_has_to_wait_for_batches_is_noticed(monkeypatch):
     monkeypatch.setattr("datamodules.base.BatchLoader", LateLoader)
     throughput = Throughput()

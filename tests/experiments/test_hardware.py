@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
+from torch._dynamo.exc import TorchDynamoException
 
+from experiments.callbacks import EpochRecorder
+from experiments.config import load_experiment
 from experiments.hardware import settled
 from experiments.recipes import find_recipe, recipe_names
-from experiments.trainer import TrainerSettings
+from experiments.train import fit, prepare
+from experiments.trainer import TrainerSettings, build_trainer
 from lightning_modules.backbones import build_network
 
 
@@ -68,6 +76,61 @@ def test_what_is_pinned_stays(processor):
     processor(has_bf16=True)
     assert knobs("small_cnn", precision="32-true") == ("32-true", True)
     assert knobs("small_cnn", channels_last=False) == ("bf16-mixed", False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "tf32", "expected"),
+    [("auto", None, True), ("16-mixed", None, True), ("32-true", None, False), ("32-true", True, True)],
+)
+def test_tf32_goes_with_mixed_precision(gpu, precision, tf32, expected):
+    gpu(9, 0)
+    network = build_network("small_cnn", {}, num_outputs=3, image_shape=(3, 32, 32))
+    assert settled(TrainerSettings(precision=precision, tf32=tf32), network).tf32 is expected
+
+
+def test_tf32_is_of_new_gpus_alone(gpu, processor):
+    network = build_network("small_cnn", {}, num_outputs=3, image_shape=(3, 32, 32))
+    gpu(7, 5)
+    assert settled(TrainerSettings(precision="16-mixed"), network).tf32 is False
+    processor(has_bf16=True)
+    assert settled(TrainerSettings(), network).tf32 is False
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_the_process_multiplies_as_the_trainer_is_told(tf32):
+    build_trainer(TrainerSettings(precision="32-true", tf32=tf32, accelerator="cpu"), [])
+    try:
+        assert (torch.get_float32_matmul_precision() == "high") is tf32
+        assert torch.backends.cudnn.allow_tf32 is tf32
+    finally:
+        build_trainer(TrainerSettings(precision="32-true", accelerator="cpu"), [])
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # quick
+    keys = {"model.backbone_options.widths": "[8]", "trainer.max_epochs": "2", "model.dropout": "0"}
+    histories = []
+    for compiled in ("true", "false"):
+        experiment = load_experiment(["digits/cnn"], {**keys, "trainer.compile": compiled})
+        prepare(experiment)
+        recorder = EpochRecorder(None, experiment.trainer.monitor)
+        with tempfile.TemporaryDirectory() as folder:
+            fit(experiment, recorder, Path(folder))
+        assert (experiment.model.network._compiled_call_impl is not None) is (compiled == "true")
+        histories.append([row["val/loss"] for row in recorder.history])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+
+
+def test_a_compiler_that_is_missing_is_said(darkroom, store, monkeypatch):
+    def missing(*arguments, **options):
+        raise TorchDynamoException("No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr("torch.nn.Module.compile", missing)
+    keys = ["--trainer.compile=true", "--trainer.max_epochs=1", "--mlflow.run_name=uncompiled"]
+    answer = darkroom("train", "digits/cnn", *keys)
+    assert answer.status == 1
+    assert "No working C++ compiler found. Without it (trainer.compile=false)" in answer.errors
+    assert store.find_run("uncompiled").status == "FAILED"
 
 
 def test_a_run_records_what_was_taken_and_show_says_it(darkroom, store):
