@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
+import timm.models
 from safetensors import SafetensorError
-from timm.models import get_model_traits, load_state_dict
+from timm.models import load_state_dict
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
@@ -119,7 +121,7 @@ def read_weights(path: Path) -> State:
     if not path.is_file():
         raise ValueError(f"model.weights={path}: there is no such file (looked for {path.resolve()})")
     try:
-        state = load_state_dict(str(path))
+        state = load_state_dict(str(path), weights_only=True)  # not the default of all timm's versions
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(
             f"model.weights={path} can't be read as weights alone: {' '.join(str(error).split())}"
@@ -219,9 +221,9 @@ def _conversion(network: nn.Module) -> Callable[..., State] | None:
 
 def _input_convolutions(network: nn.Module) -> Iterable[str]:
     """The convolutions that see the image itself."""
-    named = get_model_traits(network).get("first_conv") or getattr(network, "pretrained_cfg", {}).get(
-        "first_conv"
-    )
+    traits_of = getattr(timm.models, "get_model_traits", None)  # timm has had it since 1.0.31
+    traits = traits_of(network) if traits_of is not None else {}
+    named = traits.get("first_conv") or getattr(network, "pretrained_cfg", {}).get("first_conv")
     if named is not None:
         return (named,) if isinstance(named, str) else named
     return [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)][:1]
@@ -235,7 +237,15 @@ def _adapt(weight: Tensor, layer: nn.Module, in_channels: int) -> tuple[Tensor, 
     source = weight.shape[1] * layer.groups // max(folded, 1)
     if source == in_channels or folded < 1:
         return weight, in_channels
-    return adapt_input_conv(in_channels, weight, base_chans=source), source
+    if source == 3:
+        return adapt_input_conv(in_channels, weight), source
+    try:
+        return adapt_input_conv(in_channels, weight, base_chans=source), source
+    except TypeError:
+        raise ValueError(
+            f"these weights are of {source} input channels: to adapt them to {in_channels} takes timm 1.0.31 "
+            f"or newer, this is {timm.__version__}; pip install --upgrade timm"
+        ) from None
 
 
 def _size(tensor: Tensor) -> str:
