@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ class GpuEnergy:
     """
 
     def __init__(self, devices: Sequence[int]) -> None:
-        self._last: dict[object, int] = {}
+        self._counters: list[tuple[Any, int]] = []  # a handle, which is no key, and its last count
         if not devices or importlib.util.find_spec("pynvml") is None:
             return
         import pynvml
@@ -62,21 +63,19 @@ class GpuEnergy:
             for device in devices:  # NVML does not know of CUDA_VISIBLE_DEVICES
                 uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
                 handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-                self._last[handle] = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+                self._counters.append((handle, pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)))
         except pynvml.NVMLError:  # an older GPU, or a part of one, that does not count
-            self._last = {}
+            self._counters = []
 
     def __bool__(self) -> bool:
-        return bool(self._last)
+        return bool(self._counters)
 
     def take(self) -> float:
         """Joules since the last time."""
-        total = 0
-        for handle, before in self._last.items():
-            now = self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-            total += now - before
-            self._last[handle] = now
-        return total / 1000
+        count = self._nvml.nvmlDeviceGetTotalEnergyConsumption
+        before = self._counters
+        self._counters = [(handle, count(handle)) for handle, _ in before]
+        return sum(now - then for (_, now), (_, then) in zip(self._counters, before, strict=True)) / 1000
 
 
 def _is_counted(zone: Path) -> bool:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from experiments.averaging import WeightAveraging
 from experiments.calibration import calibrate, record_temperatures, summary
@@ -236,9 +237,19 @@ def train_epochs(
         ],
     )
     if settings.compile:
-        model.network.compile()
+        compile_network(model.network, settings.deterministic)
     last = folder / "last.ckpt" if resumed else None
     trainer.fit(model, datamodule=training_batches(model, data), ckpt_path=last, weights_only=True)
+
+
+def compile_network(network: nn.Module, deterministic: bool) -> None:
+    """Has it compiled at its next steps, as if it were the first one of this process.
+
+    What has been compiled before would decide which kernels serve a batch of an unusual size; and kernels
+    that are chosen by timing them may add up in another order each time.
+    """
+    torch.compiler.reset()
+    network.compile(options={"deterministic": deterministic})
 
 
 def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -31,10 +32,10 @@ from experiments.config import Experiment, parse_experiment
 from experiments.ending import working_folder
 from experiments.throughput import Throughput
 from experiments.tracking import open_store
-from experiments.train import fit, prepare, start_record
+from experiments.train import compile_network, fit, prepare, start_record
 from lightning_modules.optimization import build_optimizer
 
-DRAWN = 2048  # images; more are these again
+DRAWN = 512  # images; more are these again
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def bare_loop(case: Case, arguments: argparse.Namespace) -> float:
     device, data, hparams = torch.device(arguments.device), experiment.data, experiment.model.hparams
     network = experiment.model.network.to(device).train()
     if experiment.trainer.compile:
-        network.compile()
+        compile_network(network, experiment.trainer.deterministic)
     optimizer = build_optimizer(
         network, hparams["optimizer"], hparams["lr"], 0.0, hparams["optimizer_options"]
     )
@@ -201,7 +202,7 @@ def main() -> None:
                 contestants = [("bare", bare_loop), ("darkroom", darkroom)]
                 for name, contestant in contestants if round_number % 2 == 0 else contestants[::-1]:
                     rates[name].append(contestant(case, arguments))
-                    torch.compiler.reset()
+                    print(f"{case.name}: {name} {rates[name][-1]:,.0f} images/s", file=sys.stderr, flush=True)
             ratios = [ours / bare for ours, bare in zip(rates["darkroom"], rates["bare"], strict=True)]
             table.add_row(
                 case.name,

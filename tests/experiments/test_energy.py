@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,3 +48,32 @@ def test_what_is_not_there_or_closed_is_no_meter(tmp_path):
         pytest.skip("root may read every file")
     counter.chmod(0)
     assert not ProcessorEnergy(tmp_path)
+
+
+class FakeHandle:
+    """As NVML's: a ctypes pointer, which is no key of a dictionary."""
+
+    __hash__ = None
+
+
+def test_the_energy_of_each_gpu_counts_from_the_last_time(monkeypatch):
+    counts = {"GPU-a": [1000, 3000, 3500], "GPU-b": [0, 500, 500]}  # millijoules
+
+    def handle_of(uuid):
+        handle = FakeHandle()
+        handle.uuid = uuid
+        return handle
+
+    nvml = SimpleNamespace(
+        NVMLError=OSError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=handle_of,
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: counts[handle.uuid].pop(0),
+        __spec__=SimpleNamespace(),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    properties = [SimpleNamespace(uuid="a"), SimpleNamespace(uuid="b")]
+    monkeypatch.setattr("torch.cuda.get_device_properties", properties.__getitem__)
+    meter = GpuEnergy([0, 1])
+    assert meter
+    assert [meter.take(), meter.take()] == [2.5, 0.5]
