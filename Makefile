@@ -6,8 +6,9 @@ BIN := .venv/bin
 
 install: .venv/.installed  ## the virtual environment, with what a user needs
 
+# A GPU gains nothing by images so small, and two workers would ask for two.
 demo: install  ## the main job on bundled data: a small sweep, confirmed on fresh seeds, its winner tested
-	$(BIN)/darkroom sweep digits/cnn --workers $$($(PYTHON) -c 'import os; print(min(2, os.cpu_count()))')
+	$(BIN)/darkroom sweep digits/cnn --workers $$($(PYTHON) -c 'import os; print(min(2, os.cpu_count()))') --trainer.accelerator=cpu
 
 test: .venv/.installed-dev  ## all tests but the slow ones and those that need a GPU
 	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile
