@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from experiments.errors import Interrupted, RequestError, RunError
 from experiments.overrides import split_overrides
-from experiments.startup import import_module, keep_memory
+from experiments.startup import import_module, keep_memory, spare_imports
 
 
 @dataclass(frozen=True)
@@ -356,6 +356,7 @@ def _dispatch(argv: list[str]) -> int:
         own, overrides = split_overrides(own, options)
     arguments = own_parser.parse_args(own)
     keep_memory()
+    spare_imports()
     status: int | None = import_module(command.module).run(arguments, overrides)
     return status or 0
 

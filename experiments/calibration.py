@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.statistics import Floats
+from experiments.arrays import Floats
 from experiments.temperature import EPSILON, Targets, fit_temperatures, scale
 from lightning_modules.outputs import Predictions
 

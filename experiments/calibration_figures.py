@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from experiments.arrays import Floats, Ints
 from experiments.calibration import NUM_BINS, bin_scores, confidences, decisions, risk_coverage
-from experiments.figures import BLUE, GREY, INK, LEGEND, RED, TITLE, Floats, Ints, _plain
+from experiments.figures import BLUE, GREY, INK, LEGEND, RED, TITLE, _plain
 
 MARKED_COVERAGES = (0.8, 0.9, 1.0)
 MAX_POINTS = 2000  # of a curve; a picture has no more columns

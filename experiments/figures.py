@@ -2,20 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-Bools: TypeAlias = npt.NDArray[np.bool_]
-Bytes: TypeAlias = npt.NDArray[np.uint8]
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
-Ints: TypeAlias = npt.NDArray[np.integer[Any]]
+from experiments.arrays import Bools, Floats, Ints
 
 # Ten colours that colour-blind readers tell apart (Petroff 2021, arXiv:2107.02270).
 PALETTE: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
@@ -155,7 +152,7 @@ def learning_curves(
     return figure
 
 
-def positives_of(targets: npt.NDArray[Any], num_classes: int) -> Bools:
+def positives_of(targets: NDArray[Any], num_classes: int) -> Bools:
     """Classes (N,), or labels (N, C) of 0 and 1, to whether each image has each of them, (N, C)."""
     return targets > 0.5 if targets.ndim == 2 else targets[:, None] == np.arange(num_classes)
 

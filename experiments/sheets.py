@@ -8,15 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from experiments.arrays import Bytes, Floats, Ints
 from experiments.figures import (
     GREY,
     INK,
     MAX_NAMED_CLASSES,
     RED,
     TITLE,
-    Bytes,
-    Floats,
-    Ints,
     positives_of,
     shorten,
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
+from experiments.arrays import Floats
+
 Verdict: TypeAlias = Literal["reproduced", "not reproduced", "underpowered"]
 
 CONFIDENCE = 0.95

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from experiments.statistics import Floats
+from experiments.arrays import Floats
 
 Targets: TypeAlias = NDArray[Any]  # classes (N,), or labels (N, K) of 0 and 1
 

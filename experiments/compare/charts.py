@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from experiments.arrays import Floats
 from experiments.figures import PALETTE
-from experiments.statistics import Floats
 
 WIDTH, HEIGHT = 460, 250  # of the axes, in the picture's own units
 LEFT, BOTTOM, TOP = 52, 42, 26  # of the room around them

@@ -10,11 +10,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.arrays import Floats
 from experiments.compare.groups import Group
 from experiments.compare.scores import replicates
 from experiments.statistics import (
     SIGNIFICANCE,
-    Floats,
     Interval,
     bootstrap_p_value,
     folds_interval,

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.arrays import Floats
 from experiments.errors import RequestError
 from experiments.prediction_store import Outcome, read_outcome, union_of_ids
-from experiments.statistics import Floats
 from experiments.tracking import RunRecord
 from experiments.train import PLACES
 

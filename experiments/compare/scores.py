@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from experiments.arrays import Floats
 from experiments.prediction_store import Outcome, union_of_ids
-from experiments.statistics import Floats, bootstrap_means, resamples
+from experiments.statistics import bootstrap_means, resamples
 from lightning_modules.task import build_task
 
 RESAMPLES = 2000

@@ -10,10 +10,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from experiments.arrays import Floats
 from experiments.ensemble.members import Member, goodness, probabilities_of
 from experiments.errors import RequestError
 from experiments.prediction_store import Outcome
-from experiments.statistics import Floats
 from lightning_modules.ensemble import Stacked, WeightedMean, log_probabilities
 
 ROUNDS = 50  # of greedy selection; a member's weight is known to a fiftieth then

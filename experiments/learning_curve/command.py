@@ -10,13 +10,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from experiments.arrays import Floats
 from experiments.compare.scores import replicates
 from experiments.ending import recording
 from experiments.errors import RequestError, nearest
 from experiments.learning_curve.fit import MIN_SIZES, Curve, fit_curve
 from experiments.learning_curve.points import FRACTION, find_parent, load_points, train_points
 from experiments.prediction_store import read_outcome
-from experiments.statistics import Floats
 from experiments.tracking import RunRecord, open_store
 from experiments.trainer import is_minimized
 from lightning_modules.task import build_task

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from experiments.statistics import Floats, Interval, percentile_interval
+from experiments.arrays import Floats
+from experiments.statistics import Interval, percentile_interval
 
 MIN_SIZES = 3  # the law has three parameters
 STEEPEST = 3.0  # larger exponents are those of noise: 0.07 to 0.5 have been found (Hestness et al. 2017)

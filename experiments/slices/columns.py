@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from datamodules import ImageDataModule, ImageTable
 from datamodules.measures import measure
+from experiments.arrays import Floats
 from experiments.errors import RequestError, nearest
-from experiments.statistics import Floats
 
 BUILT_IN = ("class", "size", "brightness")
 MAX_VALUES = 20  # of a column that is taken without being asked for

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from experiments.arrays import Floats
 from experiments.prediction_store import Outcome
 from experiments.slices.columns import Slice
 from experiments.statistics import (
     CONFIDENCE,
     SIGNIFICANCE,
-    Floats,
     Interval,
     holm,
     percentile_interval,

@@ -13,7 +13,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from experiments.figures import Floats, shorten
+from experiments.arrays import Floats
+from experiments.figures import shorten
 
 KERNEL_WIDTH = 0.1  # of a range, in the smoothed map of two keys
 

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.figures import BLUE, GREY, INK, LEGEND, PALETTE, RED, TITLE, Floats, _plain, shorten
+from experiments.arrays import Floats
+from experiments.figures import BLUE, GREY, INK, LEGEND, PALETTE, RED, TITLE, _plain, shorten
 from experiments.sweep.columns import Column, drawn_range, padded, smoothed
 from experiments.sweep.ranking import STATE_NAMES, complete_trials, is_on_front, last_value
 
