@@ -1,11 +1,12 @@
-"""One GPU: images/s of Darkroom's training, its record on, against a bare PyTorch loop.
+"""One GPU, or the CPU: images/s of Darkroom's training, its record on, against a bare PyTorch loop.
 
 Synthetic images lie in memory, for Darkroom in the host's, as always, for the bare loop in the GPU's. Both
 have the same network, precision, memory format, compilation, augmentation, optimizer and batch size. Timed
 are the steps of an epoch, after one to warm up; what happens at an epoch's end is in neither.
 
     python tests/benchmarks/gpu.py [--rounds 3] [--no-compile]
-    python tests/benchmarks/gpu.py --device cpu --images 64 --batch-size 16 --no-compile  # does it run?
+    python tests/benchmarks/gpu.py --device cpu  # resnet18 at 64, as the hardware would have it
+    python tests/benchmarks/gpu.py --device cpu --cases cuda --images 64 --batch-size 16 --no-compile  # a try
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ class Case:
     """What is trained.
 
     Attributes:
+        device: Where it says something.
         aim: Least share of the bare loop's images/s.
         compiled: By torch.compile, unless it is switched off.
     """
 
     name: str
+    device: str
     backbone: str
     backbone_options: dict[str, int]
     side: int
@@ -61,13 +64,18 @@ class Case:
 
 CASES = [
     Case(
-        "ResNet-50 at 224, bf16, channels last, compiled",
+        "ResNet-50 at 224, bf16, channels last, compiled", "cuda",
         "resnet50", {}, 224, 256, 12_800, {}, "bf16-mixed", compiled=True, aim=0.95,
     ),
     Case(
-        "CIFAR ResNet-20 at 32, cropped and mirrored",
+        "CIFAR ResNet-20 at 32, cropped and mirrored", "cuda",
         "cifar_resnet", {"depth": 20}, 32, 128, 51_200, {"crop_padding": 4, "horizontal_flip": 0.5},
         "32-true", compiled=False, aim=0.90,
+    ),
+    Case(
+        "ResNet-18 at 64, as the hardware would have it", "cpu",
+        "resnet18", {}, 64, 64, 1280, {"crop_padding": 4, "horizontal_flip": 0.5},
+        "auto", compiled=False, aim=0.95,
     ),
 ]  # fmt: skip
 
@@ -100,7 +108,7 @@ def load(case: Case, arguments: argparse.Namespace) -> Experiment:
             "max_epochs": arguments.epochs + 1,
             "accelerator": arguments.device.replace("cuda", "gpu"),
             "precision": case.precision,
-            "channels_last": True,
+            "channels_last": None if case.precision == "auto" else True,
             "tf32": True,  # in both
             "compile": case.compiled and arguments.compile,
             "deterministic": False,
@@ -169,7 +177,9 @@ def bare_loop(case: Case, arguments: argparse.Namespace) -> float:
         generator = generator_for(device, epoch)
         for places in torch.randperm(len(targets), device=device).split(data.batch_size):
             pixels = data.augment(images[places], generator)
-            with torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bf16-mixed"):
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=experiment.trainer.precision == "bf16-mixed"
+            ):
                 loss = F.cross_entropy(network(data.preprocess.normalize(pixels)), targets[places])
             optimizer.zero_grad()
             loss.backward()
@@ -183,6 +193,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument(
+        "--cases", choices=["cuda", "cpu"], help="those of another device than the one it runs on"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2, help="timed ones, after one to warm up")
     parser.add_argument("--images", type=int, help="an epoch has, in place of each case's own number")
@@ -191,12 +204,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch sees no GPU; --device cpu tries the script without one")
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU: says nothing of a GPU"
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU"
     table = Table("training", "bare loop", "Darkroom", "ratio", "spread", "aim", title=where)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder) / 'mlflow.db'}"
         os.chdir(folder)
-        for case in CASES:
+        for case in (case for case in CASES if case.device == (arguments.cases or arguments.device)):
             rates: dict[str, list[float]] = {"bare": [], "darkroom": []}
             for round_number in range(arguments.rounds):
                 contestants = [("bare", bare_loop), ("darkroom", darkroom)]
