@@ -20,9 +20,11 @@ from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
 from experiments.prediction_store import read_outcome
 from experiments.predictions import prediction_frame
+from experiments.resume import go_on
 from experiments.statistics import Interval, folds_interval
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import PLACES, go_on, prepare, run_name, train
+from experiments.train import PLACES, prepare, run_name, train
+from experiments.trainer import check_one_machine
 from lightning_modules.task import build_task
 
 ROLE = "cross_validation"
@@ -105,6 +107,7 @@ def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> t
         RequestError: The folds can't be trained or recorded.
     """
     experiment = load_fold(sources, overrides, folds, 0)
+    check_one_machine(experiment.trainer, "each fold")
     if not experiment.mlflow.enabled:
         raise RequestError("the mean over folds is read from their records: mlflow.enabled must be true")
     prepare(experiment)  # which looks at all of the folds

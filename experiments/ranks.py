@@ -1,13 +1,14 @@
-"""The other processes of a run that trains on several devices.
+"""The other processes of a run that trains on several devices, of one machine or of several.
 
 The process that runs the work is rank 0: it alone records, prints, saves and reports. The others train
 along with it, each on its device and its share of every batch. They are not Lightning's, whose launcher
-would start the command line again.
+would start the command line again. On another machine, the same command only starts the ranks there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
 
 from experiments import leaving
 from experiments.callbacks import EpochRecorder
@@ -27,6 +27,8 @@ from experiments.config import Experiment, parse_experiment
 from experiments.errors import RankError
 from experiments.memory import is_out_of_memory, out_of_memory
 from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
+from experiments.site import Site, await_until
+from experiments.trainer import TrainerSettings
 
 Furnish = Callable[[Experiment], None]
 
@@ -149,7 +151,7 @@ class Watch(threading.Thread):
 def other_ranks(
     experiment: Experiment, folder: Path, *, resumed: bool = False, furnish: Furnish | None = None
 ) -> Iterator[None]:
-    """Has what is trained inside trained by `trainer.devices` processes, this one being rank 0.
+    """Has what is trained inside trained by `trainer.devices` processes a machine, this one being rank 0.
 
     Args:
         experiment: What to train; its data is prepared.
@@ -160,19 +162,21 @@ def other_ranks(
     Raises:
         RankError: Another rank failed or died.
     """
-    world_size = experiment.trainer.devices
+    devices = experiment.trainer.devices
+    site = Site.here(experiment.trainer.num_nodes)
+    world_size = site.nodes * devices
     if world_size == 1:
         yield
         return
-    # Its port stays taken from here on: rank 0's own store, in the same process, is this one again.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+    board = site.open_board()
+    board.set("task", json.dumps([experiment.to_yaml(), str(folder.resolve()), resumed]))
     threads = torch.get_num_threads()
-    share = max(1, threads // world_size)
+    share = max(1, threads // devices)
     ranks: list[Rank] = []
     with contextlib.ExitStack() as leaving:
         leaving.callback(torch.set_num_threads, threads)
-        for number in range(1, world_size):
-            place = _place(number, world_size, store.port)
+        for number in range(1, devices):
+            place = site.environment(number, devices, board.port)
             told = Share(experiment.to_yaml(), folder, resumed, share, place, furnish)
             ranks.append(Rank(number, told))
             leaving.callback(ranks[-1].leave, 0)
@@ -180,6 +184,7 @@ def other_ranks(
             failure = rank.listen()
             if failure is not None:
                 raise _error(rank, failure, world_size)
+        site.others_ready(board)
         watch = Watch(ranks, world_size)
         watch.start()
         leaving.callback(watch.end)
@@ -188,10 +193,11 @@ def other_ranks(
             leaving.callback(rank.kill)
         torch.set_num_threads(share)
         try:
-            with _environment(_place(0, world_size, store.port)):
+            with _environment(site.environment(0, devices, board.port)):
                 yield
         except RuntimeError as error:  # what a collective raises when another process is gone
             first = watch.failure(NOTICE_SECONDS)
+            site.check_others(board)
             if first is None or first.message == str(error):  # it failed here in the same way
                 raise
             raise watch.error() from error
@@ -204,16 +210,44 @@ def other_ranks(
             rank.leave(LEAVE_SECONDS)
 
 
-def _place(rank: int, world_size: int, port: int) -> dict[str, str]:
-    visible = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
-    return {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world_size),
-        "NODE_RANK": "0",
-        "LOCAL_RANK": str(rank),
-        **visible,
-    }
+def help_train(settings: TrainerSettings) -> bool:
+    """Trains along where this machine is not the first of several; whether it was so.
+
+    What is trained, and from which checkpoint on, the first machine says. It alone records.
+
+    Raises:
+        RequestError: Nothing says where this machine stands.
+        RankError: A process of this machine failed or died, or the first machine does not answer.
+    """
+    site = Site.here(settings.num_nodes)
+    if site.node == 0:
+        return False
+    board = site.open_board()
+    await_until(lambda: board.check(["task"]), "the first machine says nothing of what to train")
+    experiment, folder, resumed = json.loads(board.get("task"))
+    devices = settings.devices
+    first = site.node * devices
+    share = max(1, torch.get_num_threads() // devices)
+    with contextlib.ExitStack() as leaving:
+        ranks = []
+        for local_rank in range(devices):
+            place = site.environment(local_rank, devices, site.port)
+            ranks.append(
+                Rank(first + local_rank, Share(experiment, Path(folder), resumed, share, place, None))
+            )
+            leaving.callback(ranks[-1].leave, 0)
+        for word in ("ready", "done"):
+            for rank in ranks:
+                failure = rank.listen()
+                if failure is not None:
+                    error = _error(rank, failure, site.nodes * devices)
+                    with contextlib.suppress(RuntimeError):  # the first machine may have gone first
+                        board.set(f"failed/{site.node}", str(error))
+                    raise error
+            with contextlib.suppress(RuntimeError):
+                board.set(f"{word}/{site.node}", "")
+    print(f"machine {site.node} of {site.nodes} has trained its share; the first one records the run")
+    return True
 
 
 @contextlib.contextmanager

@@ -23,12 +23,12 @@ from experiments.callbacks import (
     build_early_stopping,
 )
 from experiments.checkpoints import build_checkpoints, chosen_checkpoint, load_weights
-from experiments.config import Experiment, load_experiment, parse_experiment
+from experiments.config import Experiment, load_experiment
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
 from experiments.features import training_batches
 from experiments.predictions import record_predictions
-from experiments.ranks import Furnish, other_ranks
+from experiments.ranks import Furnish, help_train, other_ranks
 from experiments.record import record_figures, record_model, record_start
 from experiments.startup import without_collections
 from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
@@ -54,7 +54,11 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if arguments.resume is not None:
         if arguments.experiments or overrides or arguments.folds is not None:
             raise RequestError("--resume continues a run as it was recorded: give no experiment and no keys")
+        from experiments.resume import resume  # which trains by what stands here
+
         result = resume(arguments.resume)
+        if result is None:
+            return
     else:
         if not arguments.experiments:
             raise RequestError("which experiment? Name a recipe (darkroom list) or a YAML file")
@@ -65,36 +69,11 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
             return
         with without_collections():  # what both make lasts as long as the run
             experiment = load_experiment(arguments.experiments, overrides)
-            store = open_store() if experiment.mlflow.enabled else None
-        result = train(experiment, store)
+            if help_train(experiment.trainer):
+                return
+            recorded_in = open_store() if experiment.mlflow.enabled else None
+        result = train(experiment, recorded_in)
     print_result(result)
-
-
-def resume(query: str) -> Result:
-    """Continues a run that was killed or failed, in the same MLflow run, from its last checkpoint."""
-    store = open_store()
-    record = store.find_run(query)
-    if record.status == "FINISHED":
-        raise RequestError(f"run {record.run_id} ({record.name}) has finished; there is nothing to resume")
-    if store.child_runs(record):
-        raise RequestError(
-            f"run {record.run_id} ({record.name}) tells of the runs below it: the command that it was begun "
-            "with, given again, goes on with them"
-        )
-    if not (record.checkpoint_folder / "last.ckpt").is_file():
-        raise RequestError(
-            f"run {record.run_id} ({record.name}) has no checkpoint in {record.checkpoint_folder.resolve()}: "
-            "it ended before the first was written, or on another machine. Train it anew"
-        )
-    return go_on(record, store)
-
-
-def go_on(record: RunRecord, store: Store) -> Result:
-    """Trains a run that stopped to its end, as it was recorded."""
-    experiment = parse_experiment([record.read_text("config.yaml")], {})
-    experiment.model.start_from_scratch()  # the checkpoint's weights follow
-    store.continue_run(record)
-    return train(experiment, store, resumed=record)
 
 
 def train(
@@ -158,10 +137,11 @@ def prepare(experiment: Experiment) -> None:
         experiment.build_model()
         experiment.settle_trainer()
         check_is_reported(experiment.trainer, model.task)
-        if experiment.trainer.devices > 1 and model.finetuning.unfreezes:
+        if experiment.trainer.devices * experiment.trainer.num_nodes > 1 and model.finetuning.unfreezes:
             raise ValueError(
                 f"model.finetuning.strategy={model.finetuning.strategy} trains on one device: several must "
-                "train the same parts in all epochs. Set trainer.devices=1, or choose another strategy"
+                "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
+                "another strategy"
             )
         data.prepare_data()
         data.setup()
@@ -255,7 +235,7 @@ def compile_network(network: nn.Module, deterministic: bool) -> None:
 def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
     """Metrics of the model as it is on the given splits; its `predictions` are left on the model."""
     # On one device: the other ranks have left, and what training took hours for takes this seconds.
-    settings = replace(experiment.trainer, early_stopping=None, devices=1)
+    settings = replace(experiment.trainer, early_stopping=None, devices=1, num_nodes=1)
     trainer = build_trainer(settings, [])
     metrics: dict[str, float] = {}
     for split in splits:

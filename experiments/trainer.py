@@ -16,7 +16,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.averaging import Averaging
-from experiments.errors import nearest
+from experiments.errors import RequestError, nearest
 from experiments.hardware import trains_on_gpu
 from lightning_modules.metrics import METRIC_NAMES
 from lightning_modules.task import Task
@@ -63,8 +63,10 @@ class TrainerSettings:
             takes the last epoch's.
         early_stopping: Stops when nothing improves; null never does. Off without validation images.
         accelerator: Where to train: "auto" takes a GPU where there is one.
-        devices: How many of them, on one machine. Each trains on its share of every batch, with a process of
+        devices: How many of them, on each machine. Each trains on its share of every batch, with a process of
             its own; batch-norm sees one share at a time.
+        num_nodes: Machines that train together, each given the same command. Data and the project's folder
+            are where they are on the first, which records the run.
         precision: Of the arithmetic: 32-true, bf16-mixed or 16-mixed; "auto" takes bf16-mixed where the
             hardware trains this network faster with it. What was taken is what the run records.
         channels_last: Keep each pixel's channels together in memory, which convolutions on most
@@ -88,6 +90,7 @@ class TrainerSettings:
     early_stopping: EarlyStopping | None = field(default_factory=EarlyStopping)
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: bool | None = None
     tf32: bool | None = None
@@ -107,6 +110,8 @@ class TrainerSettings:
             check_validation_metric("trainer.monitor", self.monitor)
         if self.devices < 1:
             raise ValueError(f"trainer.devices must be at least 1, got {self.devices}")
+        if self.num_nodes < 1:
+            raise ValueError(f"trainer.num_nodes must be at least 1, got {self.num_nodes}")
         if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
             raise ValueError(f"trainer.gradient_clip_norm must be positive, got {self.gradient_clip_norm}")
         if self.accumulate_batches < 1:
@@ -148,12 +153,13 @@ def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -
     # The other processes are ours; without this a cluster's job scheduler would be asked for them, and
     # Lightning would have it start the job again.
     arguments: dict[str, Any] = {"plugins": [LightningEnvironment(), WholeFiles()]}
-    if settings.devices > 1:
+    if settings.devices * settings.num_nodes > 1:
         arguments["strategy"] = "ddp"
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
+        num_nodes=settings.num_nodes,
         precision=settings.precision,
         gradient_clip_val=settings.gradient_clip_norm,
         accumulate_grad_batches=settings.accumulate_batches,
@@ -180,6 +186,19 @@ def check_devices(settings: TrainerSettings) -> None:
         raise ValueError(
             f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "
             "trainer.accelerator=cpu trains without them"
+        )
+
+
+def check_one_machine(settings: TrainerSettings, what: str) -> None:
+    """Refuses to do with several machines what `darkroom train` alone does.
+
+    Raises:
+        RequestError: `trainer.num_nodes` asks for it.
+    """
+    if settings.num_nodes > 1:
+        raise RequestError(
+            f"{what} trains on one machine: set trainer.num_nodes=1. A single run on several is for darkroom "
+            "train; a sweep's trials go to several machines with --launcher"
         )
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from experiments.reproduce.runs import configuration
+from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
-from experiments.train import go_on, train
+from experiments.train import train
+from experiments.trainer import check_one_machine
 
 FRACTION = "data.train_fraction"
 ROLE = "learning-curve"
@@ -37,7 +39,9 @@ def load_points(
         for fraction in sorted(set(fractions))
         for seed in sorted(set(seeds))
     }
-    if not next(iter(loaded.values())).mlflow.enabled:
+    first = next(iter(loaded.values()))
+    check_one_machine(first.trainer, "each run of a learning curve")
+    if not first.mlflow.enabled:
         raise RequestError("a learning curve is read from its record: mlflow.enabled must be true")
     return loaded
 

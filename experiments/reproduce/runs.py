@@ -11,8 +11,9 @@ from experiments.config import Experiment, flatten, load_experiment, parse_exper
 from experiments.errors import RequestError
 from experiments.hardware import OPEN_KNOBS, is_open
 from experiments.record import NOT_PARAMS
+from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
-from experiments.train import PLACES, Result, go_on, train
+from experiments.train import PLACES, Result, train
 
 Budget = Literal["smoke", "mini", "full"]
 

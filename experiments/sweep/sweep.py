@@ -19,6 +19,7 @@ from rich.console import Console
 from experiments.config import Experiment, load_experiment
 from experiments.ending import recording
 from experiments.errors import RequestError, RunError
+from experiments.resume import go_on
 from experiments.sweep.books import Sweep
 from experiments.sweep.conductor import Conductor, Slot
 from experiments.sweep.confirm import (
@@ -36,7 +37,8 @@ from experiments.sweep.space import configuration_keys, grid_size, overrides
 from experiments.sweep.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
 from experiments.sweep.study import Search, is_done, open_study
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import Result, prepare, print_result, resume, train
+from experiments.train import Result, prepare, print_result, train
+from experiments.trainer import check_one_machine
 
 REFRESH_SECONDS = 20.0  # between two looks of the sweep's run in MLflow, while it lasts
 
@@ -112,6 +114,7 @@ def share_out(experiment: Experiment, workers: int | None, trials_per_gpu: int) 
         RequestError: There are not that many cores or GPUs.
     """
     devices = experiment.trainer.devices
+    check_one_machine(experiment.trainer, "each trial")
     if experiment.sweep is not None and "trainer.devices" in configuration_keys(experiment.sweep):
         raise RequestError("trainer.devices can't be searched: every trial has the same room")
     cores = len(os.sched_getaffinity(0))
@@ -207,7 +210,7 @@ def train_winner(sweep: Sweep, study: optuna.Study, best: FrozenTrial) -> Result
             print(f"nothing is left to do; trial {best.number} was trained and tested before")
             return Result(record.metrics, int(record.metrics["best/epoch"]), record)
         if (record.checkpoint_folder / "last.ckpt").is_file():
-            return resume(known)
+            return go_on(record, sweep.store)
     print(f"training the winner, of trial {best.number}, with seed {sweep.seed}")
     experiment = load_experiment(sweep.sources, {**sweep.overrides, **overrides(best.params, sweep.settings)})
     name = f"winner {describe(best.params)}"

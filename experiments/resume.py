@@ -1,0 +1,55 @@
+"""A run that was killed or failed goes on, in the same MLflow run, from its last checkpoint."""
+
+from __future__ import annotations
+
+from experiments.config import Experiment, parse_experiment
+from experiments.errors import RequestError
+from experiments.ranks import help_train
+from experiments.tracking import RunRecord, Store, open_store
+from experiments.train import Result, train
+
+
+def resume(query: str) -> Result | None:
+    """Continues the run that is meant; None where this machine only trains along with the first of several.
+
+    Raises:
+        RequestError: It has finished, only tells of the runs below it, or has left no checkpoint.
+    """
+    store = open_store()
+    record = find_resumable(store, query)
+    return None if help_train(recorded_experiment(record).trainer) else go_on(record, store)
+
+
+def find_resumable(store: Store, query: str) -> RunRecord:
+    """The run, if it was killed or failed and can go on.
+
+    Raises:
+        RequestError: It has finished, is only of the runs below it, or has left no checkpoint.
+    """
+    record = store.find_run(query)
+    if record.status == "FINISHED":
+        raise RequestError(f"run {record.run_id} ({record.name}) has finished; there is nothing to resume")
+    if store.child_runs(record):
+        raise RequestError(
+            f"run {record.run_id} ({record.name}) tells of the runs below it: the command that it was begun "
+            "with, given again, goes on with them"
+        )
+    if not (record.checkpoint_folder / "last.ckpt").is_file():
+        raise RequestError(
+            f"run {record.run_id} ({record.name}) has no checkpoint in {record.checkpoint_folder.resolve()}: "
+            "it ended before the first was written, or on another machine. Train it anew"
+        )
+    return record
+
+
+def go_on(record: RunRecord, store: Store) -> Result:
+    """Trains a run that stopped to its end, as it was recorded, in the same MLflow run."""
+    experiment = recorded_experiment(record)
+    experiment.model.start_from_scratch()  # the checkpoint's weights follow
+    store.continue_run(record)
+    return train(experiment, store, resumed=record)
+
+
+def recorded_experiment(record: RunRecord) -> Experiment:
+    """What a run was of."""
+    return parse_experiment([record.read_text("config.yaml")], {})
