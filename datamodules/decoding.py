@@ -20,6 +20,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit; what claims to be larger is refu
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 
 _ORIENTATION_TAG = 0x0112
+_START_OF_SCAN = b"\xff\xda"
 # libjpeg only warns of these, and fills what is missing with grey or leaves it displaced.
 _DAMAGED_JPEG = re.compile("Premature end|Corrupt JPEG data|Inconsistent progression", re.IGNORECASE)
 
@@ -122,8 +123,10 @@ def _decode_jpeg(
 
 def _orientation(data: bytes) -> int:
     """How the image has to be turned, as EXIF numbers it; 1 is upright."""
-    # Most files carry none, and looking for it costs far less than opening them a second time.
-    if b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
+    # Most files carry none, and looking for it costs far less than opening them a second time. What
+    # follows the first start of a scan is pixels, or a thumbnail's within Exif itself.
+    header = max(0, data.find(_START_OF_SCAN))
+    if data.find(b"Exif\0\0", 0, header) < 0 and data.find(b"tiff:Orientation", 0, header) < 0:
         return 1
     return _exif_orientation(_open(data))
 
