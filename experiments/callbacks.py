@@ -28,10 +28,14 @@ class EpochRecorder(Checkpoint):
         run: Where to record; None only keeps the history.
         monitor: The validation metric that chooses the epoch; None chooses the last one.
         continued: The run may hold epochs already.
+        prefix: Stands before each metric's name in the run.
     """
 
-    def __init__(self, run: RunRecord | None, monitor: str | None, continued: bool = False) -> None:
+    def __init__(
+        self, run: RunRecord | None, monitor: str | None, continued: bool = False, prefix: str = ""
+    ) -> None:
         super().__init__()
+        self.prefix = prefix
         self.run = run
         self.monitor = monitor
         self.continued = continued
@@ -44,7 +48,7 @@ class EpochRecorder(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started_at = time.perf_counter() - self._seconds_before  # unless an epoch starts
         if self.run is not None and self.continued:
-            self._recorded_epoch = self.run.last_epoch()
+            self._recorded_epoch = self.run.last_epoch(self.prefix)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started_at = time.perf_counter()
@@ -59,7 +63,7 @@ class EpochRecorder(Checkpoint):
         if "val" in pl_module.predictions and epoch == self._best_epoch():
             self._chosen = (epoch, pl_module.predictions["val"])
         if self.run is not None and epoch > self._recorded_epoch:
-            self.run.log_metrics(metrics, step=epoch)
+            self.run.log_metrics({f"{self.prefix}{name}": metrics[name] for name in metrics}, step=epoch)
 
     def _best_epoch(self) -> int:
         if self.monitor is None or self.monitor not in self.history[-1]:

@@ -9,19 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config import Experiment, flatten, load_experiment
+from experiments.config import Experiment, flatten
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
-from experiments.prediction_store import read_outcome
-from experiments.predictions import prediction_frame
+from experiments.folds import Summary, flattery, load_fold, out_of_fold, summarize, summary_metrics
 from experiments.resume import go_on
-from experiments.statistics import Interval, folds_interval
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import PLACES, prepare, run_name, train
 from experiments.trainer import check_one_machine
@@ -50,20 +47,10 @@ class Fold:
     validated: int
     trained: int
 
-
-@dataclass(frozen=True)
-class Summary:
-    """One metric over all folds.
-
-    Attributes:
-        mean: Of the folds.
-        deviation: Their standard deviation.
-        interval: 95 % interval of the mean, corrected for the training images that folds share.
-    """
-
-    mean: float
-    deviation: float
-    interval: Interval
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Of the chosen checkpoint."""
+        return self.run.metrics
 
 
 def cross_validate(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> None:
@@ -95,11 +82,6 @@ def cross_validate(sources: Sequence[str], overrides: Mapping[str, str], folds: 
     print(f"run {parent.run_id}  ({parent.name})")
 
 
-def load_fold(sources: Sequence[str], overrides: Mapping[str, str], folds: int, fold: int) -> Experiment:
-    """The experiment of one fold, as `darkroom train` would have it with these keys."""
-    return load_experiment(sources, {**overrides, "data.folds": str(folds), "data.fold": str(fold)})
-
-
 def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> tuple[Store, RunRecord]:
     """The run of the cross-validation: the one that this command left unfinished, else a new one.
 
@@ -111,11 +93,8 @@ def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> t
     if not experiment.mlflow.enabled:
         raise RequestError("the mean over folds is read from their records: mlflow.enabled must be true")
     prepare(experiment)  # which looks at all of the folds
-    if experiment.trainer.monitor is not None or experiment.trainer.early_stopping is not None:
-        print(
-            "note: a fold's validation images choose its epoch, which flatters their mean; they choose "
-            "nothing with trainer.monitor=null and trainer.early_stopping=null"
-        )
+    if (note := flattery(experiment.trainer)) is not None:
+        print(f"note: {note}")
     store = open_store()
     tags = {"recipe": experiment.name, "role": ROLE, "configuration": fingerprint(experiment)}
     parent = unfinished(store, experiment.name, tags)
@@ -199,39 +178,14 @@ def read_fold(number: int, run: RunRecord) -> Fold:
 # What comes of it --------------------------------------------------------------------------------
 
 
-def summarize(folds: Sequence[Fold]) -> dict[str, Summary]:
-    """Each metric of the chosen checkpoints, `best/...` and `test/...`, over all folds."""
-    val_per_train = float(np.mean([fold.validated / fold.trained for fold in folds]))
-    names = [name for name in folds[0].run.metrics if name.startswith(("best/", "test/"))]
-    summaries = {}
-    for name in sorted(set(names) - {"best/epoch"}):
-        values = [fold.run.metrics[name] for fold in folds]
-        deviation = float(np.std(values, ddof=1))
-        summaries[name] = Summary(float(np.mean(values)), deviation, folds_interval(values, val_per_train))
-    return summaries
-
-
-def out_of_fold(folds: Sequence[Fold]) -> pd.DataFrame:
-    """What was said of each image by the one network that had not trained on it, by id."""
-    outcomes = [read_outcome(fold.run, "val") for fold in folds]
-    ids = np.concatenate([outcome.ids for outcome in outcomes])
-    assert len(np.unique(ids)) == len(ids), "an image is in two folds"
-    order = np.argsort(ids)
-    targets = np.concatenate([outcome.targets for outcome in outcomes])[order]
-    probabilities = np.concatenate([outcome.probabilities for outcome in outcomes])[order]
-    return prediction_frame(ids[order].tolist(), targets, probabilities)
-
-
 def record_folds(parent: RunRecord, folds: Sequence[Fold], summaries: Mapping[str, Summary]) -> None:
     """Each metric's mean, deviation and interval, the out-of-fold predictions, and a table of the folds."""
-    for name, each in summaries.items():
-        low, high = each.interval
-        told = {"mean": each.mean, "std": each.deviation, "low": low, "high": high}
-        parent.log_metrics({f"{kind}/{name}": value for kind, value in told.items()})
+    parent.log_metrics(summary_metrics(summaries))
     with parent.artifacts() as folder:
         for part in ("predictions", "tables"):
             (folder / part).mkdir()
-        out_of_fold(folds).to_parquet(folder / "predictions" / "val.parquet")
+        frame = out_of_fold([fold.run.stored_predictions("val") for fold in folds])
+        frame.to_parquet(folder / "predictions" / "val.parquet")
         write_table(folder / "tables" / "folds.csv", folds, list(summaries))
 
 
@@ -243,7 +197,7 @@ def write_table(path: Path, folds: Sequence[Fold], metrics: Sequence[str]) -> No
             "run": fold.run.run_id,
             "trained": fold.trained,
             "validated": fold.validated,
-            **{name: fold.run.metrics[name] for name in ("best/epoch", *metrics)},
+            **{name: fold.metrics[name] for name in ("best/epoch", *metrics)},
         }
         for fold in folds
     ]
@@ -262,7 +216,7 @@ def table(folds: Sequence[Fold], summaries: Mapping[str, Summary]) -> Table:
     for title in ("images", "epoch", *(titles[name] for name in shown)):
         drawn.add_column(title, justify="right")
     for fold in folds:
-        epoch, *values = (fold.run.metrics[name] for name in ("best/epoch", *shown))
+        epoch, *values = (fold.metrics[name] for name in ("best/epoch", *shown))
         cells = (f"{value:.4f}" for value in values)
         drawn.add_row(str(fold.number), fold.run.run_id[:8], f"{fold.validated:,}", f"{epoch:.0f}", *cells)
     drawn.add_section()

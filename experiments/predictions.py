@@ -26,12 +26,11 @@ def record_predictions(
     thresholds: Sequence[float] | None = None,
 ) -> None:
     """Writes predictions, and the tables that follow from them, of one split; of labels at thresholds."""
-    ids = [data.splits[split].ids[index] for index in predictions.indices.tolist()]
     probabilities = predictions.probabilities.cpu().numpy()
     targets = predictions.targets.cpu().numpy()
     names = data.class_names
     (folder / "predictions").mkdir(exist_ok=True)
-    prediction_frame(ids, targets, probabilities).to_parquet(folder / "predictions" / f"{split}.parquet")
+    split_frame(split, predictions, data).to_parquet(folder / "predictions" / f"{split}.parquet")
     tables = folder / "tables"
     tables.mkdir(exist_ok=True)
     if thresholds is not None:
@@ -47,6 +46,12 @@ def record_predictions(
         tables / f"{split}_confusion_matrix.csv"
     )
     per_class_table(counts, names).to_csv(tables / f"{split}_per_class.csv", index=False)
+
+
+def split_frame(split: str, predictions: Predictions, data: ImageDataModule) -> pd.DataFrame:
+    """The prediction store of one split, its images by id."""
+    ids = [data.splits[split].ids[index] for index in predictions.indices.tolist()]
+    return prediction_frame(ids, predictions.targets.cpu().numpy(), predictions.probabilities.cpu().numpy())
 
 
 def prediction_frame(ids: list[str], targets: NDArray[Any], probabilities: Floats) -> pd.DataFrame:

@@ -92,6 +92,12 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
             f"run {original.run_id} ({original.name}) trained no network to be judged: the command that it "
             "is of, given again, makes another"
         )
+    if "folds" in original.tags:
+        raise RequestError(
+            f"run {original.run_id} ({original.name}) trained {original.tags['folds']} folds as a trial of a "
+            "sweep, which is no single run to repeat: `darkroom train` with its seed and values, and with "
+            "data.folds and data.fold, trains any of them again"
+        )
     if original.status != "FINISHED":
         pruned = original.tags.get("pruned") == "true"
         way = "a pruned trial has no end to compare" if pruned else "darkroom train --resume ends it first"

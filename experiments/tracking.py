@@ -149,9 +149,14 @@ class RunRecord:
 
     # Reading ------------------------------------------------------------------------------------
 
-    def last_epoch(self) -> int:
-        """The last epoch whose metrics are recorded; 0 before the first."""
-        return max(self.history(["train/loss"]), default=0)
+    def reread(self) -> RunRecord:
+        """The same run with what has been recorded meanwhile."""
+        with _one_clear_paragraph():
+            return RunRecord(self._client, self._client.get_run(self.run_id))
+
+    def last_epoch(self, prefix: str = "") -> int:
+        """The last epoch whose metrics are recorded, under names that begin so; 0 before the first."""
+        return max(self.history([f"{prefix}train/loss"]), default=0)
 
     def history(self, names: Iterable[str] | None = None) -> dict[int, dict[str, float]]:
         """Every metric of the run, or those named, by the epoch it was recorded at."""
@@ -194,12 +199,20 @@ class RunRecord:
                 f"run {self.run_id} ({self.name}, {self.status}) has no logged model: {_short(error)}"
             ) from error
 
+    def stored_predictions(self, split: str) -> pd.DataFrame:
+        """The same as it is stored: of a binary task `prob_1` alone.
+
+        Raises:
+            RequestError: The run has none of this split.
+        """
+        return pd.read_parquet(self.download(f"predictions/{split}.parquet"))
+
     def predictions(self, split: str) -> pd.DataFrame:
         """What the run's chosen checkpoint said: `id`, `target`, `prob_0` ... for each image of a split.
 
         Multi-label runs have `target_0` ... in place of `target`.
         """
-        frame = pd.read_parquet(self.download(f"predictions/{split}.parquet"))
+        frame = self.stored_predictions(split)
         if "prob_0" not in frame:
             frame.insert(list(frame.columns).index("prob_1"), "prob_0", 1 - frame["prob_1"])
         return frame

@@ -21,7 +21,7 @@ MAX_FIRST_FAILURES = 3  # failures of one kind before anything else happened
 
 @dataclass(frozen=True)
 class Sweep:
-    """What all trials of a sweep share."""
+    """What all trials of a sweep share; `max_epochs` are those of one training."""
 
     name: str
     sources: Sequence[str]
@@ -31,6 +31,16 @@ class Sweep:
     max_epochs: int
     store: Store | None
     parent: RunRecord | None
+
+    @property
+    def steps(self) -> int:
+        """After how many of them, epochs or folds, a trial ends at the latest."""
+        return self.settings.steps(self.max_epochs)
+
+    @property
+    def trial_epochs(self) -> int:
+        """Epochs that a trial trains at most, of all of its folds."""
+        return self.max_epochs * (self.settings.folds or 1)
 
 
 def open_record(
@@ -50,6 +60,7 @@ def open_record(
             "seed": seed,
             "study": plan.study.study_name,
             "trial": str(trial.number),
+            **({"folds": str(sweep.settings.folds)} if sweep.settings.folds else {}),
         }
         # Whoever was killed may have created it, and not been able to say so.
         found = store.child_runs(parent, tags) if adopted else []
@@ -72,7 +83,7 @@ def close(plan: Plan, trial: optuna.Trial, record: RunRecord | None, outcome: Ou
         trial.set_user_attr("error", outcome.error[:500])
         trial.set_user_attr("failure", outcome.failure)
         plan.study.tell(trial, state=TrialState.FAIL)
-    elif outcome.pruned_epoch is not None:
+    elif outcome.pruned:
         plan.study.tell(trial, state=TrialState.PRUNED)
     else:
         plan.study.tell(trial, list(outcome.values))
@@ -97,8 +108,10 @@ def _end(record: RunRecord, outcome: Outcome) -> None:
         with record.artifacts() as folder:
             (folder / "traceback.txt").write_text(outcome.traceback or outcome.error)
         record.end("FAILED")
-    elif outcome.pruned_epoch is not None:
-        record.set_tags({"pruned": "true", "pruned_epoch": str(outcome.pruned_epoch)})
+    elif outcome.pruned:
+        after = {"pruned_epoch": outcome.pruned_epoch, "pruned_folds": outcome.pruned_folds}
+        known = {name: str(value) for name, value in after.items() if value is not None}
+        record.set_tags({"pruned": "true", **known})
         record.end("KILLED")
     else:
         record.end("KILLED" if outcome.stopped else "FINISHED")

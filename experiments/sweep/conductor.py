@@ -10,24 +10,22 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import optuna
 from optuna.trial import TrialState
 
 from experiments.errors import RunError
 from experiments.sweep.books import Sweep, check_first_failures, close, open_record
-from experiments.sweep.channel import EpochReport, Outcome, StoreCall, Verdict
-from experiments.sweep.live import Display, Progress, RunningTrial
+from experiments.sweep.channel import EpochReport, FoldReport, Outcome, StoreCall, Task, Verdict
+from experiments.sweep.live import Display, Progress
 from experiments.sweep.ranking import best_trial, counted_trials, describe
+from experiments.sweep.running import Running, Slot
 from experiments.sweep.stopping import StopRequests
 from experiments.sweep.storage import STORAGE_ERRORS, Leases, Sightings
 from experiments.sweep.study import Claim, Plan, claim, is_done, lease_name
-from experiments.sweep.trial import Task
 from experiments.sweep.worker import Worker
-from experiments.tracking import CHECKPOINTS, RunRecord, StoreError
+from experiments.tracking import CHECKPOINTS, StoreError
 
 # Of a trial's process, without an epoch between them, before the trial is given up: by its own doing, and by
 # somebody's who kills it, which says little about the trial.
@@ -35,30 +33,6 @@ MAX_DEATHS, MAX_KILLS = 3, 10
 TICK_SECONDS = 0.5
 SHOW_SECONDS = 0.25
 PATIENCE_SECONDS = 600  # how long a storage or server that went away is waited for
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Room for one trial: so many processor cores, and its GPUs if there are any."""
-
-    threads: int
-    gpus: str | None = None
-
-
-@dataclass
-class Running:
-    """A trial under way."""
-
-    trial: optuna.Trial
-    record: RunRecord | None
-    lease: int
-    slot: Slot
-    task: Task
-    worker: Worker
-    started_at: float = field(default_factory=time.time)
-    epoch: int = 0
-    value: float | None = None
-    deaths: int = 0
 
 
 class Conductor:
@@ -149,6 +123,7 @@ class Conductor:
             sources=self._sweep.sources,
             overrides={**self._sweep.overrides, **values},
             metric=settings.metric,
+            folds=settings.folds,
             objectives=settings.objectives,
             described=described,
             record=record.through(None) if record else None,
@@ -189,7 +164,7 @@ class Conductor:
         if isinstance(message, Outcome):
             self._finish(running, message)
             return
-        if isinstance(message, EpochReport):
+        if isinstance(message, EpochReport | FoldReport):
             reply = self._judge(running, message)
         else:
             assert isinstance(message, StoreCall)
@@ -198,11 +173,14 @@ class Conductor:
         with contextlib.suppress(OSError):  # it died meanwhile, which is noticed next
             running.worker.connection.send(reply)
 
-    def _judge(self, running: Running, report: EpochReport) -> Verdict:
-        running.epoch, running.value, running.deaths = report.epoch, report.value, 0
-        hopeless = self._plan.report(running.trial, report.epoch, report.value)
-        # What comes after the last epoch can't be saved any more.
-        if hopeless and report.epoch < self._sweep.max_epochs:
+    def _judge(self, running: Running, report: EpochReport | FoldReport) -> Verdict:
+        running.heed(report)
+        if isinstance(report, FoldReport):
+            step = report.fold + 1
+        else:
+            step = report.epoch if report.fold is None else 0  # trials are compared after whole folds
+        # What comes after the last step can't be saved any more.
+        if step and self._plan.report(running.trial, step, report.value) and step < self._sweep.steps:
             return "prune"
         return "stop" if self._stop else "go on"
 
@@ -232,22 +210,12 @@ class Conductor:
         self._free.append(running.slot)
         self._claim_at = 0.0
         self._num_ended += 1
-        self._display.say(self._told(running, outcome))
+        self._display.say(running.told(outcome))
         if outcome.stopped:
             return
         if outcome.error is not None:
             check_first_failures(self._plan, outcome)
         self._on_trial_end()
-
-    def _told(self, running: Running, outcome: Outcome) -> str:
-        number, described = running.trial.number, running.task.described
-        if outcome.stopped:
-            return f"trial {number}  stopped after epoch {running.epoch}; it can go on"
-        if outcome.error is not None:
-            return f"trial {number}  failed: {outcome.error}  ({described})"
-        line = f"trial {number}  {self._sweep.settings.metric} {outcome.values[0]:.4f}"
-        pruned = f", pruned after epoch {outcome.pruned_epoch}" if outcome.pruned_epoch else ""
-        return f"{line}{pruned}  ({described})"
 
     # Stopping -----------------------------------------------------------------------------------
 
@@ -293,17 +261,6 @@ class Conductor:
         trials = counted_trials(self._plan.study)
         number_in = Counter(trial.state for trial in trials)
         best = best_trial(self._plan.study, self._sweep.settings)
-        running = [
-            RunningTrial(
-                number=each.trial.number,
-                described=each.task.described,
-                epoch=each.epoch,
-                max_epochs=self._sweep.max_epochs,
-                value=each.value,
-                started_at=each.started_at,
-            )
-            for each in self._running.values()
-        ]
         progress = Progress(
             study=self._plan.study.study_name,
             metric=self._sweep.settings.metric,
@@ -311,7 +268,7 @@ class Conductor:
             complete=number_in[TrialState.COMPLETE],
             pruned=number_in[TrialState.PRUNED],
             failed=number_in[TrialState.FAIL],
-            running=running,
+            running=[each.shown(self._sweep.max_epochs) for each in self._running.values()],
             best=(best.number, best.values[0], describe(best.params)) if best else None,
             seconds_per_trial=(now - self._started_at) / self._num_ended if self._num_ended else None,
         )

@@ -28,6 +28,8 @@ class Confirmation:
     """The trials that train each of the search's best configurations with the same few fresh seeds.
 
     They are kept in a study of their own, so that they survive what the search's trials survive.
+    Where the search judged trials by their mean over folds, each seed is judged so too, on the same folds:
+    only the same measure tells how lucky the search's best was. That its images were chosen on stays hidden.
     """
 
     role = "confirmation"
@@ -64,8 +66,8 @@ class Confirmation:
         seed = derive_seed(self.seed, FRESH, trial.params["replicate"]) % 2**31
         return {**overrides(configuration.params, self.settings), "seed": str(seed)}
 
-    def report(self, trial: optuna.Trial, epoch: int, value: float) -> bool:
-        trial.report(value, epoch)
+    def report(self, trial: optuna.Trial, step: int, value: float) -> bool:
+        trial.report(value, step)
         return False
 
 
@@ -118,7 +120,8 @@ def optimism(results: Sequence[Confirmed], best: FrozenTrial, settings: SweepSet
 def confirmation_table(results: Sequence[Confirmed], settings: SweepSettings) -> Table:
     """The ranking by mean, with what the search had said."""
     seeds = max(len(each.values) for each in results)
-    table = Table("trial", title=f"confirmed on {seeds} fresh seeds (95 % intervals of the mean)")
+    folds = "" if settings.folds is None else f", each over the same {settings.folds} folds"
+    table = Table("trial", title=f"confirmed on {seeds} fresh seeds{folds} (95 % intervals of the mean)")
     for column in (f"{settings.metric} in the search", "on fresh seeds"):
         table.add_column(column, justify="right")
     table.add_column("configuration")

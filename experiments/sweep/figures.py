@@ -60,26 +60,26 @@ def history(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figu
     return figure
 
 
-def curves(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figure:
-    """Draw the metric after each epoch, of all trials that reported one, with the best trial on top."""
+def curves(trials: Sequence[FrozenTrial], metric: str, minimized: bool, steps: str = "Epoch") -> Figure:
+    """Draw the metric after each step, of all trials that reported one, with the best trial on top."""
     figure, axes = _frame((6.4, 3.4))
     best = (min if minimized else max)(complete_trials(trials), key=last_value, default=None)
     reported: list[float] = []
     for trial in sorted(trials, key=lambda each: each.state is not TrialState.PRUNED):
         if not (points := sorted(trial.intermediate_values.items())):
             continue
-        epochs, values = zip(*points, strict=True)
+        places, values = zip(*points, strict=True)
         reported += values
         colour, name = STATE_COLOURS[trial.state], STATE_NAMES[trial.state]
         look: dict[str, Any] = {"color": colour, "linewidth": 0.9, "alpha": 0.7, "label": name}
         if best is not None and trial.number == best.number:
             look = {"color": INK, "linewidth": 2, "zorder": 4, "label": f"best (trial {best.number})"}
-        axes.plot(epochs, values, **look)
-        if trial.state is not TrialState.COMPLETE or len(epochs) == 1:
-            axes.plot(epochs[-1], values[-1], "o", color=colour, markersize=2.8, zorder=3)
+        axes.plot(places, values, **look)
+        if trial.state is not TrialState.COMPLETE or len(places) == 1:
+            axes.plot(places[-1], values[-1], "o", color=colour, markersize=2.8, zorder=3)
     finite = [value for value in reported if math.isfinite(value)]
     low, high = drawn_range(finite, minimized) if finite else (0, 1)
-    axes.set(xlabel="Epoch", ylabel=metric, ylim=padded(low, high))
+    axes.set(xlabel=steps, ylabel=metric, ylim=padded(low, high))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     _state_legend(figure, axes)
     return figure

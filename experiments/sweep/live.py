@@ -27,10 +27,11 @@ class RunningTrial:
     Args:
         number: Its number in the study.
         described: The varied keys with their values, in short: `lr=0.01 dropout=0.2`.
-        epoch: Epochs it has finished.
-        max_epochs: Epochs it trains at most.
+        epoch: Epochs it has finished, of the present fold.
+        max_epochs: Epochs it trains at most, in each fold.
         value: The study's metric after the last epoch; None before the first.
         started_at: When it began, in seconds as `time.time()` counts them.
+        fold: The present one, from 0; None where it has none, or has not trained yet.
     """
 
     number: int
@@ -39,6 +40,7 @@ class RunningTrial:
     max_epochs: int
     value: float | None
     started_at: float
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,8 @@ def table_lines(progress: Progress, facts: Sequence[str], now: float, size: Cons
     running = sorted(progress.running, key=lambda trial: trial.number)
     for trial in running[:space]:
         value = "-" if trial.value is None else f"{trial.value:.4f}"
-        epochs = f"{trial.epoch}/{trial.max_epochs}"
+        fold = "" if trial.fold is None else f"fold {trial.fold}: "
+        epochs = f"{fold}{trial.epoch}/{trial.max_epochs}"
         rows.append((str(trial.number), epochs, value, clock(now - trial.started_at), trial.described))
         styles.append("")
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -87,7 +87,8 @@ def _drawings(
         caption = f"{metric} of each trial; a pruned one's is the last that it reported."
         yield "History", caption, _history(shown, metric, minimized)
     if any(trial.intermediate_values for trial in shown):
-        yield "Curves", f"{metric} after each epoch.", _curves(shown, metric, minimized)
+        what = f"Mean {metric} after each fold." if settings.folds else f"{metric} after each epoch."
+        yield "Curves", what, _curves(shown, metric, minimized, "folds" if settings.folds else "epoch")
     if settings.objectives and points:
         caption = "No other trial surpasses one on the front in all objectives."
         yield "Pareto front", caption, _pareto_front(shown, points, settings)
@@ -120,22 +121,22 @@ def _history(shown: Sequence[FrozenTrial], metric: str, minimized: bool) -> Draw
     return data, {"xaxis": _axis("Trial"), "yaxis": _axis(metric, range=padded(*limits))}
 
 
-def _curves(shown: Sequence[FrozenTrial], metric: str, minimized: bool) -> Drawing:
+def _curves(shown: Sequence[FrozenTrial], metric: str, minimized: bool, steps: str) -> Drawing:
     best = (min if minimized else max)(complete_trials(shown), key=last_value, default=None)
     reported = [trial for trial in shown if trial.intermediate_values]
     data: list[dict[str, Any]] = []
     for trial in sorted(reported, key=lambda each: (each is best, each.state is not TrialState.PRUNED)):
         name = f"best (trial {trial.number})" if trial is best else STATE_NAMES[trial.state]
         colour, width = (INK, 3.0) if trial is best else (STATE_COLOURS[trial.state], 1.2)
-        epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
-        dots = _dots(epochs, values, [trial] * len(epochs), {"size": 4})
-        dots |= {"mode": "lines" if len(epochs) > 1 else "markers", "name": name}
+        places, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
+        dots = _dots(places, values, [trial] * len(places), {"size": 4})
+        dots |= {"mode": "lines" if len(places) > 1 else "markers", "name": name}
         dots |= {"line": {"color": colour, "width": width}}
         dots |= {"legendgroup": name, "showlegend": all(name != each["name"] for each in data)}
-        data.append(dots | {"hovertemplate": "epoch %{x}: %{y:.4f}<br>%{text}<extra></extra>"})
+        data.append(dots | {"hovertemplate": f"{steps} %{{x}}: %{{y:.4f}}<br>%{{text}}<extra></extra>"})
     finite = [value for each in data for value in each["y"] if math.isfinite(value)]
     limits = padded(*drawn_range(finite, minimized)) if finite else None
-    return data, {"xaxis": _axis("Epoch"), "yaxis": _axis(metric, range=limits)}
+    return data, {"xaxis": _axis(steps.capitalize()), "yaxis": _axis(metric, range=limits)}
 
 
 def _pareto_front(

@@ -8,10 +8,13 @@ from itertools import combinations
 from typing import Any
 
 from experiments.errors import nearest
+from experiments.sweep.constraints import read_constraint
 from experiments.sweep.dimension import Dimension
 
 Space = Mapping[str, Dimension]
 Params = Mapping[str, Any]  # values by dimension, as Optuna stores them
+
+MAX_PROBED_POINTS = 1_000  # of the combinations that are tried before a search
 
 
 def drawn_dimensions(space: Space) -> dict[str, Dimension]:
@@ -63,6 +66,18 @@ def points(values: Mapping[str, Sequence[Any]], space: Space) -> Iterator[dict[s
                 yield from extended({**point, names[0]: value}, names[1:])
 
     return extended({}, list(drawn_dimensions(space)))
+
+
+def grid_points(space: Space, constraints: Sequence[str]) -> list[dict[str, Any]]:
+    """All points of a space whose dimensions can be counted, without those that a constraint refuses."""
+    values = {name: dimension.options for name, dimension in drawn_dimensions(space).items()}
+    return [point for point in points(values, space) if broken_constraint(point, space, constraints) is None]
+
+
+def broken_constraint(params: Params, space: Space, constraints: Sequence[str]) -> str | None:
+    """The first constraint that a point does not meet; one that speaks of an absent value does not apply."""
+    values = {**params, **configuration(params, space)}
+    return next((text for text in constraints if not read_constraint(text).holds(values)), None)
 
 
 def points_around(fixed: Params, space: Space) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RU
 STATE_NAMES = {TrialState.FAIL: "failed"} | {
     state: state.name.lower() for state in STATES if state.name != "FAIL"
 }
+FOLD_VALUES = "folds"  # a trial's user attribute {folds trained: the last one's value}
 
 
 # Trials ------------------------------------------------------------------------------------------
@@ -57,9 +59,20 @@ def complete_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def curve(trial: FrozenTrial) -> dict[int, float]:
-    """The metric after each epoch, in order; with several objectives Optuna keeps it as an attribute."""
+    """The metric after each epoch, or its mean after each fold, in order.
+
+    With several objectives Optuna keeps it as an attribute.
+    """
+    if values := fold_values(trial):
+        return {folds: statistics.fmean(values[:folds]) for folds in range(1, len(values) + 1)}
     points = trial.intermediate_values or trial.user_attrs.get("curve", {})
     return {int(epoch): float(points[epoch]) for epoch in sorted(points, key=int)}
+
+
+def fold_values(trial: FrozenTrial) -> list[float]:
+    """The metric of each of its folds so far; none of a trial without."""
+    values = trial.user_attrs.get(FOLD_VALUES, {})
+    return [float(values[folds]) for folds in sorted(values, key=int)]
 
 
 def last_value(trial: FrozenTrial) -> float:
@@ -70,7 +83,9 @@ def last_value(trial: FrozenTrial) -> float:
 
 
 def epochs_trained(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs.get("epochs", max(curve(trial), default=0)))
+    """Of all its folds; while a trial is under way, those that it has reported, which a fold's are not."""
+    reported = 0 if fold_values(trial) else max(curve(trial), default=0)
+    return int(trial.user_attrs.get("epochs", reported))
 
 
 def finite_points(study: optuna.Study) -> dict[int, list[float]]:
@@ -119,7 +134,7 @@ class Savings:
 
 
 def savings(study: optuna.Study, max_epochs: int) -> Savings:
-    """What pruning saved if each pruned trial had trained `max_epochs` at its own seconds an epoch."""
+    """What pruning saved if each pruned trial had trained `max_epochs`, of all folds, at its own pace."""
     finished = ranked(study)
     trained = sum(map(epochs_trained, finished))
     saved, seconds = 0, 0.0
@@ -197,10 +212,12 @@ def leaderboard_cells(
         )
         cells = [str(trial.number), STATE_NAMES[trial.state], "" if math.isnan(value) else f"{value:.4f}"]
         cells += ["" if math.isnan(each) else f"{each:,.6g}" for each in further]
+        cells += [str(len(fold_values(trial)))] if settings.folds else []
         body.append(
             [*cells, str(epochs_trained(trial)), *(short_value(trial.params.get(key, "")) for key in names)]
         )
-    return ["trial", "state", settings.metric, *settings.objectives, "epochs", *names.values()], body
+    steps = ["folds", "epochs"] if settings.folds else ["epochs"]
+    return ["trial", "state", settings.metric, *settings.objectives, *steps, *names.values()], body
 
 
 def varied_keys(trials: Sequence[FrozenTrial], settings: SweepSettings) -> list[str]:

@@ -22,6 +22,7 @@ from experiments.sweep.ranking import (
     curve,
     epochs_trained,
     finite_points,
+    fold_values,
     last_value,
     leaderboard_cells,
     ranked,
@@ -44,7 +45,7 @@ def write_report(
     """Writes figures/*.png, tables/* and sweep.html into a folder: what the trials so far suffice for.
 
     With `live`, only what is cheap enough to be written again and again: the leaderboard, the history of
-    the search and the curves of all trials.
+    the search and the curves of all trials. `max_epochs` are those of a whole trial, of all its folds.
     """
     from experiments.figures import save  # matplotlib and plotly are not needed before the first report
 
@@ -86,7 +87,8 @@ def draw_figures(
     if complete:
         yield "history", figures.history(shown, metric, minimized)
     if any(trial.intermediate_values for trial in shown):
-        yield "intermediate_values", figures.curves(shown, metric, minimized)
+        axis = "Folds" if settings.folds else "Epoch"
+        yield "intermediate_values", figures.curves(shown, metric, minimized, axis)
     if live:
         return
     if len(complete) > 1 and any(trial.params for trial in complete):
@@ -115,11 +117,13 @@ def trial_table(trials: Sequence[FrozenTrial], settings: SweepSettings) -> pd.Da
         values = trial.values if trial.state is TrialState.COMPLETE else [last_value(trial)]
         record = {"trial": trial.number, "state": STATE_NAMES[trial.state]}
         record |= dict(zip([settings.metric, *settings.objectives], values, strict=False))
+        record |= {f"fold_{fold}": value for fold, value in enumerate(fold_values(trial))}
         record |= {"epochs": epochs_trained(trial), "seconds": trial.user_attrs.get("seconds")}
         record |= {"started_at": trial.datetime_start, "ended_at": trial.datetime_complete}
         record |= {name: trial.user_attrs.get(name) for name in ("mlflow_run", "error")}
         records.append(record | {key: trial.params.get(key) for key in keys})
-    columns = ["trial", "state", settings.metric, *settings.objectives, "epochs", "seconds"]
+    folds = [f"fold_{fold}" for fold in range(settings.folds or 0)]
+    columns = ["trial", "state", settings.metric, *settings.objectives, *folds, "epochs", "seconds"]
     columns += ["started_at", "ended_at", "mlflow_run", "error", *keys]
     return pd.DataFrame(records, columns=columns)
 

@@ -6,22 +6,23 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.errors import nearest
 from experiments.overrides import to_text
-from experiments.sweep.constraints import read_constraint
+from experiments.sweep.checks import check_constraints, check_folds, check_strategies
 from experiments.sweep.dimension import Dimension
 from experiments.sweep.points import (
+    MAX_PROBED_POINTS,
     Params,
+    broken_constraint,
     check_space,
     check_start,
     configuration,
     configured_point,
     drawn_dimensions,
+    grid_points,
     is_active,
-    points,
     points_around,
     stored_point,
     written_keys,
@@ -37,8 +38,6 @@ __all__ = [
 ]  # fmt: skip
 
 OBJECTIVES = ("num_parameters", "train_seconds", "latency_ms")
-MAX_GRID_POINTS = 100_000
-MAX_PROBED_POINTS = 1_000  # of the combinations that are tried before the search
 
 Direction = Literal["minimize", "maximize"]
 
@@ -70,6 +69,8 @@ class SweepSettings:
         metric: What the search improves: a validation metric; the test set stays unseen.
         objectives: What it shall keep small besides: num_parameters, train_seconds, latency_ms.
             The answer is then a front of trials, found with "nsga2" or "tpe".
+        folds: Train each trial once on every fold of the training images, and judge it by the mean; trials
+            are compared, and stopped, after whole folds. Null judges on the recipe's validation images.
         trials: Configurations to try.
         sampler: Who proposes them: "tpe" learns from earlier ones; "random"; "grid" tries every point
             once; "qmc" spreads them evenly; "gp" models the metric, good for few and long trials;
@@ -78,18 +79,21 @@ class SweepSettings:
         pruner: Who stops hopeless trials: "median" those worse than the median of the earlier ones,
             "percentile" those outside the best quarter, "halving" two of three at each of a few epochs,
             "hyperband" likewise with several schedules, "patient" as median, but only where nothing
-            improves any more; "none" stops none; "wilcoxon" compares folds, of which a trial has one.
+            improves any more; "none" stops none; "wilcoxon" those that are worse than the best one in
+            too many of the same folds (signed-rank test).
         pruner_options: Arguments of Optuna's pruner of that name.
         start: Points to try first, after the recipe's own: values by dimension. What a point leaves
             open is proposed.
         constraints: Conditions between the values, such as "model.lr * 10 > model.weight_decay" or
             "model.backbone_options.widths[0] <= 32". One that speaks of a key without a value holds.
-        confirm: Trains the best configurations again with fresh seeds; null tests the best trial's.
+        confirm: Trains the best configurations again with fresh seeds, on the same folds where there are
+            any; null tests the best trial's.
     """
 
     space: Mapping[str, Dimension] = field(default_factory=dict)
     metric: str = "val/accuracy"
     objectives: list[str] = field(default_factory=list)
+    folds: int | None = None
     trials: int = 20
     sampler: Literal["tpe", "random", "grid", "qmc", "gp", "cmaes", "nsga2"] = "tpe"
     sampler_options: dict[str, Any] = field(default_factory=dict)
@@ -112,8 +116,9 @@ class SweepSettings:
             raise ValueError(f"sweep.trials must be at least 1, got {self.trials}")
         check_space(self.space)
         check_start(self.start, self.space)
-        _check_constraints(self)
-        _check_strategies(self)
+        check_constraints(self)
+        check_folds(self)
+        check_strategies(self)
 
     @property
     def direction(self) -> Direction:
@@ -124,6 +129,14 @@ class SweepSettings:
     def is_conditional(self) -> bool:
         """Whether some trials have dimensions that others have not."""
         return any(dimension.when for dimension in self.space.values())
+
+    def steps(self, max_epochs: int) -> int:
+        """After how many reports a trial ends at the latest: one for each fold, or else for each epoch.
+
+        >>> SweepSettings().steps(max_epochs=30), SweepSettings(folds=5).steps(max_epochs=30)
+        (30, 5)
+        """
+        return self.folds or max_epochs
 
 
 def directions(settings: SweepSettings) -> list[Direction]:
@@ -164,7 +177,7 @@ def is_feasible(params: Params, settings: SweepSettings) -> bool:
     >>> is_feasible({"a": 1, "b": 2}, settings), is_feasible({"a": 2, "b": 2}, settings)
     (True, False)
     """
-    return _broken_constraint(params, settings) is None
+    return broken_constraint(params, settings.space, settings.constraints) is None
 
 
 def starting_points(settings: SweepSettings, configured: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -179,7 +192,7 @@ def starting_points(settings: SweepSettings, configured: Mapping[str, Any]) -> l
     wanted = [configured_point(configured, settings.space)]
     wanted += [stored_point(point, settings.space) for point in settings.start]
     if settings.sampler == "grid":
-        grid = _grid(settings)
+        grid = grid_points(settings.space, settings.constraints)
         random.Random(0).shuffle(grid)  # cut short, it has still been all over the space
         return sorted(grid, key=lambda point: _first_match(point, wanted))
     distinct = [point for place, point in enumerate(wanted) if point not in wanted[:place]]
@@ -192,7 +205,7 @@ def grid_size(settings: SweepSettings) -> int:
     >>> grid_size(SweepSettings({"a": Dimension(low=1, high=3), "b": Dimension(choices=["x", "y"])}))
     6
     """
-    return len(_grid(settings))
+    return len(grid_points(settings.space, settings.constraints))
 
 
 def configuration_keys(settings: SweepSettings) -> list[str]:
@@ -214,83 +227,7 @@ def probes(settings: SweepSettings) -> Iterator[dict[str, Any]]:
         yield from islice(feasible, 1)
 
 
-def _grid(settings: SweepSettings) -> list[dict[str, Any]]:
-    values = {name: dimension.options for name, dimension in drawn_dimensions(settings.space).items()}
-    return [point for point in points(values, settings.space) if is_feasible(point, settings)]
-
-
 def _first_match(point: Params, wanted: Sequence[Params]) -> int:
     """The place of the first of the wanted points whose values this one has."""
     matches = (place for place, want in enumerate(wanted) if want and want.items() <= point.items())
     return next(matches, len(wanted))
-
-
-def _broken_constraint(params: Params, settings: SweepSettings) -> str | None:
-    values = {**params, **configuration(params, settings.space)}
-    return next((text for text in settings.constraints if not read_constraint(text).holds(values)), None)
-
-
-# Wrong settings ------------------------------------------------------------------------------------
-
-
-def _check_constraints(settings: SweepSettings) -> None:
-    """Each speaks of keys that trials have, can be computed for examples, and lets `start` in."""
-    known = {*settings.space, *configuration_keys(settings)}
-    for text in settings.constraints:
-        for key in sorted(read_constraint(text).keys - known):
-            raise ValueError(
-                f"sweep.constraints: {text!r} speaks of {key}, which the space does not set; "
-                f"{nearest(key, known)}"
-            )
-    if settings.constraints:
-        for params in islice(points_around({}, settings.space), MAX_PROBED_POINTS):
-            is_feasible(params, settings)
-    for point in settings.start:
-        broken = _broken_constraint(stored_point(point, settings.space), settings)
-        if broken is not None:
-            raise ValueError(f"sweep.start: {point} breaks the constraint {broken!r}")
-
-
-def _check_strategies(settings: SweepSettings) -> None:
-    """The sampler can search such a space for such objectives, and both strategies take their options."""
-    if settings.sampler == "cmaes":
-        if settings.objectives:
-            raise ValueError(
-                "sweep.sampler: cmaes improves one objective only; take nsga2 or tpe for several"
-            )
-        for name, dimension in settings.space.items():
-            if dimension.choices is not None or dimension.when:
-                what = "drawn only under a condition" if dimension.when else "a choice"
-                raise ValueError(
-                    f"sweep.sampler: cmaes searches ranges that all trials have, but {name} is {what}; "
-                    "take tpe"
-                )
-    if settings.sampler == "grid":
-        _check_grid(settings)
-    if settings.pruner == "wilcoxon":
-        raise ValueError(
-            "sweep.pruner: wilcoxon compares trials over several seeds or folds, and a trial has only one; "
-            "take median, halving or hyperband, and sweep.confirm for more seeds"
-        )
-    if settings.sampler_options or settings.pruner_options:
-        from experiments.sweep.strategies import check_options  # Optuna takes 0.2 s to import
-
-        check_options(settings)
-
-
-def _check_grid(settings: SweepSettings) -> None:
-    drawn = drawn_dimensions(settings.space)
-    for name, dimension in drawn.items():
-        if not dimension.is_countable:
-            raise ValueError(
-                f"sweep.sampler: grid needs values to count, but {name} is a range of fractions; "
-                "give it a step or choices"
-            )
-    count = prod(len(dimension.options) for dimension in drawn.values())
-    if count > MAX_GRID_POINTS:
-        raise ValueError(
-            f"sweep.sampler: the grid would have {count:,} points, more than {MAX_GRID_POINTS:,}; "
-            "take larger steps, or tpe or qmc"
-        )
-    if drawn and not _grid(settings):
-        raise ValueError("sweep.constraints: they leave no point of the grid")

@@ -18,6 +18,7 @@ from optuna.pruners import (
     PatientPruner,
     PercentilePruner,
     SuccessiveHalvingPruner,
+    WilcoxonPruner,
 )
 from optuna.samplers import (
     BaseSampler,
@@ -67,21 +68,17 @@ SAMPLERS: dict[str, tuple[type[BaseSampler], Callable[[SweepSettings], dict[str,
     ),
     "nsga2": (NSGAIISampler, lambda settings: {"population_size": min(50, max(8, settings.trials // 4))}),
 }
+# Of a trial's steps, which are its epochs or its folds.
 PRUNERS: dict[str, tuple[type[BasePruner], Callable[[int], dict[str, Any]]]] = {
-    "median": (MedianPruner, lambda max_epochs: _spared(max_epochs)),
-    "percentile": (
-        PercentilePruner,
-        lambda max_epochs: {"percentile": 25.0, **_spared(max_epochs)},
-    ),
-    "halving": (SuccessiveHalvingPruner, lambda max_epochs: _thirds(max_epochs)),
-    "hyperband": (HyperbandPruner, lambda max_epochs: {"max_resource": max_epochs, **_thirds(max_epochs)}),
+    "median": (MedianPruner, lambda steps: _spared(steps)),
+    "percentile": (PercentilePruner, lambda steps: {"percentile": 25.0, **_spared(steps)}),
+    "halving": (SuccessiveHalvingPruner, lambda steps: _thirds(steps)),
+    "hyperband": (HyperbandPruner, lambda steps: {"max_resource": steps, **_thirds(steps)}),
     "patient": (
         PatientPruner,
-        lambda max_epochs: {
-            "wrapped_pruner": MedianPruner(**_spared(max_epochs)),
-            "patience": max(1, max_epochs // 10),
-        },
+        lambda steps: {"wrapped_pruner": MedianPruner(**_spared(steps)), "patience": max(1, steps // 10)},
     ),
+    "wilcoxon": (WilcoxonPruner, lambda _: {}),
     "none": (NopPruner, lambda _: {}),
 }
 NOT_OPTIONS = ("seed", "wrapped_pruner")  # ours to give
@@ -98,14 +95,14 @@ def build_sampler(settings: SweepSettings, seed: int) -> BaseSampler:
     return _build(sampler, {**defaults(settings), **settings.sampler_options, "seed": seed % 2**32})
 
 
-def build_pruner(settings: SweepSettings, max_epochs: int) -> BasePruner:
-    """Optuna's pruner of that name, for curves of this many epochs.
+def build_pruner(settings: SweepSettings, steps: int) -> BasePruner:
+    """Optuna's pruner of that name, for trials of this many epochs or folds.
 
     Raises:
         ValueError, TypeError: It refuses a value of its options.
     """
     pruner, defaults = PRUNERS[settings.pruner]
-    return _build(pruner, {**defaults(max_epochs), **settings.pruner_options})
+    return _build(pruner, {**defaults(steps), **settings.pruner_options})
 
 
 def check_options(settings: SweepSettings) -> None:
@@ -121,7 +118,7 @@ def check_options(settings: SweepSettings) -> None:
     except (TypeError, ValueError) as error:
         raise ValueError(f"sweep.sampler_options: {settings.sampler} refuses them: {error}") from error
     try:
-        build_pruner(settings, max_epochs=10)
+        build_pruner(settings, steps=10)
     except (TypeError, ValueError) as error:
         raise ValueError(f"sweep.pruner_options: {settings.pruner} refuses them: {error}") from error
 
@@ -200,14 +197,14 @@ def _startup_trials(settings: SweepSettings) -> int:
     return min(8, max(4, settings.trials // 3))
 
 
-def _spared(max_epochs: int) -> dict[str, Any]:
+def _spared(steps: int) -> dict[str, Any]:
     """None is stopped before three trials are known, or in its first fifth."""
-    return {"n_startup_trials": 3, "n_warmup_steps": max(1, max_epochs // 5)}
+    return {"n_startup_trials": 3, "n_warmup_steps": max(1, steps // 5)}
 
 
-def _thirds(max_epochs: int) -> dict[str, Any]:
-    """Two of three are stopped at a ninth of the epochs, and of the rest at a third."""
-    return {"min_resource": max(1, max_epochs // 9), "reduction_factor": 3}
+def _thirds(steps: int) -> dict[str, Any]:
+    """Two of three are stopped at a ninth of the steps, and of the rest at a third."""
+    return {"min_resource": max(1, steps // 9), "reduction_factor": 3}
 
 
 def _build(cls: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import statistics
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from datamodules.randomness import derive_seed
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError, RunError
-from experiments.sweep.ranking import counted_trials
+from experiments.sweep.ranking import FOLD_VALUES, counted_trials
 from experiments.sweep.space import (
     SweepSettings,
     directions,
@@ -47,8 +48,12 @@ class Plan(Protocol):
     def overrides(self, trial: FrozenTrial) -> dict[str, str]:
         """The trial's values and seed, as configuration overrides."""
 
-    def report(self, trial: optuna.Trial, epoch: int, value: float) -> bool:
-        """Keeps an epoch's metric; whether the trial is hopeless."""
+    def report(self, trial: optuna.Trial, step: int, value: float) -> bool:
+        """Keeps the metric after an epoch, or of a fold; whether the trial is hopeless.
+
+        Args:
+            step: Epochs, or folds, that are trained.
+        """
 
 
 class Search:
@@ -69,16 +74,29 @@ class Search:
         seed = derive_seed(self.seed, trial.number) % 2**31
         return {**overrides(trial.params, self.settings), "seed": str(seed)}
 
-    def report(self, trial: optuna.Trial, epoch: int, value: float) -> bool:
+    def report(self, trial: optuna.Trial, step: int, value: float) -> bool:
+        if self.settings.folds is not None:
+            value = self._comparable(trial, step, value)
         if not self.settings.objectives:
-            trial.report(value, epoch)
+            trial.report(value, step)
             return bool(trial.should_prune())
         # With several objectives Optuna takes no reports: the curves stand in an attribute.
-        curve = {**trial.user_attrs.get("curve", {}), str(epoch): value}
+        curve = {**trial.user_attrs.get("curve", {}), str(step): value}
         trial.set_user_attr("curve", curve)
         trials = self.study.get_trials(deepcopy=False)
         direction = self.settings.direction
         return should_prune(self.study.pruner, trials, trials[trial.number], direction)
+
+    def _comparable(self, trial: optuna.Trial, step: int, value: float) -> float:
+        """What is held against other trials after a fold: the mean so far.
+
+        But Wilcoxon's test pairs what two trials had in the same fold.
+        """
+        values = {**trial.user_attrs.get(FOLD_VALUES, {}), str(step): value}
+        trial.set_user_attr(FOLD_VALUES, values)
+        if self.settings.pruner == "wilcoxon":
+            return value
+        return statistics.fmean(values[str(each)] for each in range(1, step + 1))
 
 
 @dataclass(frozen=True)
@@ -107,11 +125,11 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
         for point in starting_points(settings, flatten(experiment.config)):
             study.enqueue_trial(point, skip_if_exists=True)
         study.set_user_attr("experiment", asked)  # last: a kill before it only enqueues again
-    elif known != asked:
-        _check_extension(name, known, asked, extend)
+    elif changed := changed_keys(known, asked):
+        _check_extension(name, known, asked, changed, extend)
         study.set_user_attr("experiment", asked)
     study.sampler = build_sampler(settings, derive_seed(experiment.seed, len(study.trials)) % 2**32)
-    study.pruner = build_pruner(settings, experiment.trainer.max_epochs)
+    study.pruner = build_pruner(settings, settings.steps(experiment.trainer.max_epochs))
     return study
 
 
@@ -181,8 +199,18 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.startswith(ignored)}
 
 
-def _check_extension(name: str, known: Mapping[str, Any], asked: Mapping[str, Any], extend: bool) -> None:
-    keys = [key for key in sorted({*known, *asked}) if known.get(key) != asked.get(key)]
+def changed_keys(known: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """The keys that differ; one that is missing is null, as it was before it could be given.
+
+    >>> changed_keys({"seed": 0, "sweep.trials": 9}, {"seed": 1, "sweep.trials": 9, "sweep.folds": None})
+    ['seed']
+    """
+    return [key for key in sorted({*known, *asked}) if known.get(key) != asked.get(key)]
+
+
+def _check_extension(
+    name: str, known: Mapping[str, Any], asked: Mapping[str, Any], keys: Sequence[str], extend: bool
+) -> None:
     difference = ", ".join(f"{key} was {known.get(key)!r} and is {asked.get(key)!r}" for key in keys[:5])
     fixed = [key for key in keys if not _is_extension(key, known.get(key), asked.get(key))]
     if not fixed and extend:

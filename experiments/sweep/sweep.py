@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
-import torch
 import yaml
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
@@ -21,7 +19,7 @@ from experiments.ending import recording
 from experiments.errors import RequestError, RunError
 from experiments.resume import go_on
 from experiments.sweep.books import Sweep
-from experiments.sweep.conductor import Conductor, Slot
+from experiments.sweep.conductor import Conductor
 from experiments.sweep.confirm import (
     Confirmation,
     Confirmed,
@@ -31,14 +29,15 @@ from experiments.sweep.confirm import (
     optimism,
 )
 from experiments.sweep.live import Display
+from experiments.sweep.preparation import prepare_sweep, share_out
 from experiments.sweep.ranking import best_trial, counted_trials, describe, leaderboard, savings
 from experiments.sweep.report import write_report
-from experiments.sweep.space import configuration_keys, grid_size, overrides
+from experiments.sweep.running import Slot
+from experiments.sweep.space import grid_size, overrides
 from experiments.sweep.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
 from experiments.sweep.study import Search, is_done, open_study
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import Result, prepare, print_result, train
-from experiments.trainer import check_one_machine
+from experiments.train import Result, print_result, train
 
 REFRESH_SECONDS = 20.0  # between two looks of the sweep's run in MLflow, while it lasts
 
@@ -50,10 +49,7 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     if settings is None or not settings.space:
         raise RequestError(f"{experiment.name} has no sweep.space: name the keys to vary, with their ranges")
     slots = share_out(experiment, arguments.workers, arguments.trials_per_gpu)
-    prepare(experiment)
-    if "val" not in experiment.data.splits:
-        raise RequestError("a sweep is judged on validation images: data.val_fraction must be above 0")
-    for note in experiment.data.notes:
+    for note in prepare_sweep(experiment, arguments.experiments, changed):
         print(f"note: {note}")
     store = open_store() if experiment.mlflow.enabled else None
     storage = open_storage(arguments.storage or DEFAULT_STORAGE)
@@ -79,7 +75,7 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     with recording(parent, to_continue="the same command again"):
         search(sweep, study, leases, slots, trials)
         console.print(leaderboard(study, settings))
-        console.print(str(savings(study, sweep.max_epochs)), highlight=False)
+        console.print(str(savings(study, sweep.trial_epochs)), highlight=False)
         best = best_trial(study, settings)
         if best is None:
             raise RunError("no trial was completed: there is no best configuration to train")
@@ -102,52 +98,6 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     print(f"the winner as a recipe: {write_recipe(sweep, best)}")
     if store is not None:
         print("look at it: darkroom ui")
-
-
-def share_out(experiment: Experiment, workers: int | None, trials_per_gpu: int) -> list[Slot]:
-    """Room for `workers` trials at once: the cores divided among them, or GPUs for each.
-
-    More threads than cores would halve what all of them do. A trial that trains on several devices
-    takes so many GPUs, or, without them, cores.
-
-    Raises:
-        RequestError: There are not that many cores or GPUs.
-    """
-    devices = experiment.trainer.devices
-    check_one_machine(experiment.trainer, "each trial")
-    if experiment.sweep is not None and "trainer.devices" in configuration_keys(experiment.sweep):
-        raise RequestError("trainer.devices can't be searched: every trial has the same room")
-    cores = len(os.sched_getaffinity(0))
-    gpus: list[str] = []
-    if experiment.trainer.accelerator in ("auto", "gpu", "cuda"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
-        gpus = [name for name in names if name]
-    if gpus:
-        if devices > len(gpus):
-            raise RequestError(
-                f"each trial asks for {devices} GPUs (trainer.devices), and {len(gpus)} are visible"
-            )
-        teams = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus), devices)]
-        places = teams[: len(gpus) // devices] * trials_per_gpu
-        workers = workers or len(places)
-        if workers > len(places):
-            raise RequestError(
-                f"--workers must be at most {len(places)} ({len(gpus)} GPUs, {devices} for each trial, "
-                f"--trials-per-gpu {trials_per_gpu}), got {workers}"
-            )
-        return [Slot(max(1, cores // workers), team) for team in places[:workers]]
-    workers = workers or 1
-    if devices > cores:
-        raise RequestError(f"each trial asks for {devices} cores (trainer.devices); this machine has {cores}")
-    if workers * devices > cores:
-        each = f", {devices} for each trial (trainer.devices)" if devices > 1 else ""
-        raise RequestError(
-            f"--workers must be at most {cores // devices}, got {workers}; "
-            f"this machine has {cores} cores{each}"
-        )
-    # Never more than the environment allows (OMP_NUM_THREADS).
-    return [Slot(min(cores // workers, torch.get_num_threads())) for _ in range(workers)]
 
 
 def parent_run(experiment: Experiment, study: optuna.Study, store: Store | None) -> RunRecord | None:
@@ -242,7 +192,7 @@ def record_search(sweep: Sweep, study: optuna.Study, live: bool = False) -> None
     if best is not None:
         sweep.parent.log_metrics({f"best/{sweep.settings.metric}": best.values[0]}, step=len(trials))
     with sweep.parent.artifacts() as folder:
-        write_report(study, sweep.settings, folder, sweep.max_epochs, live=live)
+        write_report(study, sweep.settings, folder, sweep.trial_epochs, live=live)
 
 
 def record_confirmation(sweep: Sweep, results: Sequence[Confirmed], flattery: float | None) -> None:

@@ -8,14 +8,10 @@ import signal
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from experiments.errors import Terminated
 from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
-from experiments.sweep.channel import Channel
-
-if TYPE_CHECKING:  # the server is started before any of this is imported
-    from experiments.sweep.trial import Task
+from experiments.sweep.channel import Channel, Task
 
 
 def start_server(recipe: str) -> None:

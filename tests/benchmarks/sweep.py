@@ -33,7 +33,7 @@ from experiments.sweep.study import open_study
 from experiments.tracking import open_store
 experiment = load_experiment([recipe], {}, check_space=True)
 slots = room.share_out(experiment, workers, 1)
-room.prepare(experiment)
+room.prepare_sweep(experiment, [recipe], {})
 store, storage = open_store(), open_storage("sqlite:///optuna.db")
 study = open_study(experiment, experiment.name, storage)
 parent = room.parent_run(experiment, study, store)
@@ -114,13 +114,12 @@ def print_steps() -> None:
 
 
 def benchmark_start(folder: Path, rounds: int = 10) -> None:
-    from experiments.sweep.channel import EpochReport
-    from experiments.sweep.trial import Task
+    from experiments.sweep.channel import EpochReport, Task
     from experiments.sweep.worker import Worker, start_server
 
     start_server(json.dumps([["digits/cnn"], {}]))
     changes = {"trainer.max_epochs": "1", "trainer.extra": "{limit_train_batches: 1, limit_val_batches: 1}"}
-    task = Task(["digits/cnn"], changes, "val/accuracy", [], "start", None, 1)
+    task = Task(["digits/cnn"], changes, "val/accuracy", None, [], "start", None, 1)
     ready, first, reported = [], [], []
     for number in range(rounds + 1):
         log = folder / f"{number}.log"

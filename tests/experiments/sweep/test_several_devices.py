@@ -12,8 +12,8 @@ from test_train import wait_for_epoch
 
 from experiments.config import load_experiment
 from experiments.errors import RequestError
-from experiments.sweep.conductor import Slot
-from experiments.sweep.sweep import share_out
+from experiments.sweep.preparation import share_out
+from experiments.sweep.running import Slot
 
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
 

@@ -289,7 +289,19 @@ def test_a_dimension_that_is_none_is_refused(arguments, words):
         ({"sampler": "cmaes"}, ["cmaes", "b is a choice"]),
         ({"sampler": "cmaes", "objectives": ["latency_ms"]}, ["one objective", "nsga2"]),
         ({"sampler": "grid"}, ["grid", "c is a range of fractions", "step"]),
-        ({"pruner": "wilcoxon"}, ["seeds or folds", "median"]),
+        ({"folds": 1}, ["sweep.folds must be at least 2, got 1", "null"]),
+        ({"folds": 0}, ["sweep.folds must be at least 2, got 0"]),
+        ({"pruner": "wilcoxon"}, ["fold by fold", "sweep.folds", "median"]),
+        ({"pruner": "wilcoxon", "folds": 4}, ["no trial of sweep.folds=4", "p = 0.125 at best"]),
+        (
+            {"pruner": "wilcoxon", "folds": 5, "pruner_options": {"n_startup_steps": 5}},
+            ["in at least 5 folds (n_startup_steps)"],
+        ),
+        (
+            {"pruner": "wilcoxon", "folds": 5, "pruner_options": {"p_threshold": 0.06}},
+            ["p = 0.0625 at best", "below 0.06 (p_threshold)"],
+        ),
+        ({"pruner": "wilcoxon", "folds": 9, "pruner_options": {"p_threshold": 7}}, ["wilcoxon refuses"]),
         ({"sampler_options": {"n_startup_trial": 3}}, ["tpe has no option", "n_startup_trials"]),
         ({"sampler_options": {"seed": 3}}, ["tpe has no option seed"]),
         ({"sampler": "random", "sampler_options": {"a": 3}}, ["random has no option a; it takes none"]),
@@ -302,6 +314,19 @@ def test_a_search_that_makes_no_sense_is_refused(settings, words):
     with pytest.raises(ValueError, match=r"^sweep\.") as caught:
         SweepSettings(A, **settings)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("key", ["data.fold", "data.init_args.split_seed", "data.val_fraction"])
+def test_what_would_give_trials_other_folds_is_not_varied(key):
+    space = {"split": Dimension(choices={"a": {key: 0}, "b": {key: 1}})}
+    with pytest.raises(ValueError, match=rf"{key} can't be varied with sweep.folds=5"):
+        SweepSettings(space, folds=5)
+    assert SweepSettings(space).folds is None
+
+
+def test_wilcoxon_is_taken_from_as_many_folds_on_as_can_stop_a_trial():
+    assert SweepSettings(A, pruner="wilcoxon", folds=5).folds == 5
+    assert SweepSettings(A, pruner="wilcoxon", folds=4, pruner_options={"p_threshold": 0.2}).folds == 4
 
 
 def test_a_grid_too_large_or_empty_is_refused():

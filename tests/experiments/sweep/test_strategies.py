@@ -29,6 +29,7 @@ PRUNERS = {
     "halving": {},
     "hyperband": {},
     "patient": {"patience": 2},
+    "wilcoxon": {},
     "none": {},
 }
 
@@ -107,7 +108,9 @@ def test_halving_judges_at_a_ninth_and_a_third_of_the_epochs(max_epochs, judged)
 @pytest.mark.parametrize("pruner", list(PRUNERS))
 def test_with_several_objectives_a_pruner_decides_as_with_one(pruner, direction):
     """Two studies of the same curves, three trials at a time, until one of them is stopped or done."""
-    settings = SweepSettings(pruner=pruner, pruner_options=PRUNERS[pruner])
+    settings = SweepSettings(
+        pruner=pruner, pruner_options=PRUNERS[pruner], folds=MAX_EPOCHS if pruner == "wilcoxon" else None
+    )
     one = optuna.create_study(
         study_name="curve", direction=direction, pruner=build_pruner(settings, MAX_EPOCHS)
     )

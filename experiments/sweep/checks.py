@@ -1,0 +1,138 @@
+"""Settings of a sweep that do not go together, and are refused before anything starts."""
+
+from __future__ import annotations
+
+from itertools import islice
+from math import prod
+from typing import TYPE_CHECKING
+
+from experiments.errors import nearest
+from experiments.sweep.constraints import read_constraint
+from experiments.sweep.points import (
+    MAX_PROBED_POINTS,
+    broken_constraint,
+    drawn_dimensions,
+    grid_points,
+    points_around,
+    stored_point,
+    written_keys,
+)
+
+if TYPE_CHECKING:
+    from experiments.sweep.space import SweepSettings
+
+MAX_GRID_POINTS = 100_000
+# Keys that say which images are in a fold, or that folds take the place of.
+DIVIDING = ("data.folds", "data.fold", "data.split_seed", "data.test_fraction", "data.val_fraction")
+WILCOXON_DEFAULTS = {"p_threshold": 0.1, "n_startup_steps": 2}  # Optuna's
+
+
+def check_constraints(settings: SweepSettings) -> None:
+    """Each speaks of keys that trials have, can be computed for examples, and lets `start` in.
+
+    Raises:
+        ValueError: One does not.
+    """
+    space, constraints = settings.space, settings.constraints
+    known = {*space, *(key for name in space for key in written_keys(name, space[name]))}
+    for text in constraints:
+        for key in sorted(read_constraint(text).keys - known):
+            raise ValueError(
+                f"sweep.constraints: {text!r} speaks of {key}, which the space does not set; "
+                f"{nearest(key, known)}"
+            )
+    if constraints:
+        for params in islice(points_around({}, space), MAX_PROBED_POINTS):
+            broken_constraint(params, space, constraints)
+    for point in settings.start:
+        broken = broken_constraint(stored_point(point, space), space, constraints)
+        if broken is not None:
+            raise ValueError(f"sweep.start: {point} breaks the constraint {broken!r}")
+
+
+def check_folds(settings: SweepSettings) -> None:
+    """There are several, and of the same images in all trials.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if settings.folds is None:
+        return
+    if settings.folds < 2:
+        raise ValueError(
+            f"sweep.folds must be at least 2, got {settings.folds}; 5 is customary, and null judges trials "
+            "on the recipe's own validation images"
+        )
+    for name, dimension in settings.space.items():
+        for key in written_keys(name, dimension):
+            if key.replace(".init_args.", ".") in DIVIDING:
+                raise ValueError(
+                    f"sweep.space: {key} can't be varied with sweep.folds={settings.folds}: all trials are "
+                    "compared on the same folds. Take it out of the space, or set sweep.folds=null"
+                )
+
+
+def check_strategies(settings: SweepSettings) -> None:
+    """The sampler can search such a space for such objectives, and both strategies take their options.
+
+    Raises:
+        ValueError: They can't.
+    """
+    if settings.sampler == "cmaes":
+        _check_cmaes(settings)
+    if settings.sampler == "grid":
+        _check_grid(settings)
+    if settings.sampler_options or settings.pruner_options:
+        from experiments.sweep.strategies import check_options  # Optuna takes 0.2 s to import
+
+        check_options(settings)
+    if settings.pruner == "wilcoxon":
+        _check_wilcoxon(settings)
+
+
+def _check_cmaes(settings: SweepSettings) -> None:
+    if settings.objectives:
+        raise ValueError("sweep.sampler: cmaes improves one objective only; take nsga2 or tpe for several")
+    for name, dimension in settings.space.items():
+        if dimension.choices is not None or dimension.when:
+            what = "drawn only under a condition" if dimension.when else "a choice"
+            raise ValueError(
+                f"sweep.sampler: cmaes searches ranges that all trials have, but {name} is {what}; take tpe"
+            )
+
+
+def _check_grid(settings: SweepSettings) -> None:
+    drawn = drawn_dimensions(settings.space)
+    for name, dimension in drawn.items():
+        if not dimension.is_countable:
+            raise ValueError(
+                f"sweep.sampler: grid needs values to count, but {name} is a range of fractions; "
+                "give it a step or choices"
+            )
+    count = prod(len(dimension.options) for dimension in drawn.values())
+    if count > MAX_GRID_POINTS:
+        raise ValueError(
+            f"sweep.sampler: the grid would have {count:,} points, more than {MAX_GRID_POINTS:,}; "
+            "take larger steps, or tpe or qmc"
+        )
+    if drawn and not grid_points(settings.space, settings.constraints):
+        raise ValueError("sweep.constraints: they leave no point of the grid")
+
+
+def _check_wilcoxon(settings: SweepSettings) -> None:
+    """It compares folds, and there are enough of them for it to stop a trial before the last one."""
+    if settings.folds is None:
+        raise ValueError(
+            "sweep.pruner: wilcoxon compares trials fold by fold, and a trial has one split only; give "
+            "sweep.folds, or take median, halving or hyperband"
+        )
+    options = WILCOXON_DEFAULTS | settings.pruner_options
+    before_last = settings.folds - 1
+    lowest = 0.5**before_last  # p of the signed-rank test where all differences have one sign
+    if lowest >= options["p_threshold"] or before_last < options["n_startup_steps"]:
+        raise ValueError(
+            f"sweep.pruner: wilcoxon could stop no trial of sweep.folds={settings.folds}: worse in "
+            f"{before_last} of them has p = {lowest:.3g} at best, and it asks for p below "
+            f"{options['p_threshold']:g} (p_threshold) in at least {options['n_startup_steps']} folds "
+            "(n_startup_steps). Ask for more folds, change sweep.pruner_options, or take median"
+        )

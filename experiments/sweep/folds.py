@@ -1,0 +1,163 @@
+"""A trial of several folds: one after another is trained and recorded, and their mean is the trial's value.
+
+Trials are compared after whole folds, which have the same images in all of them. A fold that has begun is
+trained to its end: its epochs stand neither beside means over folds nor beside those of another fold.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+
+import pandas as pd
+
+from experiments.folds import out_of_fold, summarize, summary_metrics
+from experiments.predictions import split_frame
+from experiments.ranks import Furnish
+from experiments.sweep.channel import Channel, FoldReport, Outcome, Task
+from experiments.sweep.training import Training, fold_prefix, load_trial, objective, train_once
+from experiments.tracking import RunRecord
+from experiments.train import prepare
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A fold that was trained to its end.
+
+    Attributes:
+        metrics: The chosen epoch on the fold's own images, as `best/...`.
+        validated: How many those are.
+        trained: Images trained on.
+        epochs: Epochs trained.
+        seconds: What they took.
+    """
+
+    metrics: Mapping[str, float]
+    validated: int
+    trained: int
+    epochs: int
+    seconds: float
+
+
+@dataclass
+class Folds:
+    """The folds of a trial that are done, as its run records them: what was killed is read from there.
+
+    A fold is done once its line stands there, which is written last, in one call, and only once.
+
+    Attributes:
+        record: The trial's run; None only remembers.
+        done: The folds from the first on.
+        predictions: What was said of their images by networks that had not trained on them.
+    """
+
+    record: RunRecord | None
+    done: list[TrainedFold] = field(default_factory=list)
+    predictions: pd.DataFrame | None = None
+
+    @classmethod
+    def of(cls, record: RunRecord | None) -> Folds:
+        """Those that the run has now, not those it had when it was sent here."""
+        folds = cls(record)
+        if record is None:
+            return folds
+        now = record.reread()
+        while f"{fold_prefix(len(folds.done))}best/epoch" in now.metrics:
+            folds.done.append(_recorded(now, fold_prefix(len(folds.done))))
+        if folds.done:
+            folds.predictions = now.stored_predictions("val")
+        return folds
+
+    def add(self, training: Training) -> None:
+        """Records the next fold, and the mean of those so far."""
+        metrics = training.metrics()
+        data = training.experiment.data
+        said = split_frame("val", training.experiment.model.predictions["val"], data)
+        earlier = [] if self.predictions is None else [self.predictions]
+        # A kill may have come between these and the fold's line.
+        earlier = [frame[~frame["id"].isin(said["id"])] for frame in earlier]
+        self.predictions = out_of_fold([*earlier, said])
+        sizes = {split: len(data.splits[split]) for split in ("train", "val")}
+        self.done.append(
+            TrainedFold(metrics, sizes["val"], sizes["train"], training.epochs, training.seconds)
+        )
+        if self.record is None:
+            return
+        with self.record.artifacts() as folder:
+            (folder / "predictions").mkdir()
+            self.predictions.to_parquet(folder / "predictions" / "val.parquet")
+        prefix = fold_prefix(len(self.done) - 1)
+        line = {**metrics, **{f"images/{split}": size for split, size in sizes.items()}}
+        line = {f"{prefix}{name}": value for name, value in line.items()}
+        self.record.log_metrics(line | summary_metrics(summarize(self.done)), step=len(self.done))
+
+
+def run_folds(
+    task: Task, channel: Channel, record: RunRecord | None, folder: Path, furnish: Furnish | None
+) -> Outcome:
+    """Trains fold after fold, until the study calls the trial hopeless or someone wants it stopped."""
+    assert task.folds is not None
+    folds = Folds.of(record)
+    # Of those that are done the last alone may not have been reported; twice does no harm.
+    for fold in range(max(0, len(folds.done) - 1), task.folds):
+        if fold == len(folds.done) and not _train_fold(task, channel, folds, folder, furnish):
+            return Outcome(stopped=True)
+        verdict = channel.report(FoldReport(fold, folds.done[fold].metrics[_best(task.metric)]))
+        if fold + 1 == task.folds or verdict == "go on":
+            continue
+        if verdict == "stop":
+            return Outcome(stopped=True)
+        return _outcome(task, folds, furnish, pruned_folds=fold + 1)
+    return _outcome(task, folds, furnish)
+
+
+def _train_fold(task: Task, channel: Channel, folds: Folds, folder: Path, furnish: Furnish | None) -> bool:
+    """Trains and records the next fold, from its last checkpoint if there is one; False where stopped."""
+    fold = len(folds.done)
+    place = folder / fold_prefix(fold)
+    training = train_once(task, channel, folds.record, place, furnish, fold)
+    if training.stopped:
+        return False
+    folds.add(training)
+    rmtree(place)  # after the record, without which the fold would be trained again
+    return True
+
+
+def _outcome(task: Task, folds: Folds, furnish: Furnish | None, pruned_folds: int | None = None) -> Outcome:
+    seconds = sum(fold.seconds for fold in folds.done)
+    further: list[float] = []
+    if task.objectives:  # what is not of a fold's weights is the same for all
+        experiment = load_trial(task, furnish, 0)
+        prepare(experiment)
+        further = [objective(name, experiment, seconds) for name in task.objectives]
+    return Outcome(
+        values=(statistics.fmean(fold.metrics[_best(task.metric)] for fold in folds.done), *further),
+        epochs=sum(fold.epochs for fold in folds.done),
+        seconds=seconds,
+        pruned_folds=pruned_folds,
+    )
+
+
+def _recorded(run: RunRecord, prefix: str) -> TrainedFold:
+    """A fold that is done, as its run has it."""
+    own = {name.removeprefix(prefix): value for name, value in run.metrics.items() if name.startswith(prefix)}
+    epochs = run.history([f"{prefix}epoch_seconds"])
+    return TrainedFold(
+        metrics={name: value for name, value in own.items() if name.startswith("best/")},
+        validated=int(own["images/val"]),
+        trained=int(own["images/train"]),
+        epochs=len(epochs),
+        seconds=sum(row[f"{prefix}epoch_seconds"] for row in epochs.values()),
+    )
+
+
+def _best(metric: str) -> str:
+    """The name under which the chosen epoch's value of a validation metric is recorded.
+
+    >>> _best("val/accuracy")
+    'best/accuracy'
+    """
+    return metric.replace("val/", "best/", 1)
