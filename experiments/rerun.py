@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import subprocess
@@ -13,21 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from datamodules import ImageDataModule
-from experiments.config import Experiment, parse_experiment
+from experiments.conditions import changed_conditions, changed_data, changed_images
+from experiments.config import parse_experiment
 from experiments.errors import RequestError, RunError
 from experiments.past_code import checkout
-from experiments.provenance import git_state, hardware, packages
-from experiments.record import derived_values
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import PLACES, prepare, train
 
 COMPARED = ("train/", "val/", "best/", "test/", "lr")  # what a run computes; the rest is what it costs
-LISTED = 12  # packages named in one line
 
 
 @dataclass(frozen=True)
@@ -136,7 +131,7 @@ def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, s
     """
     if not any(name.startswith("test/") for name in original.metrics):
         raise RequestError("--at-commit runs `darkroom train`, which would test: this run never was tested")
-    tell(changed_conditions(original, code=False))
+    tell(changed_conditions(original, code=False) + images_at_hand(original, overrides))
     config = original.download("config.yaml")
     with checkout(original) as (folder, environment):
         print(f"training with the code of commit {original.tags['git_commit'][:12]} in {folder}")
@@ -160,91 +155,27 @@ def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, s
     return store.run(run_id)
 
 
+def images_at_hand(original: RunRecord, overrides: Mapping[str, str]) -> list[str]:
+    """What has changed of the images that the recorded code is to train on.
+
+    The present code reads them, and divides them by its own rules.
+
+    Raises:
+        RequestError: They are not to be had.
+    """
+    try:
+        experiment = parse_experiment([original.read_text("config.yaml")], overrides)
+    except RequestError as error:  # of keys that the present code does not know any more, or not yet
+        return [f"perhaps the data: the present code can't read the recorded configuration ({error})"]
+    return changed_images(original, experiment.load_data())
+
+
 def tell(changes: Sequence[str]) -> None:
     """What is not as it was, before the run begins."""
     if not changes:
         print("packages, hardware, code and data are those of the original")
     for change in changes:
         print(f"changed: {change}")
-
-
-# What a number depends on -----------------------------------------------------------------------
-
-
-def changed_conditions(original: RunRecord, code: bool = True) -> list[str]:
-    """Packages, hardware, threads and code that are not as the record has them, in sentences."""
-    recorded = json.loads(original.read_text("environment/hardware.json"))
-    changes = package_changes(original.read_text("environment/packages.txt"), packages())
-    now = hardware()
-    for name in ("python", "processor", "cpu_capability", "torch_threads", "gpus", "cuda"):
-        if recorded.get(name) != now[name]:
-            hint = f" (OMP_NUM_THREADS={recorded.get(name)} gives as many)" if name == "torch_threads" else ""
-            changes.append(f"{name} was {recorded.get(name)}, is {now[name]}{hint}")
-    return changes + (code_changes(original) if code else [])
-
-
-def package_changes(before: str, now: str) -> list[str]:
-    """What two requirements files have in other versions, as one sentence.
-
-    >>> package_changes("a==1\\nb==2\\n", "a==1\\nb==3\\nc==1\\n")
-    ['packages: b 2 -> 3, c absent -> 1']
-    """
-    versions = [dict(line.split("==", 1) for line in text.split() if "==" in line) for text in (before, now)]
-    old, new = versions
-    other = [
-        f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if not other:
-        return []
-    rest = [f"and {len(other) - LISTED} more"] if len(other) > LISTED else []
-    return [f"packages: {', '.join([*other[:LISTED], *rest])}"]
-
-
-def code_changes(original: RunRecord) -> list[str]:
-    """Whether the checkout is at the recorded commit, with the recorded uncommitted changes."""
-    state = git_state() or {"commit": "none", "diff": ""}
-    commit = original.tags.get("git_commit", "none")
-    changes = []
-    if state["commit"] != commit:
-        changes.append(
-            f"code: commit was {commit[:12]}, is {state['commit'][:12]} (--at-commit runs the recorded code)"
-        )
-    recorded_diff = original.read_text("environment/uncommitted.diff") if commit != "none" else ""
-    if state["diff"] != recorded_diff:
-        changes.append("code: the uncommitted changes are others than those recorded")
-    return changes
-
-
-def changed_data(original: RunRecord, experiment: Experiment) -> list[str]:
-    """Images, labels and split that are not as the record has them, and what follows from them."""
-    facts = json.loads(original.read_text("data/facts.json"))
-    now = experiment.data.facts()
-    changes = [
-        f"data: the {part} images are others (fingerprint was {was}, is {now['fingerprint'].get(part)})"
-        for part, was in facts["fingerprint"].items()
-        if now["fingerprint"].get(part) != was
-    ]
-    if now["split_fingerprint"] != facts["split_fingerprint"]:
-        changes.append(
-            split_change(pd.read_parquet(original.download("data/split.parquet")), experiment.data)
-        )
-    changes += [
-        f"{name} was {original.params[name]}, is {value}"
-        for name, value in derived_values(experiment).items()
-        if original.params.get(name, str(value)) != str(value)
-    ]
-    return changes
-
-
-def split_change(recorded: pd.DataFrame, data: ImageDataModule) -> str:
-    """How many images stand in another split than the record has them in."""
-    before = dict(zip(recorded["id"], recorded["split"], strict=True))
-    now = {sample: split for split, store in data.splits.items() for sample in store.ids}
-    moved = sum(before[sample] != split for sample, split in now.items() if sample in before)
-    new, gone = len(now.keys() - before.keys()), len(before.keys() - now.keys())
-    return f"split: {moved} images moved to another part, {new} are new, {gone} are gone"
 
 
 # What came of it --------------------------------------------------------------------------------

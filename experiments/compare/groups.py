@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 from typing import Any
@@ -22,6 +22,7 @@ from experiments.train import PLACES
 FREE = ("seed", "data.seed", "data.fold", "data.download", "trainer.progress", *PLACES)
 DERIVED = ("task", "num_classes", "image_shape", "num_parameters", "num_train_images", "steps_per_epoch")
 FINGERPRINT = "data (fingerprint)"
+CODE = "code (commit)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,16 @@ class Member:
         }
         text = json.dumps(self.fingerprints, sort_keys=True)
         return {**kept, FINGERPRINT: hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}
+
+    @cached_property
+    def code(self) -> str:
+        """The commit that made it, and of what was not committed a hash; a dash outside of any checkout."""
+        commit = self.run.tags.get("git_commit", "-")[:8]
+        if self.run.tags.get("git_dirty") != "true":
+            return commit
+        diff = self.run.read_text("environment/uncommitted.diff")
+        # New files that git does not know are in no diff.
+        return f"{commit} + {hashlib.blake2b(diff.encode(), digest_size=2).hexdigest() if diff else 'files'}"
 
     @property
     def replicate(self) -> tuple[str, str]:
@@ -97,14 +108,19 @@ class Group:
         varied = [
             f"{key.rpartition('.')[2]}={value}"
             for key, value in self.differing.items()
-            if value not in ("-", "{}") and key != FINGERPRINT
+            if value not in ("-", "{}") and key not in (FINGERPRINT, CODE)
         ]
         return " ".join(varied) or self.members[0].run.params.get("name", self.members[0].run.name)
 
     @property
     def label_tells_all(self) -> bool:
         """Whether the label names each key in which groups differ."""
-        return "name" not in self.differing and FINGERPRINT not in self.differing
+        return not self.differing.keys() & {"name", FINGERPRINT, CODE}
+
+    @property
+    def code(self) -> str:
+        """By which code its runs were made."""
+        return ", ".join(sorted({member.code for member in self.members}))
 
     @property
     def values(self) -> list[float]:
@@ -200,6 +216,8 @@ def group_members(members: Sequence[Member], minimized: bool) -> tuple[list[Grou
         Group(letter(place), each, {key: each[0].configuration.get(key, "-") for key in differing})
         for place, each in enumerate(sets)
     ]
+    if len({group.code for group in groups}) > 1:
+        groups = [replace(each, differing={**each.differing, CODE: each.code}) for each in groups]
     if not repeated:
         return groups, []
     named = ", ".join(run.run_id[:8] for run in repeated[:5]) + (", ..." if len(repeated) > 5 else "")

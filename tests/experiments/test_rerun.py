@@ -67,6 +67,10 @@ trainer: {max_epochs: 2}
     files[0].rename(files[0].with_name("another.png"))
     told = fresh_workspace.run("rerun", run_id).output
     assert "1 are new, 1 are gone" in told
+    answer = fresh_workspace.run("rerun", run_id, "--at-commit")
+    assert "changed: data: the train images are others" in answer.output
+    assert "1 are new, 1 are gone" in answer.output
+    assert (answer.status, "recorded no commit" in answer.errors) == (2, True)  # the folder is no checkout
 
 
 def test_the_recorded_code_is_run_where_it_is_asked_for(tmp_path, fresh_workspace, open_store_at):

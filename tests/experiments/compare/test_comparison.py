@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from experiments.compare.command import compare_runs
-from experiments.compare.groups import FINGERPRINT
+from experiments.compare.groups import CODE, FINGERPRINT
 from experiments.compare.selection import select_runs
 from experiments.errors import RequestError
 
@@ -46,6 +47,26 @@ def test_groups_are_ranked_and_show_only_the_keys_in_which_they_differ(write):
     assert [group.differing for group in found.groups] == [{"model.lr": "0.2"}, {"model.lr": "0.1"}]
     assert [(group.name, group.label) for group in found.groups] == [("A", "lr=0.2"), ("B", "lr=0.1")]
     assert [len(group.members) for group in found.groups] == [2, 2]
+
+
+def test_groups_made_by_other_code_differ_in_its_commit_and_are_not_named_by_it(write):
+    old = {"git_commit": "a" * 40, "git_dirty": "false"}
+    dirty = old | {"git_dirty": "true"}
+    runs = [
+        write("coded", right, {"model.lr": lr, "seed": seed}, tags=tags)
+        for right, lr, tags in ((0.9, 0.1, dirty), (0.8, 0.2, old), (0.7, 0.3, {}))
+        for seed in (0, 1)
+    ]
+    for run, diff in zip(runs, ("a line", ""), strict=False):
+        with run.artifacts() as folder:
+            (folder / "environment").mkdir()
+            (folder / "environment" / "uncommitted.diff").write_text(diff)
+    found = compare_runs(runs, "test", "accuracy")
+    codes = [group.differing[CODE] for group in found.groups]
+    assert re.fullmatch("aaaaaaaa \\+ [0-9a-f]{4}, aaaaaaaa \\+ files", codes[0])
+    assert codes[1:] == ["aaaaaaaa", "-"]
+    assert [group.label for group in found.groups] == ["lr=0.1", "lr=0.2", "lr=0.3"]
+    assert not any(group.label_tells_all for group in found.groups)
 
 
 def test_a_repeated_seed_is_no_further_evidence(write):

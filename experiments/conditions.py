@@ -1,0 +1,93 @@
+"""What a recorded number depends on, held against what is at hand: packages, hardware, code and data."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from datamodules import ImageDataModule
+from experiments.config import Experiment
+from experiments.provenance import git_state, hardware, packages
+from experiments.record import derived_values
+from experiments.tracking import RunRecord
+
+LISTED = 12  # packages named in one line
+
+
+def changed_conditions(original: RunRecord, code: bool = True) -> list[str]:
+    """Packages, hardware, threads and code that are not as the record has them, in sentences."""
+    recorded = json.loads(original.read_text("environment/hardware.json"))
+    changes = package_changes(original.read_text("environment/packages.txt"), packages())
+    now = hardware()
+    for name in ("python", "processor", "cpu_capability", "torch_threads", "gpus", "cuda"):
+        if recorded.get(name) != now[name]:
+            hint = f" (OMP_NUM_THREADS={recorded.get(name)} gives as many)" if name == "torch_threads" else ""
+            changes.append(f"{name} was {recorded.get(name)}, is {now[name]}{hint}")
+    return changes + (code_changes(original) if code else [])
+
+
+def package_changes(before: str, now: str) -> list[str]:
+    """What two requirements files have in other versions, as one sentence.
+
+    >>> package_changes("a==1\\nb==2\\n", "a==1\\nb==3\\nc==1\\n")
+    ['packages: b 2 -> 3, c absent -> 1']
+    """
+    versions = [dict(line.split("==", 1) for line in text.split() if "==" in line) for text in (before, now)]
+    old, new = versions
+    other = [
+        f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if not other:
+        return []
+    rest = [f"and {len(other) - LISTED} more"] if len(other) > LISTED else []
+    return [f"packages: {', '.join([*other[:LISTED], *rest])}"]
+
+
+def code_changes(original: RunRecord) -> list[str]:
+    """Whether the checkout is at the recorded commit, with the recorded uncommitted changes."""
+    state = git_state() or {"commit": "none", "diff": ""}
+    commit = original.tags.get("git_commit", "none")
+    changes = []
+    if state["commit"] != commit:
+        changes.append(
+            f"code: commit was {commit[:12]}, is {state['commit'][:12]} (--at-commit runs the recorded code)"
+        )
+    recorded_diff = original.read_text("environment/uncommitted.diff") if commit != "none" else ""
+    if state["diff"] != recorded_diff:
+        changes.append("code: the uncommitted changes are others than those recorded")
+    return changes
+
+
+def changed_data(original: RunRecord, experiment: Experiment) -> list[str]:
+    """Images, labels and split that are not as the record has them, and what follows from them."""
+    return changed_images(original, experiment.data) + [
+        f"{name} was {original.params[name]}, is {value}"
+        for name, value in derived_values(experiment).items()
+        if original.params.get(name, str(value)) != str(value)
+    ]
+
+
+def changed_images(original: RunRecord, data: ImageDataModule) -> list[str]:
+    """Images and labels, by their fingerprint, and the split that are not as the record has them."""
+    facts = json.loads(original.read_text("data/facts.json"))
+    now = data.facts()
+    changes = [
+        f"data: the {part} images are others (fingerprint was {was}, is {now['fingerprint'].get(part)})"
+        for part, was in facts["fingerprint"].items()
+        if now["fingerprint"].get(part) != was
+    ]
+    if now["split_fingerprint"] != facts["split_fingerprint"]:
+        changes.append(split_change(pd.read_parquet(original.download("data/split.parquet")), data))
+    return changes
+
+
+def split_change(recorded: pd.DataFrame, data: ImageDataModule) -> str:
+    """How many images stand in another split than the record has them in."""
+    before = dict(zip(recorded["id"], recorded["split"], strict=True))
+    now = {sample: split for split, store in data.splits.items() for sample in store.ids}
+    moved = sum(before[sample] != split for sample, split in now.items() if sample in before)
+    new, gone = len(now.keys() - before.keys()), len(before.keys() - now.keys())
+    return f"split: {moved} images moved to another part, {new} are new, {gone} are gone"
