@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from experiments.__main__ import COMMANDS
+from experiments.config import load_experiment
 from experiments.recipes import recipe_names
+from experiments.reproduce.document import BEGIN, END, HEAD
+from experiments.reproduce.verdict import HEADER, Row, judge
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,9 +25,33 @@ def test_it_lists_exactly_the_commands_there_are():
     assert listed == list(COMMANDS)
 
 
-def test_its_table_of_reproductions_has_a_row_for_every_recipe():
-    rows = re.findall(r"^\| `([\w/]+/\w+)` \|", README, flags=re.MULTILINE)
-    assert sorted(rows) == recipe_names()
+def reproductions() -> list[list[str]]:
+    """The rows of the table that `darkroom reproduce --out` writes, as their cells."""
+    lines = README.splitlines()
+    head, rule, *rows = lines[lines.index(BEGIN) + 1 : lines.index(END)]
+    assert (head, rule) == HEAD
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
+
+
+def test_its_table_of_reproductions_has_one_row_for_every_recipe():
+    recipes = [cells[0].strip("`") for cells in reproductions()]
+    assert recipes == recipe_names()
+    assert all(len(cells) == len(HEADER) for cells in reproductions())
+
+
+def test_its_table_of_reproductions_holds_what_recipes_claim_and_the_verdicts_that_follow():
+    for recipe, claimed, source, obtained, verdict, seeds, _ in reproductions():
+        claim = load_experiment([recipe.strip("`")]).claim
+        if claim is None:
+            assert (claimed, verdict) == ("none", "no verdict: nothing is claimed *")
+            continue
+        [(metric, value)] = claim.metrics.items()
+        values = [float(each) / 100 for each in seeds.split(", ")]
+        lacking = len(claim.seeds) - len(values)
+        follows = f"no verdict: {lacking} seeds are not recorded" if lacking else judge(values, value)
+        row = Row("", claim.source, metric, value, values, 0.0, follows)
+        assert [claimed, source, verdict.removesuffix(" *")] == [*row.cells()[1:3], follows], recipe
+        assert float(obtained.split()[0]) == pytest.approx(100 * fmean(values), abs=0.01), recipe
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -53,8 +81,6 @@ def test_nothing_it_shows_is_left_to_be_filled_in():
 
 
 def test_the_search_space_it_shows_is_one(tmp_path):
-    from experiments.config import load_experiment
-
     shown = re.findall(r"```yaml\n(sweep:.*?)```", README, flags=re.DOTALL)
     assert shown
     for number, text in enumerate(shown):

@@ -14,8 +14,9 @@ from experiments.config import Experiment
 from experiments.ending import recording
 from experiments.errors import RequestError
 from experiments.recipes import find_recipe, recipe_names
+from experiments.reproduce.document import check_document, markdown, update_table
 from experiments.reproduce.runs import Budget, Seed, load_recipe, run_seeds
-from experiments.reproduce.verdict import Row, row, table, write_markdown
+from experiments.reproduce.verdict import Row, row, table
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import PLACES
 
@@ -25,6 +26,9 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if arguments.fresh and arguments.recorded:
         raise RequestError("--fresh trains everything and --recorded nothing: give one of them")
     names = chosen_recipes(arguments.experiments, arguments.all)
+    document = None if arguments.out is None else Path(arguments.out)
+    if document is not None:
+        check_document(document)
     # All of them first: what is to be refused is, before the first one is trained.
     recipes = {name: load_recipe(name, overrides, arguments.budget) for name in names}
     store = open_store()
@@ -40,9 +44,10 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     Console().print(table(rows))
     for line in missing:
         print(line)
-    if arguments.out is not None:
-        write_markdown(Path(arguments.out), rows)
-        print(f"the table: {arguments.out}")
+    if document is not None:
+        if kept := update_table(document, rows):
+            print(f"kept as they stand, for no finished run of them is recorded here: {', '.join(kept)}")
+        print(f"the table: {document}")
 
 
 def chosen_recipes(given: Sequence[str], everything: bool) -> list[str]:
@@ -115,6 +120,6 @@ def record_report(parent: RunRecord, rows: Sequence[Row], seeds: Sequence[Seed])
             parent.log_metrics({f"mean/{each.metric}": mean, f"claimed/{each.metric}": each.claimed.value})
     parent.set_tags({"verdict": "; ".join(each.verdict for each in rows)})
     with parent.artifacts() as folder:
-        write_markdown(folder / "reproduction.md", rows)
+        (folder / "reproduction.md").write_text(markdown(rows))
         runs = {str(seed.number): seed.run.run_id for seed in seeds}
         (folder / "runs.json").write_text(json.dumps(runs, indent=2))

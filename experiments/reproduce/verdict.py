@@ -1,12 +1,10 @@
-"""A claim and what the seeds gave: the verdict, as a row of the terminal's table and of the README's."""
+"""A claim and what the seeds gave: the verdict, as a row of the table."""
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.table import Table
 
@@ -14,8 +12,7 @@ from experiments.claim import ClaimedValue
 from experiments.reproduce.runs import Seed
 from experiments.statistics import Interval, equivalence, t_interval
 
-HEADER = ("recipe", "source", "claim", "obtained [95 %]", "seeds", "verdict", "time of a run")
-ROW = re.compile(r"^\| `(?P<recipe>[^`]+)` \|")  # of the README's table
+HEADER = ("recipe", "claim", "source", "obtained [95 %]", "verdict", "seeds", "time of a run")
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,7 @@ class Row:
         least = "at least " if self.claimed.at_least else ""
         claim = f"{least}{value} (± {tolerance}) {self.metric}"
         seeds = ", ".join(f"{100 * value:.2f}" for value in self.values) or "-"
-        time = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
-        return (self.recipe, self.source, claim, self._obtained(), seeds, self.verdict, time)
+        return (self.recipe, claim, self.source, self._obtained(), self.verdict, seeds, self._time())
 
     def _obtained(self) -> str:
         if not self.values:
@@ -58,10 +54,10 @@ class Row:
         low, high = t_interval(self.values)
         return f"{mean} [{100 * low:.2f}, {100 * high:.2f}]"
 
-    def markdown(self) -> str:
-        """A line of a markdown table."""
-        recipe, *others = self.cells()
-        return _line([f"`{recipe}`", *others])
+    def _time(self) -> str:
+        if not self.values:
+            return "-"
+        return f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
 
 
 def row(
@@ -99,28 +95,6 @@ def table(rows: Sequence[Row]) -> Table:
         cells = zip(HEADER, each.cells(), strict=True)
         shown.add_row(*(cell for name, cell in cells if name not in ("source", "seeds")))
     return shown
-
-
-def write_markdown(path: Path, rows: Sequence[Row]) -> None:
-    """Writes the rows as a markdown table, or into the one of this kind that the file has.
-
-    There rows of the same recipes are replaced, those of others stay, and all stand in the order of names.
-    """
-    lines = path.read_text().splitlines() if path.is_file() else []
-    head = [_line(HEADER), "|---" * len(HEADER) + "|"]
-    begin = lines.index(head[0]) if head[0] in lines else len(lines)
-    end = begin
-    while end < len(lines) and lines[end].startswith("|"):
-        end += 1
-    asked = {each.recipe for each in rows}
-    found = [(match["recipe"], line) for line in lines[begin:end] if (match := ROW.match(line))]
-    kept = [(recipe, line) for recipe, line in found if recipe not in asked]
-    body = sorted([*kept, *((each.recipe, each.markdown()) for each in rows)])
-    path.write_text("\n".join([*lines[:begin], *head, *(line for _, line in body), *lines[end:]]) + "\n")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _percent(share: float) -> str:

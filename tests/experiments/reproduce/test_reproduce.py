@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from experiments.claim import ClaimedValue
-from experiments.reproduce.verdict import HEADER, Row, write_markdown
+from experiments.errors import RequestError
+from experiments.reproduce.document import BEGIN, END, HEAD, check_document, update_table
+from experiments.reproduce.verdict import Row
 
 RECIPE = """
 name: {name}
@@ -87,11 +89,22 @@ def test_what_is_not_recorded_is_said(recipe, darkroom, tmp_path):
 
 
 def test_a_changed_recipe_gets_no_verdict_and_its_runs_are_not_the_recipes(recipe, darkroom, tmp_path):
-    table, path = tmp_path / "table.md", recipe("claims/changed", 0.5)
-    darkroom("reproduce", path, "--trainer.max_epochs=1", f"--out={table}")
-    assert "no verdict: trainer.max_epochs was changed" in table.read_text()
+    changed, table, path = tmp_path / "changed.md", tmp_path / "table.md", recipe("claims/changed", 0.5)
+    darkroom("reproduce", path, "--trainer.max_epochs=1", f"--out={changed}")
+    assert "no verdict: trainer.max_epochs was changed" in changed.read_text()
     darkroom("reproduce", path, "--recorded", f"--out={table}")
     assert "no verdict: 3 seeds are not recorded" in table.read_text()
+
+
+def test_a_row_of_what_is_not_recorded_here_is_kept_as_it_stands(recipe, darkroom, tmp_path):
+    table = tmp_path / "table.md"
+    noted = "| `claims/elsewhere` | 50 % | a test | 51 % | reproduced | 51, 51, 51 | 1 s |"
+    table.write_text("\n".join([BEGIN, *HEAD, noted, END]) + "\n")
+    before = table.read_text()
+    answer = darkroom("reproduce", recipe("claims/elsewhere", 0.5), "--recorded", f"--out={table}")
+    assert answer.status == 0, answer.errors
+    assert "no finished run of them is recorded here: claims/elsewhere" in answer.output
+    assert table.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -102,6 +115,7 @@ def test_a_changed_recipe_gets_no_verdict_and_its_runs_are_not_the_recipes(recip
         (["digits/cnn", "--all"], "which recipes?"),
         (["digits/cnn", "--recorded", "--fresh"], "give one of them"),
         (["digits/cnn", "--mlflow.enabled=false"], "must be true"),
+        (["digits/cnn", "--out=nowhere/table.md"], "there is no folder"),
     ],
 )
 def test_what_can_not_be_reproduced_is_refused(arguments, said, darkroom):
@@ -110,18 +124,33 @@ def test_what_can_not_be_reproduced_is_refused(arguments, said, darkroom):
     assert said in answer.errors
 
 
+def row(recipe: str, *values: float) -> Row:
+    return Row(recipe, "ours", "test/accuracy", ClaimedValue(0.9), values, 10.0, "underpowered")
+
+
 def test_a_table_keeps_what_was_not_asked_for_and_the_text_around_it(tmp_path):
     path: Path = tmp_path / "README.md"
-
-    def row(recipe: str, value: float) -> Row:
-        return Row(recipe, "ours", "test/accuracy", ClaimedValue(0.9), [value], 10.0, "underpowered")
-
     path.write_text("# Title\n")
-    write_markdown(path, [row("b/net", 0.5), row("a/net", 0.25)])
+    assert update_table(path, [row("b/net", 0.5), row("a/net", 0.25)]) == []
     path.write_text(path.read_text() + "\nThe end.\n")
-    write_markdown(path, [row("b/net", 0.75)])
+    assert update_table(path, [row("b/net", 0.75), row("a/net"), row("c/net")]) == ["a/net"]
     lines = path.read_text().splitlines()
-    assert lines[0] == "# Title"
-    assert lines[1] == f"| {' | '.join(HEADER)} |"
-    assert [line.split("|")[4].strip() for line in lines[3:5]] == ["25.00 %", "75.00 %"]
-    assert lines[5:] == ["", "The end."]
+    assert lines[:4] == ["# Title", BEGIN, *HEAD]
+    assert [line.split("|")[1].strip() for line in lines[4:7]] == ["`a/net`", "`b/net`", "`c/net`"]
+    assert [line.split("|")[4].strip() for line in lines[4:7]] == ["25.00 %", "75.00 %", "-"]
+    assert lines[7:] == [END, "", "The end."]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([BEGIN, *HEAD], "lacks the other"),
+        ([END, BEGIN], "lacks the other"),
+        ([BEGIN, "| recipe | claim |", "|---|---|", END], "has other columns"),
+    ],
+)
+def test_a_file_whose_table_is_another_is_refused_before_anything_is_trained(lines, said, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("\n".join(lines))
+    with pytest.raises(RequestError, match=said):
+        check_document(path)
