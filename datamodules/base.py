@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 
 from datamodules.augment import Augmentation, change_pixels, crop_and_flip
-from datamodules.division import Division
+from datamodules.bootstrap import bootstrap_sample
+from datamodules.division import Division, check_splits
 from datamodules.loader import Batch, BatchLoader, Sampling, read
 from datamodules.pieces import in_pieces
 from datamodules.preprocess import Interpolation, Normalization, Preprocess, statistics_for
 from datamodules.randomness import generator_for
-from datamodules.splits import split_problems, split_warnings
 from datamodules.store import ImageStore
 
-EVALUATED_VALUES = (
-    2**23
-)  # in a batch that is evaluated: 32 MiB of float32, a large network's activations apart
+# In a batch that is evaluated: 32 MiB of float32, a large network's activations apart.
+EVALUATED_VALUES = 2**23
 Task = Literal["binary", "multiclass", "multilabel"]
 
 
@@ -47,6 +46,8 @@ class ImageDataModule(pl.LightningDataModule):
         train_fraction: Train on this share of what the split leaves, in (0, 1]; smaller shares are
             parts of larger ones.
         train_per_class: Train on so many images of each class.
+        bootstrap: Train on a bootstrap sample of what is left, some images several times and others not
+            at all; another `seed` draws another one. For the members of an ensemble (bagging).
         sampling: "balanced" draws all classes equally often, with replacement; "shuffled" takes every
             image once an epoch.
         image_size: Side in pixels that images are resized to; null keeps theirs.
@@ -55,7 +56,7 @@ class ImageDataModule(pl.LightningDataModule):
             ("dataset"), of ImageNet ("imagenet") or of what the backbone was pretrained with
             ("backbone", the default of a pretrained one of timm's), or pixels in [0, 1] ("unit").
         augmentation: What may happen to training images.
-        seed: Of order and augmentation; the experiment's.
+        seed: Of order, augmentation and bootstrap sample; the experiment's.
     """
 
     class_names: tuple[str, ...]
@@ -72,6 +73,7 @@ class ImageDataModule(pl.LightningDataModule):
         split_seed: int = 0,
         train_fraction: float | None = None,
         train_per_class: int | None = None,
+        bootstrap: bool = False,
         sampling: Sampling = "shuffled",
         image_size: int | None = None,
         interpolation: Interpolation = "bilinear",
@@ -94,6 +96,7 @@ class ImageDataModule(pl.LightningDataModule):
             train_fraction=train_fraction,
             train_per_class=train_per_class,
         )
+        self.bootstrap = bootstrap
         self.sampling: Sampling = sampling
         self.image_size = image_size
         self.interpolation: Interpolation = interpolation
@@ -147,7 +150,8 @@ class ImageDataModule(pl.LightningDataModule):
             FileNotFoundError: The source knows nothing without its files, and they are not there.
         """
         if not self.splits:
-            return len(self.division.divide(self.listed(), self.class_names)["train"])
+            train = self.division.divide(self.listed(), self.class_names)["train"]
+            return len(bootstrap_sample(train, self.seed) if self.bootstrap else train)
         return len(self.splits["train"])
 
     def setup(self, stage: str | None = None) -> None:
@@ -160,8 +164,12 @@ class ImageDataModule(pl.LightningDataModule):
             return
         source = self._source or self.load()
         splits = self.division.divide(source, self.class_names)
-        self._check(splits)
-        self.notes += self.division.notes(source)
+        try:
+            self.notes += check_splits(splits, self.class_names) + self.division.notes(source)
+        except ValueError as error:
+            raise ValueError(f"the splits of {type(self).__name__} won't do. {error}") from error
+        if self.bootstrap:
+            splits["train"] = bootstrap_sample(splits["train"], self.seed)
         if self.normalization == "backbone":  # which the model knows, and tells before training
             statistics = statistics_for("unit", self.source_shape[0])
         else:
@@ -170,18 +178,6 @@ class ImageDataModule(pl.LightningDataModule):
         self.normalize_with(*statistics)
         self.source_fingerprints = {name: store.fingerprint() for name, store in source.items()}
         self.splits = splits
-
-    def _check(self, splits: Mapping[str, ImageStore]) -> None:
-        problems = split_problems(
-            {name: store.ids for name, store in splits.items()},
-            {name: store.targets.numpy() for name, store in splits.items()},
-            self.class_names,
-        )
-        if problems:
-            raise ValueError(f"the splits of {type(self).__name__} won't do. {' '.join(problems)}")
-        groups = {name: store.groups for name, store in splits.items() if store.groups is not None}
-        sizes = {name: len(store) for name, store in splits.items()}
-        self.notes += split_warnings(sizes, len(self.class_names), groups)
 
     def normalize_with(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Takes another data set's statistics: those that a trained network was trained with."""

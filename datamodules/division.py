@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.splits import assign_folds, hold_out, keep
+from datamodules.splits import assign_folds, hold_out, keep, split_problems, split_warnings
 from datamodules.store import ImageStore, join
 
 
@@ -113,6 +113,23 @@ class Division:
             digest.update(f"{name}\n".encode())
             digest.update("\n".join(sorted(splits[name].ids)).encode())
         return digest.hexdigest()
+
+
+def check_splits(splits: Mapping[str, ImageStore], class_names: Sequence[str]) -> list[str]:
+    """What splits had better not be, in sentences.
+
+    Raises:
+        ValueError: They are what no splits may be.
+    """
+    problems = split_problems(
+        {name: store.ids for name, store in splits.items()},
+        {name: store.targets.numpy() for name, store in splits.items()},
+        class_names,
+    )
+    if problems:
+        raise ValueError(" ".join(problems))
+    groups = {name: store.groups for name, store in splits.items() if store.groups is not None}
+    return split_warnings({name: len(store) for name, store in splits.items()}, len(class_names), groups)
 
 
 def _part(store: ImageStore, held_out: NDArray[np.bool_]) -> tuple[ImageStore, ImageStore]:

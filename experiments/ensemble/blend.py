@@ -61,14 +61,14 @@ def vote(members: Sequence[Member], experiment: Experiment, method: str, metric:
 def _predictor(members: Sequence[Member], combination: nn.Module) -> nn.Module:
     """The members' logged models and what is made of them; without those that have no weight."""
     if not isinstance(combination, WeightedMean):
-        return Ensemble([member.run.load_model() for member in members], combination)
+        return Ensemble([member.predictor() for member in members], combination)
     weighed = [
         (member, weight)
         for member, weight in zip(members, combination.weights.tolist(), strict=True)
         if weight
     ]
     return Ensemble(
-        [member.run.load_model() for member, _ in weighed], WeightedMean([weight for _, weight in weighed])
+        [member.predictor() for member, _ in weighed], WeightedMean([weight for _, weight in weighed])
     )
 
 

@@ -13,11 +13,13 @@ from experiments.compare.selection import select_runs
 from experiments.config import Experiment
 from experiments.ending import recording
 from experiments.ensemble.blend import Blend, as_outcome, check_images, soup, vote
+from experiments.ensemble.folds import WHOLE, gather_folds, judge_all_training_images
 from experiments.ensemble.members import (
     SPLITS,
     Member,
     best_on_validation,
     chosen_metric,
+    in_common,
     read_members,
     trained_runs,
 )
@@ -50,12 +52,14 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     runs, notes = trained_runs(select_runs(store, arguments.runs, arguments.where))
     for note in notes:
         print(note)
-    members = read_members(runs)
+    members = read_members(*gather_folds(store, runs))
     metric = chosen_metric(arguments.metric, members[0].outcomes["val"])
     if arguments.method == "soup":
         check_soup(members)
     best = best_on_validation(members, metric)
-    experiment = restore(best.run, overrides)
+    experiment = restore(best.networks[0], {**overrides, **(WHOLE if best.is_folded else {})})
+    if best.is_folded:
+        judge_all_training_images(experiment.data)
     check_images(experiment.data, best)
     blend = (
         soup(members, experiment)
@@ -97,9 +101,7 @@ def start_record(
     ids = [member.run.run_id for member in members]
     tags = {"recipe": experiment.name, "role": "ensemble", "members": ",".join(ids)}
     record = store.start_run(experiment.name, f"{method} of {len(members)}", tags)
-    first, *others = (member.run.params for member in members)
-    common = {key: value for key, value in first.items() if all(each.get(key) == value for each in others)}
-    sizes = [int(member.run.params["num_parameters"]) for member in members]
+    sizes = [member.num_parameters for member in members]
     own: dict[str, object] = {
         "name": experiment.name,
         "num_parameters": sizes[0] if method == "soup" else sum(sizes),
@@ -108,7 +110,7 @@ def start_record(
     }
     if method == "greedy":
         own["ensemble.metric"] = metric
-    record.log_params(common | own)
+    record.log_params({**in_common([member.params for member in members]), **own})
     return record
 
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.compare.scores import image_scores, measure
 from experiments.compare.selection import left_out, usable
+from experiments.ensemble.folds import Folds, mean_outcome
 from experiments.errors import RequestError, nearest
 from experiments.prediction_store import Outcome, read_outcome
 from experiments.tracking import RunRecord
 from experiments.trainer import is_minimized
+from lightning_modules.ensemble import Ensemble, WeightedMean
 from lightning_modules.task import build_task
 
 SPLITS = ("val", "test")  # fitted on, and judged on once
@@ -28,15 +30,49 @@ class Member:
 
     Attributes:
         run: As it is recorded.
-        outcomes: Of its val and its test images, in the order of their ids.
+        networks: The runs whose networks' mean it is: itself, or of a cross-validation its folds.
+        outcomes: Of its val and its test images, in the order of their ids. Of a cross-validation val are
+            all training images, each judged by the one network that had not trained on it.
         class_names: Of the data.
         fingerprints: Of the data's parts, such as train and test.
     """
 
     run: RunRecord
+    networks: tuple[RunRecord, ...]
     outcomes: Mapping[str, Outcome]
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, str]
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether it is a cross-validation."""
+        return len(self.networks) > 1
+
+    @property
+    def params(self) -> dict[str, str]:
+        """Those that its networks have in common."""
+        return in_common([run.params for run in self.networks])
+
+    @property
+    def num_parameters(self) -> int:
+        """Of all its networks."""
+        return sum(int(run.params["num_parameters"]) for run in self.networks)
+
+    def predictor(self) -> nn.Module:
+        """From uint8 images to probabilities, by the logged models."""
+        models = [run.load_model() for run in self.networks]
+        return (
+            Ensemble(models, WeightedMean([1 / len(models)] * len(models))) if self.is_folded else models[0]
+        )
+
+
+def in_common(params: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What all have with the same value.
+
+    >>> in_common([{"seed": "0", "lr": "1"}, {"seed": "1", "lr": "1"}])
+    {'lr': '1'}
+    """
+    return dict(set.intersection(*(set(each.items()) for each in params)))
 
 
 def trained_runs(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
@@ -47,8 +83,12 @@ def trained_runs(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]
     return [run for run in finished if run not in ensembles], notes
 
 
-def read_members(runs: Sequence[RunRecord]) -> list[Member]:
+def read_members(runs: Sequence[RunRecord], folds: Folds | None = None) -> list[Member]:
     """What all of them said, in the order of the runs.
+
+    Args:
+        runs: One for each member.
+        folds: Of those that are cross-validations, by run id.
 
     Raises:
         RequestError: They are fewer than two, one recorded no predictions, or they judged other images.
@@ -58,23 +98,30 @@ def read_members(runs: Sequence[RunRecord]) -> list[Member]:
             f"an ensemble needs at least two finished runs, got {len(runs)}; "
             "darkroom ui shows what is recorded"
         )
-    members = [_read_member(run) for run in runs]
+    folded = [run for run in runs if run.run_id in (folds or {})]
+    if 0 < len(folded) < len(runs):
+        raise RequestError(
+            f"run {folded[0].run_id[:8]} ({folded[0].name}) is a cross-validation, which judged all training "
+            "images, and others judged the validation images alone: give members of one kind"
+        )
+    members = [_read_member(run, tuple((folds or {}).get(run.run_id, (run,)))) for run in runs]
     for other in members[1:]:
         check_alike(members[0], other)
     return members
 
 
-def _read_member(run: RunRecord) -> Member:
+def _read_member(run: RunRecord, networks: tuple[RunRecord, ...]) -> Member:
     try:
-        outcomes = {split: in_order(read_outcome(run, split)) for split in SPLITS}
-        facts: dict[str, Any] = json.loads(run.read_text("data/facts.json"))
+        tested = [in_order(read_outcome(network, "test")) for network in networks]
+        outcomes = {"val": in_order(read_outcome(run, "val")), "test": mean_outcome(tested)}
+        facts: dict[str, Any] = json.loads(networks[0].read_text("data/facts.json"))
     except RequestError as error:
         raise RequestError(
             f"run {run.run_id[:8]} ({run.name}) lacks predictions of validation or of test images: "
             "weights are fitted on the one and judged on the other. Trials of a sweep never saw the "
             "test: train their configurations with darkroom train"
         ) from error
-    return Member(run, outcomes, tuple(facts["class_names"]), facts["fingerprint"])
+    return Member(run, networks, outcomes, tuple(facts["class_names"]), facts["fingerprint"])
 
 
 def in_order(outcome: Outcome) -> Outcome:

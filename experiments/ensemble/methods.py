@@ -22,8 +22,8 @@ ROUNDS = 50  # of greedy selection; a member's weight is known to a fiftieth the
 def fitting_predictions(members: Sequence[Member]) -> tuple[Tensor, Outcome]:
     """What a combination is fitted on: probabilities (N, M, C), and the first member's outcome.
 
-    The validation images, which chose each member's epoch. Predictions of folds for the images that they
-    left out would be more, and chose nothing.
+    The validation images, which chose each member's epoch; of cross-validations all training images, each
+    judged by a network that had not trained on it (Wolpert 1992).
     """
     return probabilities_of(members, "val"), members[0].outcomes["val"]
 
@@ -93,7 +93,7 @@ def stacking(members: Sequence[Member], metric: str) -> Stacked:
         absent = next(name for label, name in enumerate(members[0].class_names) if label not in present)
         raise RequestError(
             f"stacking learns from validation images, of which class {absent} has none: take soft_voting or "
-            "greedy, or runs with a larger data.val_fraction"
+            "greedy, runs with a larger data.val_fraction, or cross-validations (darkroom train --folds)"
         )
     regression = LogisticRegression(max_iter=5000)
     regression.fit(log_probabilities(probabilities.double()).numpy(), outcome.targets)

@@ -45,6 +45,8 @@ class Report:
         gain: By how much the ensemble is better than it on test; of a metric that is minimised, lower.
         interval: Of the gain at 95 %, were other test images drawn of the same classes; paired.
         num_images: Test images.
+        out_of_fold: What stands for validation are the out-of-fold predictions of cross-validations.
+        bagged: Each member was trained on a bootstrap sample of its own.
     """
 
     method: str
@@ -55,18 +57,29 @@ class Report:
     gain: float
     interval: Interval
     num_images: int
+    out_of_fold: bool
+    bagged: bool
+
+    @property
+    def validation(self) -> str:
+        """What chose the best member, and what ensembles are fitted on."""
+        return "out-of-fold predictions" if self.out_of_fold else "validation"
 
     def told(self) -> list[str]:
         """What is to be said of the numbers, in sentences."""
         low, high = self.interval
         lines = [
-            f"gain over {self.best}, the best member on validation: {self.gain:+.4f} test/{self.metric} "
-            f"[{low:+.4f}, {high:+.4f}] (95 %, paired bootstrap over {self.num_images:,} test images)"
+            f"gain over {self.best}, the best member on {self.validation}: {self.gain:+.4f} "
+            f"test/{self.metric} [{low:+.4f}, {high:+.4f}] "
+            f"(95 %, paired bootstrap over {self.num_images:,} test images)"
         ]
         if low <= 0 <= high:
             lines.append("the interval holds 0: on other test images there may be no gain")
+        if self.bagged:
+            lines.append("its members were trained on bootstrap samples: it is bagging (Breiman 1996)")
         if self.method in ("greedy", "stacking"):
-            lines.append("validation, on which it was fitted, flatters the ensemble")
+            verb = "flatter" if self.out_of_fold else "flatters"
+            lines.append(f"{self.validation}, on which it was fitted, {verb} the ensemble")
         sign = -1 if is_minimized(self.metric) else 1
         if self.method == "soup" and sign * self.ensemble.val < min(sign * row.val for row in self.members):
             lines.append(
@@ -114,13 +127,15 @@ def judge(
         gain=sign * (score(said["test"], metric) - score(best.outcomes["test"], metric)),
         interval=percentile_interval(sign * (drawn[:, 0] - drawn[:, 1])),
         num_images=len(said["test"].ids),
+        out_of_fold=best.is_folded,
+        bagged=all(member.params.get("data.bootstrap") == "True" for member in members),
     )
 
 
 def table(report: Report) -> Table:
     """For the terminal."""
     shown = Table("run", "name", title=f"ensemble by {report.method}: {report.metric}")
-    for name in ("weight", "validation", "test"):
+    for name in ("weight", "out of fold" if report.out_of_fold else "validation", "test"):
         shown.add_column(name, justify="right")
     for row in report.members:
         shown.add_row(*row.cells())

@@ -28,6 +28,11 @@ def check_soup(members: Sequence[Member]) -> None:
     Raises:
         RequestError: They don't.
     """
+    if members[0].is_folded:
+        raise RequestError(
+            "a soup is the mean of networks that trained on the same images, which a cross-validation's did "
+            "not: give single runs, or take another method"
+        )
     first = members[0].run
     seen = _read_by(first)
     for other in (member.run for member in members[1:]):

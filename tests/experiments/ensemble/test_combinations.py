@@ -27,7 +27,10 @@ def of_probabilities(targets: np.ndarray, *said: np.ndarray) -> list[Member]:
     ids = np.array([f"{place:03}" for place in range(len(targets))])
     names = tuple(f"class{label}" for label in range(said[0].shape[1]))
     run: Any = SimpleNamespace()
-    return [Member(run, {"val": Outcome(ids, targets, each.astype(np.float32))}, names, {}) for each in said]
+    return [
+        Member(run, (run,), {"val": Outcome(ids, targets, each.astype(np.float32))}, names, {})
+        for each in said
+    ]
 
 
 def random_probabilities(images: int, classes: int, seed: int) -> np.ndarray:
@@ -73,7 +76,7 @@ def checkpointed(tmp_path) -> Callable[[nn.Module, str], Member]:
         state = {f"network.{key}": value.clone() for key, value in network.state_dict().items()}
         torch.save({"state_dict": state, "epoch": 0}, tmp_path / name)
         run: Any = SimpleNamespace(download=lambda artifact: tmp_path / name)
-        return Member(run, {}, (), {})
+        return Member(run, (run,), {}, (), {})
 
     return write
 

@@ -1,0 +1,61 @@
+"""Cross-validations as members: out of fold on the training images, the mean of their networks on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from datamodules import ImageDataModule
+from datamodules.store import join
+from experiments.prediction_store import Outcome
+from experiments.tracking import PARENT_TAG, RunRecord, Store
+
+# What has the data's training images be whole, as a cross-validation judges them.
+WHOLE = {
+    "data.folds": "null",
+    "data.fold": "0",
+    "data.val_fraction": "0.0",
+    "data.train_fraction": "null",
+    "data.train_per_class": "null",
+    "data.bootstrap": "false",
+}
+
+Folds = Mapping[str, Sequence[RunRecord]]
+
+
+def gather_folds(store: Store, runs: Sequence[RunRecord]) -> tuple[list[RunRecord], Folds]:
+    """Cross-validations in the place of their folds, where these are among the runs, all of them.
+
+    Returns:
+        The runs, and the folds of each cross-validation by its run id.
+    """
+    parts: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if run.tags.get("role") == "fold":
+            parts.setdefault(run.tags[PARENT_TAG], []).append(run)
+    whole = {parent: folds for parent, folds in parts.items() if _is_whole(store.run(parent), folds)}
+    named = [run.tags[PARENT_TAG] if run.tags.get(PARENT_TAG) in whole else run.run_id for run in runs]
+    return [store.run(run_id) for run_id in dict.fromkeys(named)], whole
+
+
+def _is_whole(parent: RunRecord, folds: Sequence[RunRecord]) -> bool:
+    wanted = int(folds[0].params["data.folds"])
+    return parent.status == "FINISHED" and {run.tags["fold"] for run in folds} == set(map(str, range(wanted)))
+
+
+def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """What several networks said of the same images, in the same order, on average."""
+    first = outcomes[0]
+    assert all(np.array_equal(each.ids, first.ids) for each in outcomes)
+    return Outcome(
+        first.ids, first.targets, np.mean([each.probabilities for each in outcomes], axis=0, dtype=np.float32)
+    )
+
+
+def judge_all_training_images(data: ImageDataModule) -> None:
+    """Takes the training images, as `WHOLE` has them, for validation: out of fold each was."""
+    whole = data.splits["train"]
+    if "val" in data.splits:  # the source's own, which are folded too
+        whole = join(whole, data.splits["val"])
+    data.splits |= {"train": whole, "val": whole}
