@@ -9,7 +9,7 @@ from typing import Any
 from lightning_modules.backbones import is_backbone
 from lightning_modules.criteria import check_loss
 from lightning_modules.networks import NETWORKS
-from lightning_modules.optimization import optimizer_names
+from lightning_modules.optimization import check_schedule, optimizer_names
 from lightning_modules.weights import check_weights
 
 SHARES = ("dropout", "label_smoothing")
@@ -40,6 +40,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in FACTORS:
         if not (given[name] >= 0 and math.isfinite(given[name])):
             raise ValueError(f"model.{name} must be at least 0, got {given[name]}")
+    check_schedule(given["schedule"], given["schedule_options"])
     if given["warmup_epochs"] < 0:
         raise ValueError(f"model.warmup_epochs must be at least 0, got {given['warmup_epochs']}")
     check_loss(given["loss"], given["loss_options"])

@@ -60,6 +60,8 @@ class ImageClassifier(pl.LightningModule):
         lr: Peak learning rate, reached after warm-up.
         weight_decay: Of weights, not of biases and norms.
         schedule: How the learning rate moves after warm-up.
+        schedule_options: Of multistep: milestones, after each of which the rate is multiplied by gamma: below
+            1 they are shares of training, from 1 on epochs. Null takes [0.5, 0.75] and 0.1.
         warmup_epochs: Epochs over which the learning rate rises from zero.
         loss: One of cross_entropy, bce, focal and poly1; of several labels bce, focal, asymmetric and poly1.
             Null takes the first that is named here.
@@ -93,6 +95,7 @@ class ImageClassifier(pl.LightningModule):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         schedule: Schedule = "constant",
+        schedule_options: dict[str, Any] | None = None,
         warmup_epochs: int = 0,
         loss: LossName | None = None,
         loss_options: dict[str, Any] | None = None,
@@ -313,6 +316,7 @@ class ImageClassifier(pl.LightningModule):
             max_epochs=max_epochs,
             warmup_epochs=self.hparams["warmup_epochs"],
             steps_per_epoch=steps_per_epoch,
+            options=self.hparams["schedule_options"],
         )
         if scheduler is None:
             return optimizer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal
 
 from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler import create_scheduler_v2
+from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -14,7 +16,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_modules.finetuning import FineTuning
 
-Schedule = Literal["constant", "cosine", "plateau", "poly", "step", "tanh"]
+Schedule = Literal["constant", "cosine", "multistep", "plateau", "poly", "step", "tanh"]
+
+MULTISTEP: dict[str, Any] = {"milestones": (0.5, 0.75), "gamma": 0.1}  # as He et al. 2015 have it for CIFAR
 
 
 class Plateau(Scheduler):
@@ -83,16 +87,49 @@ def build_optimizer(
     return optimizer
 
 
+def check_schedule(name: Schedule, options: Mapping[str, Any] | None) -> None:
+    """Refuses options that the schedule does not have, or could not follow.
+
+    Raises:
+        ValueError: So it is.
+    """
+    known = MULTISTEP if name == "multistep" else {}
+    for option in options or {}:
+        if option not in known:
+            raise ValueError(
+                f"model.schedule={name} has no option {option}; it takes {', '.join(known) or 'none'}"
+            )
+    milestones, gamma = (MULTISTEP | dict(options or {})).values()
+    listed = milestones if isinstance(milestones, list | tuple) else ()
+    numbers = [each for each in listed if isinstance(each, int | float)]
+    if not numbers or len(numbers) < len(listed) or any(a >= b for a, b in pairwise((0, *numbers))):
+        raise ValueError(
+            "model.schedule_options.milestones must be positive numbers, the smallest first, below 1 shares "
+            f"of training and from 1 on epochs, got {milestones}; [0.5, 0.75] is customary"
+        )
+    if not (isinstance(gamma, int | float) and 0 < gamma < 1):
+        raise ValueError(f"model.schedule_options.gamma must lie in (0, 1), got {gamma}; 0.1 is customary")
+
+
 def build_schedule(
-    optimizer: Optimizer, name: Schedule, *, max_epochs: int, warmup_epochs: int, steps_per_epoch: int
+    optimizer: Optimizer,
+    name: Schedule,
+    *,
+    max_epochs: int,
+    warmup_epochs: int,
+    steps_per_epoch: int,
+    options: Mapping[str, Any] | None = None,
 ) -> Scheduler | None:
     """The schedule, moving at each step; None for a constant rate without warm-up.
 
     "cosine", "poly" and "tanh" fall to zero at the end; "step" divides by ten after each third of
-    the epochs; "plateau" does so at the end of the sixth epoch in a row without improvement.
+    the epochs, "multistep" multiplies by `gamma` after each of its `milestones`; "plateau" divides by ten
+    at the end of the sixth epoch in a row without improvement.
     """
     if name == "plateau":
         return Plateau(optimizer, warmup_epochs, steps_per_epoch)
+    if name == "multistep":
+        return _build_multistep(optimizer, max_epochs, warmup_epochs, steps_per_epoch, options or {})
     if name == "constant":
         if warmup_epochs == 0:
             return None
@@ -113,3 +150,32 @@ def build_schedule(
         updates_per_epoch=steps_per_epoch,
     )
     return scheduler
+
+
+def _build_multistep(
+    optimizer: Optimizer,
+    max_epochs: int,
+    warmup_epochs: int,
+    steps_per_epoch: int,
+    options: Mapping[str, Any],
+) -> Scheduler:
+    milestones, gamma = (MULTISTEP | dict(options)).values()
+    return MultiStepLRScheduler(
+        optimizer,
+        # timm moves one step ahead of its milestones.
+        decay_t=[step + 1 for step in milestone_steps(milestones, max_epochs, steps_per_epoch)],
+        decay_rate=gamma,
+        warmup_t=warmup_epochs * steps_per_epoch,
+        warmup_prefix=False,
+        t_in_epochs=False,
+    )
+
+
+def milestone_steps(milestones: Sequence[float], max_epochs: int, steps_per_epoch: int) -> list[int]:
+    """Steps that are taken before each milestone: below 1 it is a share of training, from 1 on an epoch.
+
+    >>> milestone_steps([0.5, 0.75], max_epochs=10, steps_per_epoch=4), milestone_steps([3, 9], 10, 4)
+    ([20, 30], [12, 36])
+    """
+    epochs = [each * max_epochs if each < 1 else each for each in milestones]
+    return [round(epoch * steps_per_epoch) for epoch in epochs]

@@ -7,12 +7,14 @@ import inspect
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_modules import ImageClassifier
 from lightning_modules.optimization import Schedule, build_optimizer, build_schedule, optimizer_names
 
 PEAK = 0.5
@@ -83,11 +85,18 @@ def test_frozen_parameters_are_left_out() -> None:
 class Run:
     """An optimizer and its schedule, driven as the classifier drives them."""
 
-    def __init__(self, name: Schedule, max_epochs: int, warmup_epochs: int = 0, steps: int = 4) -> None:
+    def __init__(
+        self, name: Schedule, max_epochs: int, warmup_epochs: int = 0, steps: int = 4, **options: Any
+    ) -> None:
         parameters = nn.Linear(1, 1)
         self.optimizer: Optimizer = torch.optim.SGD(parameters.parameters(), lr=PEAK)
         self.schedule = build_schedule(
-            self.optimizer, name, max_epochs=max_epochs, warmup_epochs=warmup_epochs, steps_per_epoch=steps
+            self.optimizer,
+            name,
+            max_epochs=max_epochs,
+            warmup_epochs=warmup_epochs,
+            steps_per_epoch=steps,
+            options=options,
         )
         self.steps = steps
         self.epoch = 0
@@ -130,7 +139,7 @@ def test_a_falling_schedule_never_rises_and_ends_at_zero(name: Schedule) -> None
     assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "plateau", "poly", "step", "tanh"])
+@pytest.mark.parametrize("name", ["constant", "cosine", "multistep", "plateau", "poly", "step", "tanh"])
 def test_warm_up_rises_linearly_from_zero_at_each_step(name: Schedule) -> None:
     rates = rates_of(name, 10, warmup_epochs=2)
     # timm aims at where tanh stands when warm-up ends, a little below the peak; the others go on from
@@ -153,6 +162,48 @@ def test_step_divides_by_ten_after_each_third(max_epochs: int, third: int) -> No
     assert rates_of("step", max_epochs) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("milestones", [[3, 7], [0.25, 7 / 12]])
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+def test_multistep_moves_as_torchs_does_after_the_epochs_that_are_named(
+    milestones: list[float], warmup_epochs: int
+) -> None:
+    parameters = nn.Linear(1, 1).parameters()
+    reference = torch.optim.SGD(parameters, lr=PEAK)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(reference, milestones=[3, 7], gamma=0.2)
+    expected = []
+    for _ in range(12):
+        expected += [reference.param_groups[0]["lr"]] * 4
+        reference.step()
+        schedule.step()
+    rates = Run("multistep", 12, warmup_epochs, milestones=milestones, gamma=0.2).train([1.0] * 12)
+    assert rates[4 * warmup_epochs :] == pytest.approx(expected[4 * warmup_epochs :])
+
+
+def test_a_milestone_within_an_epoch_is_met_at_its_step() -> None:
+    rates = Run("multistep", 3, steps=10, milestones=[0.5], gamma=0.1).train([1.0] * 3)
+    assert rates == pytest.approx([PEAK] * 15 + [PEAK / 10] * 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("cosine", {"gamma": 0.1}, "model.schedule=cosine has no option gamma; it takes none"),
+        ("multistep", {"rate": 0.1}, "has no option rate; it takes milestones, gamma"),
+        (
+            "multistep",
+            {"milestones": [0.75, 0.5]},
+            r"the smallest first, .* got \[0.75, 0.5\]; ",
+        ),
+        ("multistep", {"milestones": 30}, "milestones must be positive numbers"),
+        ("multistep", {"milestones": [0, 0.5]}, "milestones must be positive numbers"),
+        ("multistep", {"gamma": 10}, r"gamma must lie in \(0, 1\), got 10; 0.1 is customary"),
+    ],
+)
+def test_options_of_a_schedule_that_make_no_sense_are_refused(name: str, options: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ImageClassifier(schedule=name, schedule_options=options)
+
+
 def test_plateau_divides_by_ten_after_the_sixth_epoch_without_improvement() -> None:
     falling = [1.0, 0.9, 0.8]
     rates = Run("plateau", 20).train([*falling, *[0.8] * 5, 0.7, *[0.7] * 7])
@@ -167,7 +218,7 @@ def test_plateau_waits_for_the_end_of_warm_up() -> None:
     assert rates[4 * 14 :] == pytest.approx([PEAK / 10] * 4)
 
 
-@pytest.mark.parametrize("name", ["cosine", "plateau", "poly", "step", "tanh", "constant"])
+@pytest.mark.parametrize("name", ["cosine", "multistep", "plateau", "poly", "step", "tanh", "constant"])
 @pytest.mark.parametrize("cut", [1, 4, 9])
 def test_a_restored_schedule_goes_on_as_if_never_interrupted(name: Schedule, cut: int) -> None:
     losses = [1.0, *[0.9] * 15]
