@@ -40,6 +40,9 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     for name in FACTORS:
         if not (given[name] >= 0 and math.isfinite(given[name])):
             raise ValueError(f"model.{name} must be at least 0, got {given[name]}")
+    rho = given["sam_rho"]
+    if rho is not None and not (rho > 0 and math.isfinite(rho)):
+        raise ValueError(f"model.sam_rho must be positive, or null for none, got {rho}; 0.05 is customary")
     check_schedule(given["schedule"], given["schedule_options"])
     if given["warmup_epochs"] < 0:
         raise ValueError(f"model.warmup_epochs must be at least 0, got {given['warmup_epochs']}")

@@ -65,9 +65,14 @@ def trained(
     return experiment, recorder
 
 
-def test_two_processes_train_the_weights_of_one_and_measure_the_same(tmp_path):
-    one, alone = trained(tmp_path / "one", 1)
-    two, shared = trained(tmp_path / "two", 2)
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"model.sam_rho": "0.05", "trainer.accumulate_batches": "2"}],
+    ids=["plain", "sharpness-aware"],
+)
+def test_two_processes_train_the_weights_of_one_and_measure_the_same(keys, tmp_path):
+    one, alone = trained(tmp_path / "one", 1, **keys)
+    two, shared = trained(tmp_path / "two", 2, **keys)
     ours, theirs = one.model.network.state_dict(), two.model.network.state_dict()
     for name in ours:
         assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-5), name
