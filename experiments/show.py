@@ -19,6 +19,7 @@ from experiments.record import derived_values
 from lightning_modules import ImageClassifier
 
 MIB = 2**20
+CONTAINERS = ("ModuleDict", "ParameterDict")  # empty ones stand within LoRA's layers, and compute nothing
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -72,7 +73,7 @@ def layer_table(model: ImageClassifier) -> Table:
     rows = zip(summary.layer_names, summary.layer_types, summary.out_sizes, summary.param_nums, strict=True)
     for name, kind, size, count in rows:
         inner = any(other.startswith(f"{name}.") for other in summary.layer_names)
-        if name.startswith("network.") and not inner:
+        if name.startswith("network.") and not inner and kind not in CONTAINERS:
             shape = "x".join(map(str, size[1:])) if isinstance(size, list) else str(size)
             table.add_row(name.removeprefix("network."), kind, shape, f"{count:,}")
     table.add_section()

@@ -151,6 +151,7 @@ class ImageClassifier(pl.LightningModule):
         )
         if self.hparams["weights"] is not None:
             self.loaded_weights = load_weights(self.network, Path(self.hparams["weights"]), image_shape[0])
+        self.finetuning.adapt(self.network, image_shape)
         self.finetuning.apply(self.network, epoch=0)
         self._build_optimizer()  # thrown away: what it refuses is to be known before training
         self.criterion = build_criterion(

@@ -10,10 +10,11 @@ from timm.models import group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from lightning_modules.lora import adapter_parameters, add_adapters
 from lightning_modules.networks.network import Network
 from lightning_modules.weights import head_names
 
-Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias"]
+Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # timm's own are theirs too
 
@@ -26,7 +27,8 @@ class FineTuning:
         strategy: "full" trains everything; "linear_probe" the head alone; "linear_then_full" the head,
             then everything (Kumar et al. 2022); "gradual" the head, then stage after stage, the last
             one first (Howard and Ruder 2018); "norm_and_bias" norms, biases and the head (after Ben
-            Zaken et al. 2022).
+            Zaken et al. 2022); "lora" matrices of low rank beside the trunk's weights, and the head (Hu
+            et al. 2022; pip install "darkroom[lora]").
         head_epochs: Of linear_then_full: epochs of the head alone.
         unfreeze_every: Of gradual: epochs until the next stage is trained too.
         head_lr_factor: The head's learning rate over `model.lr`, such as 10 for a head that starts anew.
@@ -36,6 +38,10 @@ class FineTuning:
             small batches of a narrow data set may be far from them, and undo what was learned.
         cache_features: Of linear_probe: without augmentation and mixing the head gets the same features
             in each epoch, and they are computed once. False computes them anew.
+        lora_rank: Of lora: the rank of what is added to each adapted layer.
+        lora_alpha: Of lora: the scale of what is added, over the rank.
+        lora_targets: Of lora: how the names of the adapted layers end, such as [qkv, proj]; null takes all
+            linear layers below the head, or where there are none all convolutions but depthwise ones.
     """
 
     strategy: Strategy = "full"
@@ -45,11 +51,20 @@ class FineTuning:
     layer_decay: float = 1.0
     keep_statistics: bool = False
     cache_features: bool = True
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, epochs in (("head_epochs", self.head_epochs), ("unfreeze_every", self.unfreeze_every)):
             if epochs < 1:
                 raise ValueError(f"model.finetuning.{name} must be at least 1 epoch, got {epochs}")
+        for name, number in (("lora_rank", self.lora_rank), ("lora_alpha", self.lora_alpha)):
+            if number < 1:
+                raise ValueError(
+                    f"model.finetuning.{name} must be at least 1, got {number}; a rank of 8 and an alpha of "
+                    "16 are customary"
+                )
         if self.head_lr_factor <= 0:
             raise ValueError(
                 f"model.finetuning.head_lr_factor must be positive, got {self.head_lr_factor}; "
@@ -71,6 +86,15 @@ class FineTuning:
         """Whether some layers learn at rates of their own."""
         return self.head_lr_factor != 1 or self.layer_decay != 1
 
+    def adapt(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+        """Adds to a network with its first weights what the strategy trains beside them, if anything.
+
+        Raises:
+            ValueError: The network has no place for it, or a library is missing.
+        """
+        if self.strategy == "lora":
+            add_adapters(network, image_shape, self.lora_rank, self.lora_alpha, self.lora_targets)
+
     def trained(self, network: nn.Module, epoch: int) -> set[str]:
         """The names of the parameters that are trained in an epoch, from 0."""
         everything = {name for name, _ in network.named_parameters()}
@@ -79,6 +103,8 @@ class FineTuning:
             return everything
         if self.strategy == "norm_and_bias":
             return head | {name for name in everything if name.endswith("bias")} | norm_names(network)
+        if self.strategy == "lora":
+            return head | adapter_parameters(network)
         if self.strategy == "gradual":
             depths = layers(network, coarse=True)
             stages = sorted({depths[name] for name in everything - head}, reverse=True)

@@ -33,6 +33,13 @@ def check_soup(members: Sequence[Member]) -> None:
             "a soup is the mean of networks that trained on the same images, which a cross-validation's did "
             "not: give single runs, or take another method"
         )
+    for run in (member.run for member in members):
+        if run.params.get("model.finetuning.strategy") == "lora":
+            raise RequestError(
+                f"a soup is the mean of weights, and run {run.run_id[:8]} ({run.name}) has products of them: "
+                "the product of LoRA's mean matrices is not the mean of their products; soft_voting takes "
+                "any networks"
+            )
     first = members[0].run
     seen = _read_by(first)
     for other in (member.run for member in members[1:]):

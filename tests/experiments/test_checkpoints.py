@@ -98,8 +98,9 @@ def assert_same_history(recorder: EpochRecorder, other: EpochRecorder) -> None:
         {"trainer.devices": "2"},
         {"model.finetuning": "{strategy: linear_then_full, head_epochs: 1}"},
         {"model.sam_rho": "0.05"},
+        {"model.finetuning": "{strategy: lora, lora_rank: 2}"},
     ],
-    ids=["plain", "averaged", "two processes", "unfreezing", "sharpness-aware"],
+    ids=["plain", "averaged", "two processes", "unfreezing", "sharpness-aware", "lora"],
 )
 def test_a_run_killed_within_an_epoch_ends_with_the_same_bits_and_metrics(keys, tmp_path):
     folder, as_killed = tmp_path / "run", tmp_path / "as killed"

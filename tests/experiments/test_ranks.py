@@ -67,8 +67,12 @@ def trained(
 
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"model.sam_rho": "0.05", "trainer.accumulate_batches": "2"}],
-    ids=["plain", "sharpness-aware"],
+    [
+        {},
+        {"model.sam_rho": "0.05", "trainer.accumulate_batches": "2"},
+        {"model.finetuning": "{strategy: lora, lora_rank: 2}"},
+    ],
+    ids=["plain", "sharpness-aware", "lora"],
 )
 def test_two_processes_train_the_weights_of_one_and_measure_the_same(keys, tmp_path):
     one, alone = trained(tmp_path / "one", 1, **keys)

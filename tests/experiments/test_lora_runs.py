@@ -1,0 +1,79 @@
+"""A run fine-tuned with LoRA is a run like any other: shown, recorded, judged again, made again, used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from test_train import run_id
+
+from datamodules import Digits
+
+VIT = [
+    "digits/cnn",
+    "--model.backbone=vit_tiny_patch16_224",
+    "--model.backbone_options={depth: 1, embed_dim: 24, num_heads: 2, patch_size: 4}",
+    "--model.finetuning={strategy: lora, lora_rank: 2}",
+    "--trainer.max_epochs=2",
+]
+
+# In a process of its own, as someone has it who does not even have peft.
+PREDICT = """
+import sys
+sys.modules["peft"] = None
+import mlflow, numpy
+model = mlflow.pyfunc.load_model(sys.argv[1])
+numpy.save("said.npy", model.predict(numpy.load("images.npy")))
+"""
+
+
+def test_show_prints_the_trained_share_and_no_layer_that_computes_nothing(darkroom):
+    answer = darkroom("show", *VIT)
+    assert answer.status == 0, answer.errors
+    # Ranks of 2 beside qkv, proj, fc1 and fc2 of width 24; the head of 24 features.
+    added = 2 * ((24 + 72) + (24 + 24) + (24 + 96) + (96 + 24))
+    assert f"│ {added + 250:,} (" in answer.output
+    assert "lora_A.default" in answer.output
+    assert "ParameterDict" not in answer.output
+
+
+def test_its_record_alone_gives_the_same_metrics_the_same_bits_and_a_model_without_peft(
+    darkroom, store, tmp_path
+):
+    answer = darkroom("train", *VIT, "--mlflow.run_name=adapted")
+    assert answer.status == 0, answer.errors
+    run = store.find_run(run_id(answer.output))
+    judged = darkroom("evaluate", run.run_id)
+    assert judged.status == 0, judged.errors
+    assert judged.output.count("+0.0e+00") > 5
+    again = darkroom("rerun", run.run_id)
+    assert again.status == 0, again.errors
+    assert "bit-identical" in again.output
+
+    data = Digits()
+    data.setup()
+    np.save(tmp_path / "images.npy", data.splits["test"].images.numpy())
+    command = [sys.executable, "-P", "-c", PREDICT, f"runs:/{run.run_id}/model"]
+    environment = {"PATH": "/usr/bin:/bin", "MLFLOW_TRACKING_URI": store.uri, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    frame = run.predictions("test").set_index("id").loc[list(data.splits["test"].ids)]
+    recorded = frame.filter(like="prob_").to_numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "said.npy"), recorded, atol=1e-5)
+
+    other = run_id(darkroom("train", *VIT, "--seed=1").output)
+    soup = darkroom("ensemble", run.run_id, other, "--method=soup")
+    assert soup.status == 2
+    assert "the product of LoRA's mean matrices is not" in soup.errors
+
+
+@pytest.mark.parametrize("command", ["show", "train"])
+def test_without_peft_it_is_refused_before_a_run_exists(command, darkroom, store, monkeypatch):
+    monkeypatch.setattr("lightning_modules.lora.find_spec", lambda name: None)
+    answer = darkroom(command, *VIT, "--name=no/peft")
+    assert answer.status == 2
+    assert answer.errors.splitlines() == [
+        "darkroom: model.finetuning.strategy=lora needs peft, which is missing: pip install 'darkroom[lora]'"
+    ]
+    assert store.client.get_experiment_by_name("no/peft") is None
