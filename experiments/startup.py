@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -34,33 +35,41 @@ def keep_memory() -> None:
 
 
 class LateModule(ModuleType):
-    """Stands for a module until something of it is asked for, which imports it.
+    """Stands for an installed module until something of it is asked for, which imports it.
 
     Args:
         name: Of the module.
-        patched: What its importers only look whether it has.
+        unused: What an importer takes of it and does not use, or only asks whether it is there; None.
     """
 
-    def __init__(self, name: str, patched: str) -> None:
+    def __init__(self, name: str, *unused: str) -> None:
         super().__init__(name)
-        self._patched = patched
+        if "." not in name:
+            self.__spec__ = spec = find_spec(name)  # by which others look whether it is installed
+            self.__path__ = (spec.submodule_search_locations if spec else None) or []
+        self._unused = unused
 
     def __getattr__(self, name: str) -> Any:
-        if name == self._patched:
+        if name in self._unused:
             return None
         if name in ("__file__", "__wrapped__"):  # what `inspect` asks all modules for
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
+            # One that is being imported asks for the whole, which imports it again.
+            for part in [each for each in sys.modules if each.startswith(f"{self.__name__}.")]:
+                del sys.modules[part]
         return getattr(importlib.import_module(self.__name__), name)
 
 
 def spare_imports() -> None:
-    """Has torchmetrics, which Lightning imports whole, not import scipy.signal for its audio metrics.
+    """Has torchmetrics, which Lightning imports whole, not import what only metrics of sound and text need.
 
-    It took a tenth of the time to the first training step.
+    Each of the two took a tenth of the time to the first training step.
     """
-    sys.modules.setdefault("scipy.signal", LateModule("scipy.signal", patched="hamming"))
+    sys.modules.setdefault("scipy.signal", LateModule("scipy.signal", "hamming"))
+    if find_spec("transformers") is not None:
+        sys.modules.setdefault("transformers", LateModule("transformers", "AutoModel", "AutoTokenizer"))
 
 
 @contextlib.contextmanager

@@ -8,14 +8,15 @@ import sys
 
 import pytest
 
-from experiments.startup import keep_memory
+from experiments.startup import keep_memory, spare_imports
 
 SPARED = """
 import sys
 from experiments.startup import spare_imports
 spare_imports()
 import torchmetrics.functional
-assert "scipy.signal._signal_api" not in sys.modules, "torchmetrics has imported it all the same"
+imported = {"scipy.signal._signal_api", "transformers.utils"} & sys.modules.keys()
+assert not imported, f"torchmetrics has imported {imported} all the same"
 """
 
 
@@ -26,12 +27,23 @@ assert "scipy.signal._signal_api" not in sys.modules, "torchmetrics has imported
         "import scipy.signal; scipy.signal.lfilter([1], [1], [2.0])",
         "import scipy.signal.windows; scipy.signal.windows.hamming(3)",
         "import inspect, scipy.signal; inspect.getmodule(print); scipy.signal.lfilter([1], [1], [2.0])",
+        "from transformers import PreTrainedModel; PreTrainedModel.forward",
+        "import transformers; transformers.PreTrainedModel.forward",
+        "import transformers.utils; from transformers import AutoModel; AutoModel.from_config",
+        "from importlib.util import find_spec; assert find_spec('transformers')",
+        "import peft; peft.LoraConfig()",
     ],
 )
 def test_a_library_that_is_not_imported_at_the_start_is_there_when_it_is_used(use):
-    program = f"{SPARED}\n{use}\nassert 'scipy.signal._signal_api' in sys.modules"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", f"{SPARED}\n{use}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_library_that_is_not_installed_is_not_there_either(monkeypatch):
+    monkeypatch.setattr("experiments.startup.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+    spare_imports()
+    assert "transformers" not in sys.modules
 
 
 @pytest.mark.parametrize(("value", "asked"), [(None, 3), ("1", 3), ("0", 0)])
