@@ -18,16 +18,17 @@ from experiments.config import Experiment, flatten
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
 from experiments.folds import Summary, flattery, load_fold, out_of_fold, summarize, summary_metrics
+from experiments.identity import INERT
 from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import PLACES, prepare, run_name, train
+from experiments.train import prepare, run_name, train
 from experiments.trainer import check_one_machine
 from lightning_modules.task import build_task
 
 ROLE = "cross_validation"
 DIVIDING = ("data.folds", "data.fold", "data.val_fraction")  # keys that --folds takes the place of
 # What may differ in the command that goes on.
-FREE = ("data.fold", "data.download", "trainer.progress", *PLACES)
+FREE = ("data.fold", *INERT)
 SECTIONS_ASIDE = ("mlflow", "sweep", "claim")
 
 

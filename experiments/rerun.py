@@ -18,9 +18,10 @@ from torch import Tensor
 from experiments.conditions import changed_conditions, changed_data, changed_images
 from experiments.config import parse_experiment
 from experiments.errors import RequestError, RunError
+from experiments.identity import PLACES
 from experiments.past_code import checkout
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import PLACES, prepare, train
+from experiments.train import prepare, train
 
 COMPARED = ("train/", "val/", "best/", "test/", "lr")  # what a run computes; the rest is what it costs
 

@@ -27,6 +27,7 @@ from experiments.config import Experiment, load_experiment
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
 from experiments.features import training_batches
+from experiments.identity import INERT
 from experiments.predictions import record_predictions
 from experiments.ranks import Furnish, help_train, other_ranks
 from experiments.record import record_figures, record_model, record_start
@@ -36,8 +37,6 @@ from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
 from experiments.trainer import build_trainer, check_devices, check_is_reported
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
-
-PLACES = ("data.root", "data.table", "data.path", "data.cache")  # where files lie says nothing of a run
 
 
 @dataclass(frozen=True)
@@ -302,7 +301,7 @@ def conclude(
 def run_name(experiment: Experiment) -> str:
     """What was overridden, in short, or the seed: `lr=0.01 dropout=0.2`."""
     varied = {
-        key.rpartition(".")[2]: value for key, value in experiment.overrides.items() if key not in PLACES
+        key.rpartition(".")[2]: value for key, value in experiment.overrides.items() if key not in INERT
     }
     if not varied:
         varied = {"seed": str(experiment.seed)}

@@ -7,19 +7,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from experiments.arrays import Floats
 from experiments.errors import RequestError
+from experiments.identity import INERT, with_later_keys
 from experiments.prediction_store import Outcome, read_outcome, union_of_ids
 from experiments.tracking import RunRecord
-from experiments.train import PLACES
 
 # Keys that don't make another configuration, and params that follow from configuration and data.
-FREE = ("seed", "data.seed", "data.fold", "data.download", "trainer.progress", *PLACES)
+FREE = ("seed", "data.seed", "data.fold", *INERT)
 DERIVED = ("task", "num_classes", "image_shape", "num_parameters", "num_train_images", "steps_per_epoch")
 FINGERPRINT = "data (fingerprint)"
 CODE = "code (commit)"
@@ -44,18 +44,6 @@ class Member:
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, str]
     history: Mapping[str, Sequence[tuple[int, float]]]
-
-    @property
-    def configuration(self) -> dict[str, str]:
-        """What it has in common with the other seeds and folds of its configuration."""
-        params = self.run.params
-        kept = {
-            key: value
-            for key, value in params.items()
-            if key not in (*FREE, *DERIVED) and not key.startswith("mlflow")
-        }
-        text = json.dumps(self.fingerprints, sort_keys=True)
-        return {**kept, FINGERPRINT: hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}
 
     @cached_property
     def code(self) -> str:
@@ -202,19 +190,19 @@ def group_members(members: Sequence[Member], minimized: bool) -> tuple[list[Grou
     """Groups, the best mean first; and a word on runs that repeat a seed, which are no further evidence."""
     found: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], Member]] = {}
     repeated = []
-    for member in members:
-        seeds = found.setdefault(tuple(sorted(member.configuration.items())), {})
+    for member, configuration in zip(members, configurations(members), strict=True):
+        seeds = found.setdefault(tuple(sorted(configuration.items())), {})
         if member.replicate in seeds:
             repeated.append(member.run)
         else:
             seeds[member.replicate] = member
-    sets = [tuple(sorted(seeds.values(), key=_by_number)) for seeds in found.values()]
+    sets = [(dict(key), tuple(sorted(seeds.values(), key=_by_number))) for key, seeds in found.items()]
     sign = 1 if minimized else -1
-    sets.sort(key=lambda each: sign * sum(member.value for member in each) / len(each))
-    differing = differing_keys([each[0].configuration for each in sets])
+    sets.sort(key=lambda each: sign * fmean(member.value for member in each[1]))
+    differing = differing_keys([configuration for configuration, _ in sets])
     groups = [
-        Group(letter(place), each, {key: each[0].configuration.get(key, "-") for key in differing})
-        for place, each in enumerate(sets)
+        Group(letter(place), each, {key: configuration.get(key, "-") for key in differing})
+        for place, (configuration, each) in enumerate(sets)
     ]
     if len({group.code for group in groups}) > 1:
         groups = [replace(each, differing={**each.differing, CODE: each.code}) for each in groups]
@@ -223,6 +211,21 @@ def group_members(members: Sequence[Member], minimized: bool) -> tuple[list[Grou
     named = ", ".join(run.run_id[:8] for run in repeated[:5]) + (", ..." if len(repeated) > 5 else "")
     words = "1 run that repeats" if len(repeated) == 1 else f"{len(repeated)} runs that repeat"
     return groups, [f"left out: {words} configuration and seed of another ({named})"]
+
+
+def configurations(members: Sequence[Member]) -> list[dict[str, str]]:
+    """What each has in common with the other seeds and folds of its configuration."""
+    found = []
+    for member, params in zip(members, with_later_keys([each.run for each in members]), strict=True):
+        kept = {
+            key: value
+            for key, value in params.items()
+            if key not in (*FREE, *DERIVED) and not key.startswith("mlflow")
+        }
+        text = json.dumps(member.fingerprints, sort_keys=True)
+        kept[FINGERPRINT] = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        found.append(kept)
+    return found
 
 
 def differing_keys(configurations: Sequence[Mapping[str, str]]) -> list[str]:

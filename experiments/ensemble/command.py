@@ -27,11 +27,11 @@ from experiments.ensemble.report import Report, judge, table, write
 from experiments.ensemble.soup import check_soup
 from experiments.errors import RequestError
 from experiments.evaluate import restore
+from experiments.identity import PLACES
 from experiments.predictions import record_predictions
 from experiments.record import record_conditions, record_figures, record_predictor
 from experiments.thresholds import at_thresholds, record_thresholds
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import PLACES
 from lightning_modules.thresholds import choose_thresholds
 
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from experiments.config import Experiment
 from experiments.ending import recording
 from experiments.errors import RequestError
+from experiments.identity import INERT
 from experiments.recipes import find_recipe, recipe_names
 from experiments.reproduce.document import check_document, markdown, update_table
 from experiments.reproduce.runs import Budget, Seed, load_recipe, run_seeds
 from experiments.reproduce.verdict import Row, row, table
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import PLACES
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -106,7 +106,7 @@ def what_lacks(budget: Budget, overrides: Mapping[str, str], seeds: int) -> str:
     """
     if budget != "full":
         return f"only the {budget} part of it was run"
-    changed = [key for key in overrides if key not in PLACES]
+    changed = [key for key in overrides if key not in INERT]
     if changed:
         return f"{', '.join(changed)} was changed"
     return f"{seeds} seeds are not recorded" if seeds else ""

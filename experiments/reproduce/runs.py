@@ -10,10 +10,11 @@ from typing import Any, Literal
 from experiments.config import Experiment, flatten, load_experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.hardware import OPEN_KNOBS, is_open
+from experiments.identity import INERT
 from experiments.record import NOT_PARAMS
 from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
-from experiments.train import PLACES, Result, train
+from experiments.train import Result, train
 
 Budget = Literal["smoke", "mini", "full"]
 
@@ -128,9 +129,9 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
 
 
 def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs of one experiment have in common: everything but the seed and where files lie."""
+    """What two runs of one experiment have in common: everything but the seed and what is inert."""
     kept = {key: value for key, value in config.items() if key not in (*NOT_PARAMS, "seed", "mlflow")}
-    return {key: value for key, value in flatten(kept).items() if key not in (*PLACES, "data.seed")}
+    return {key: value for key, value in flatten(kept).items() if key not in (*INERT, "data.seed")}
 
 
 def _recorded(result: Result, store: Store) -> RunRecord:

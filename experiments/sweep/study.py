@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from datamodules.randomness import derive_seed
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError, RunError
+from experiments.identity import INERT
 from experiments.sweep.ranking import FOLD_VALUES, counted_trials
 from experiments.sweep.space import (
     SweepSettings,
@@ -187,16 +188,8 @@ def _is_to_run(plan: Plan, trial: optuna.Trial) -> bool:
 def _identity(experiment: Experiment) -> dict[str, Any]:
     """What must not change between the trials of one study."""
     flat = flatten(experiment.config)
-    ignored = (
-        "sweep.trials",
-        "sweep.confirm",
-        "mlflow.",
-        "claim",
-        "trainer.progress",
-        "data.root",
-        "data.download",
-    )
-    return {key: value for key, value in flat.items() if not key.startswith(ignored)}
+    ignored = ("sweep.trials", "sweep.confirm", "mlflow.", "claim")
+    return {key: value for key, value in flat.items() if not key.startswith(ignored) and key not in INERT}
 
 
 def changed_keys(known: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -205,7 +198,7 @@ def changed_keys(known: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
     >>> changed_keys({"seed": 0, "sweep.trials": 9}, {"seed": 1, "sweep.trials": 9, "sweep.folds": None})
     ['seed']
     """
-    return [key for key in sorted({*known, *asked}) if known.get(key) != asked.get(key)]
+    return [key for key in sorted({*known, *asked} - {*INERT}) if known.get(key) != asked.get(key)]
 
 
 def _check_extension(

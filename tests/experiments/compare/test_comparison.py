@@ -49,6 +49,27 @@ def test_groups_are_ranked_and_show_only_the_keys_in_which_they_differ(write):
     assert [len(group.members) for group in found.groups] == [2, 2]
 
 
+OLD = """
+name: digits/old
+data: {class_path: Digits}
+model: {class_path: ImageClassifier, init_args: {lr: 0.1}}
+"""
+
+
+def test_a_key_that_came_after_a_run_has_its_default_there(write):
+    def run(seed, **later):
+        classes = {"data": "Digits", "model": "ImageClassifier"}
+        made = write("digits/old", 0.9, {"model.lr": 0.1, "seed": seed, **classes, **later})
+        with made.artifacts() as folder:
+            (folder / "config.yaml").write_text(OLD)
+        return made
+
+    same = [run(0), run(1, **{"model.sam_rho": None}), run(2, **{"data.bootstrap": False})]
+    assert len(compare_runs(same, "test", "accuracy").groups) == 1
+    found = compare_runs([*same, run(3, **{"model.sam_rho": 0.05})], "test", "accuracy")
+    assert sorted(group.differing["model.sam_rho"] for group in found.groups) == ["0.05", "None"]
+
+
 def test_groups_made_by_other_code_differ_in_its_commit_and_are_not_named_by_it(write):
     old = {"git_commit": "a" * 40, "git_dirty": "false"}
     dirty = old | {"git_dirty": "true"}

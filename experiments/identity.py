@@ -1,0 +1,38 @@
+"""When two runs are of one configuration: keys that no number depends on, and keys that came later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from experiments.config import flatten, parse_experiment
+from experiments.errors import RequestError
+from experiments.tracking import RunRecord
+
+PLACES = ("data.root", "data.table", "data.path", "data.cache")  # where files lie says nothing of a run
+INERT = ("data.download", "trainer.progress", *PLACES)
+
+
+def with_later_keys(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
+    """The runs' params; a key that one lacks because it is older has the value that it stands for by default.
+
+    A recipe that does not name a key trains today as it did before the key could be given.
+    """
+    everything = {key for run in runs for key in run.params}
+    defaults: dict[tuple[object, ...], Mapping[str, str]] = {}  # the same for all that lack the same
+    complete = []
+    for run in runs:
+        lacking = frozenset(everything - run.params.keys())
+        kind = (lacking, run.params.get("data"), run.params.get("model"))
+        if lacking and kind not in defaults:
+            defaults[kind] = {key: value for key, value in _parsed(run).items() if key in lacking}
+        complete.append({**defaults.get(kind, {}), **run.params})
+    return complete
+
+
+def _parsed(run: RunRecord) -> dict[str, str]:
+    """Its configuration as the present code reads it; nothing where it has keys that are no more."""
+    try:
+        experiment = parse_experiment([run.read_text("config.yaml")], {})
+    except RequestError:
+        return {}
+    return {key: str(value) for key, value in flatten(experiment.config).items()}
