@@ -20,11 +20,11 @@ def trial_processes(process) -> list[psutil.Process]:
     return found
 
 
-def wait_for(condition, process, seconds=120):
-    """What the condition returns, once that is anything, while the process lives."""
+def wait_for(condition, process=None, seconds=120):
+    """What the condition returns, once that is anything, while the process lives that works on it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process.communicate()
         if found := condition():
             return found
         time.sleep(0.02)
@@ -39,3 +39,22 @@ def studied(workspace, name) -> optuna.Study:
     return optuna.load_study(
         study_name=f"digits/{name}", storage=f"sqlite:///{workspace.folder / 'optuna.db'}"
     )
+
+
+def conductors(workspace) -> list[psutil.Process]:
+    """The copies that run in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            if "experiments.sweep.launchers.copy" in command and process.cwd() == str(workspace.folder):
+                found.append(process)
+    return found
+
+
+def assert_each_trial_once(workspace, name, trials, open_store_at):
+    assert [trial.state.name for trial in studied(workspace, name).trials] == ["COMPLETE"] * trials
+    store = open_store_at(workspace)
+    children = store.child_runs(store.find_run(f"sweep digits/{name}"))
+    assert sorted(run.tags["role"] for run in children) == ["trial"] * trials + ["winner"]
+    assert {run.status for run in children} == {"FINISHED"}

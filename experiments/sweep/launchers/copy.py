@@ -18,12 +18,21 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+from experiments.leaving import answering
 
 LAST_LINES = 12  # of what the command said on a machine
 POLL_SECONDS = 0.2
 ENGINE_ENVIRONMENT = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI")  # Lightning obeys these
 PR_SET_PDEATHSIG = 1
+LEFT = 143  # the status of a command that was told to leave
+
+# What a job of SLURM's hands on to the command. Which processes of a job SLURM itself tells depends on how it
+# tracks them; a second SIGINT would mean more than one, so the launcher's Ctrl-C comes as a signal that the
+# command ignores.
+HANDED_ON = {signal.SIGHUP: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -98,19 +107,31 @@ class Copy:
         last_lines: deque[str] = deque(maxlen=LAST_LINES)
         reader = threading.Thread(target=_pass_on, args=(process.stdout, last_lines), daemon=True)
         reader.start()
+        in_slurm = "SLURM_JOB_ID" in os.environ
         try:
-            while process.poll() is None:
-                try:
-                    time.sleep(POLL_SECONDS)
-                except KeyboardInterrupt:
-                    if "SLURM_JOB_ID" not in os.environ:  # SLURM tells every process of the job
+            with handing_on(process) if in_slurm else contextlib.nullcontext():
+                while process.poll() is None:
+                    try:
+                        time.sleep(POLL_SECONDS)
+                    except KeyboardInterrupt:
                         process.send_signal(signal.SIGINT)
         finally:
             process.kill()
             process.wait()
             reader.join(timeout=5)
             process.stdout.close()
+        if in_slurm and process.returncode == LEFT:
+            os._exit(LEFT)  # without a result: a job that was pre-empted is queued again, and has one later
         return process.returncode, list(last_lines)
+
+
+def handing_on(process: subprocess.Popen[str]) -> contextlib.AbstractContextManager[None]:
+    """Has the command told what SLURM tells this process meanwhile."""
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(HANDED_ON[signal.Signals(number)])
+
+    return answering(dict.fromkeys(HANDED_ON, hand_on))
 
 
 def _pass_on(lines: Iterable[str], last_lines: deque[str]) -> None:
@@ -127,8 +148,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray starts its processes with it blocked
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # SLURM sends these to all processes of a job that is to end; the parent answers, or SIGKILL follows.
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    for number in (signal.SIGHUP, signal.SIGUSR2):  # SLURM may tell all processes; the parent answers
         signal.signal(number, signal.SIG_IGN)
     leases = _pin(int(cpus))
     sys.argv = ["darkroom", *arguments]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from experiments.sweep.launchers.copy import LAST_LINES, POLL_SECONDS, Copy, End
 
 JOBS = Path("mlruns") / "jobs"  # what SLURM is given, and what its jobs print
 ALONE = ("nodes", "tasks_per_node", "ntasks_per_node")  # a job is one machine
+QUEUE_SECONDS = 15.0  # between questions to SLURM about its queue
 MAX_TIMEOUTS = 100  # of a SLURM job, each of which queues it again
 
 
@@ -41,7 +43,10 @@ class SlurmEngine:
             raise RequestError(f"SLURM's jobs can't be submitted: {' '.join(str(error).split())}") from None
         except subprocess.CalledProcessError as error:
             raise RequestError(f"SLURM took no job: {error.output or error}") from None
+        # Submitit warns of each question that sacct can't answer.
+        logging.getLogger("submitit").setLevel(logging.ERROR)
         self._in_slurm = cluster == "slurm"
+        self._asked_at = time.monotonic()
         names = " ".join(str(job.job_id) for job in self._jobs)
         print(f"{cluster} jobs {names}; what they print: {JOBS}", flush=True)
 
@@ -51,22 +56,37 @@ class SlurmEngine:
 
     def wait(self) -> Iterator[Ending]:
         time.sleep(POLL_SECONDS)
-        for job in [job for job in self._jobs if job.done()]:
+        gone = self._gone()
+        for job in [job for job in self._jobs if job.done() or job.job_id in gone]:
             self._jobs.remove(job)
-            error = job.exception()
-            if error is None:
-                yield job.result()
-            else:
+            if not job.done():
+                yield Ending(f"job {job.job_id}", 1, ["it has left SLURM's queue without a result"])
+            elif error := job.exception():
                 yield Ending(f"job {job.job_id}", 1, str(error).strip().splitlines()[-LAST_LINES:])
+            else:
+                yield job.result()
+
+    def _gone(self) -> set[str]:
+        """Jobs that are not in SLURM's queue, which is asked now and then.
+
+        How a job ended SLURM tells by its accounting, which submitit asks and which not every SLURM has.
+        """
+        if not self._in_slurm or time.monotonic() < self._asked_at + QUEUE_SECONDS:
+            return set()
+        self._asked_at = time.monotonic()
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--array", "--format=%i"], capture_output=True, text=True, check=False
+        )
+        return set() if asked.returncode else {job.job_id for job in self._jobs} - {*asked.stdout.split()}
 
     def stop(self, at_once: bool) -> None:
         if not self._in_slurm or at_once:
             for job in self._jobs:
                 job.cancel()
             return
-        # What runs is interrupted, what waits is withdrawn.
+        # What runs is interrupted, as `copy` hands it on; what waits is withdrawn.
         names = [str(job.job_id) for job in self._jobs]
-        subprocess.run(["scancel", "--signal=INT", *names], check=False)
+        subprocess.run(["scancel", "--signal=HUP", *names], check=False)
         subprocess.run(["scancel", "--state=PENDING", *names], check=False)
 
 

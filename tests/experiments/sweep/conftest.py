@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from running_sweep import conductors
 
 SPACE = {
     "model.lr": {"low": 1e-6, "high": 3e-2, "log": True},
@@ -43,6 +44,20 @@ def write_recipe() -> Callable[..., str]:
 @pytest.fixture(scope="module")
 def space_file(workspace, write_recipe) -> str:
     return write_recipe(workspace.folder)
+
+
+@pytest.fixture
+def place(fresh_workspace, write_recipe, small):
+    """The command, with a study in the folder that all copies share."""
+
+    def place(name, *arguments, **sweep) -> list[str]:
+        recipe = write_recipe(fresh_workspace.folder, name, **{"pruner": "none", **sweep})
+        storage = f"--storage=sqlite:///{fresh_workspace.folder / 'optuna.db'}"
+        return ["sweep", Path(recipe).name, storage, *small, *arguments]
+
+    yield place
+    for process in conductors(fresh_workspace):  # of a test that failed
+        process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
-from running_sweep import checkpoints, studied, wait_for
+from running_sweep import assert_each_trial_once, checkpoints, conductors, wait_for
 
 from experiments.sweep.storage import complete_url
 
@@ -29,20 +28,6 @@ sys.exit(status)
 
 
 @pytest.fixture
-def place(fresh_workspace, write_recipe, small):
-    """The command, with a study in the folder that all copies share."""
-
-    def place(name, *arguments, **sweep) -> list[str]:
-        recipe = write_recipe(fresh_workspace.folder, name, **{"pruner": "none", **sweep})
-        storage = f"--storage=sqlite:///{fresh_workspace.folder / 'optuna.db'}"
-        return ["sweep", Path(recipe).name, storage, *small, *arguments]
-
-    yield place
-    for process in conductors(fresh_workspace):  # of a test that failed
-        process.kill()
-
-
-@pytest.fixture
 def ray_cluster(monkeypatch):
     """A Ray cluster of two nodes with a processor core each, both on this machine."""
     pytest.importorskip("ray", reason="pip install darkroom[ray]")
@@ -53,25 +38,6 @@ def ray_cluster(monkeypatch):
     cluster.wait_for_nodes()
     yield cluster
     cluster.shutdown()
-
-
-def conductors(workspace) -> list[psutil.Process]:
-    """The copies that run in a folder."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if "experiments.sweep.launchers.copy" in command and process.cwd() == str(workspace.folder):
-                found.append(process)
-    return found
-
-
-def assert_each_trial_once(workspace, name, trials, open_store_at):
-    assert [trial.state.name for trial in studied(workspace, name).trials] == ["COMPLETE"] * trials
-    store = open_store_at(workspace)
-    children = store.child_runs(store.find_run(f"sweep digits/{name}"))
-    assert sorted(run.tags["role"] for run in children) == ["trial"] * trials + ["winner"]
-    assert {run.status for run in children} == {"FINISHED"}
 
 
 def test_two_nodes_of_a_ray_cluster_share_the_trials(ray_cluster, fresh_workspace, place, open_store_at):
