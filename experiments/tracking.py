@@ -360,10 +360,11 @@ def open_store() -> Store:
         if uri.startswith("http"):
             # MLflow itself would ask again for minutes.
             requests.get(f"{uri.rstrip('/')}/health", timeout=10).raise_for_status()
-        client = mlflow.MlflowClient(uri)
         # Processes that create one SQLite store together crash each other.
         CHECKPOINTS.mkdir(parents=True, exist_ok=True)
         with FileLock(CHECKPOINTS / ".store.lock"):
+            _create_database(uri)
+            client = mlflow.MlflowClient(uri)
             client.search_experiments(max_results=1)
     except Exception as error:  # whatever a database driver or server may raise
         raise RequestError(
@@ -372,6 +373,24 @@ def open_store() -> Store:
             "--mlflow.enabled=false"
         ) from error
     return Store(client, uri)
+
+
+def _create_database(uri: str) -> None:
+    """Creates the SQLite file that a URI names, where it is missing, whole or not at all.
+
+    MLflow would create it by one migration after the other, and never open again what it had half
+    created when it was killed.
+    """
+    if not uri.startswith("sqlite:///"):
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    if path.exists():
+        return
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    for left in path.parent.glob(f"{unfinished.name}*"):  # and the journal of what was not committed
+        left.unlink()
+    mlflow.MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
+    unfinished.rename(path)
 
 
 @contextlib.contextmanager
