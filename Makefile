@@ -11,7 +11,7 @@ demo: install  ## the main job on bundled data: a small sweep, confirmed on fres
 	$(BIN)/darkroom sweep digits/cnn --workers $$($(PYTHON) -c 'import os; print(min(2, os.cpu_count()))') --trainer.accelerator=cpu
 
 test: .venv/.installed-dev  ## all tests but the slow ones and those that need a GPU
-	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.installed-dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -6,7 +6,17 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, here and in child processes
 
+# Files in the order of their time, so that no process is left alone with one of them at the end.
+LONGEST = (
+    "test_interruptions.py",
+    "test_kills.py",
+    "test_several_devices.py",
+    "test_nodes.py",
+    "test_launchers.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no process is left alone with them at the end."""
-    items.sort(key=lambda item: "sweep" not in item.path.parts)
+    """The longest first."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (order.get(item.path.name, len(order)), "sweep" not in item.path.parts))

@@ -1,4 +1,4 @@
-"""A lease is one process's, and free again at the moment that process dies."""
+"""A lease is one process's, and free again as soon as that process dies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def test_a_lease_is_one_processs_until_it_dies(url):
     assert leases.take("trial-1") is not None
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert leases.take("trial-0") is not None
+    until = time.monotonic() + 30  # a busy server takes its time to see that the connection is gone
+    while leases.take("trial-0") is None:
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_a_released_lease_can_be_taken_by_another(url):
