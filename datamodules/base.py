@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -14,10 +15,12 @@ from torch import Tensor
 from datamodules.augment import Augmentation, change_pixels, crop_and_flip
 from datamodules.bootstrap import bootstrap_sample
 from datamodules.division import Division, check_splits
-from datamodules.loader import Batch, BatchLoader, Sampling, read
+from datamodules.loader import Batch, BatchLoader, read
 from datamodules.pieces import in_pieces
 from datamodules.preprocess import Interpolation, Normalization, Preprocess, statistics_for
 from datamodules.randomness import generator_for
+from datamodules.sample_weights import read_sample_weights
+from datamodules.sampling import Sampling, balancing_weights
 from datamodules.store import ImageStore
 
 # In a batch that is evaluated: 32 MiB of float32, a large network's activations apart.
@@ -50,6 +53,9 @@ class ImageDataModule(pl.LightningDataModule):
             at all; another `seed` draws another one. For the members of an ensemble (bagging).
         sampling: "balanced" draws all classes equally often, with replacement; "shuffled" takes every
             image once an epoch.
+        sample_weights: A CSV or Parquet with the columns `id` and `weight`, such as a member of a
+            boosted ensemble is given: images are drawn with replacement in proportion to their weights,
+            times those of balanced sampling where that is asked for.
         image_size: Side in pixels that images are resized to; null keeps theirs.
         interpolation: How resizing fills in between pixels.
         normalization: Zero mean and unit variance by the statistics of the training images
@@ -75,6 +81,7 @@ class ImageDataModule(pl.LightningDataModule):
         train_per_class: int | None = None,
         bootstrap: bool = False,
         sampling: Sampling = "shuffled",
+        sample_weights: str | None = None,
         image_size: int | None = None,
         interpolation: Interpolation = "bilinear",
         normalization: Normalization = "dataset",
@@ -98,12 +105,14 @@ class ImageDataModule(pl.LightningDataModule):
         )
         self.bootstrap = bootstrap
         self.sampling: Sampling = sampling
+        self.sample_weights_file = None if sample_weights is None else Path(sample_weights).expanduser()
         self.image_size = image_size
         self.interpolation: Interpolation = interpolation
         self.normalization: Normalization = normalization
         self.augmentation = augmentation
         self.seed = seed
         self.splits: dict[str, ImageStore] = {}
+        self.sample_weights: Tensor | None = None  # of the training images (N,), where a file gives them
         self.notes: list[str] = []  # what a user should know about the images, in sentences
         self._source: Mapping[str, ImageStore] | None = None
         self._resume_at: dict[str, Any] | None = None
@@ -170,6 +179,8 @@ class ImageDataModule(pl.LightningDataModule):
             raise ValueError(f"the splits of {type(self).__name__} won't do. {error}") from error
         if self.bootstrap:
             splits["train"] = bootstrap_sample(splits["train"], self.seed)
+        if self.sample_weights_file is not None:
+            self.sample_weights = read_sample_weights(self.sample_weights_file, splits["train"].ids)
         if self.normalization == "backbone":  # which the model knows, and tells before training
             statistics = statistics_for("unit", self.source_shape[0])
         else:
@@ -221,7 +232,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.splits["train"],
             self.batch_size,
             shuffle=True,
-            sampling=self.sampling,
+            weights=self._drawing_weights(),
             crop_scale=self.augmentation.resized_crop,
             seed=self.seed,
             rank=rank,
@@ -232,6 +243,13 @@ class ImageDataModule(pl.LightningDataModule):
             loader.load_state_dict(self._resume_at)
             self._resume_at = None
         return loader
+
+    def _drawing_weights(self) -> Tensor | None:
+        """What training images are drawn by (N,); None where an epoch takes each of them once."""
+        if self.sampling == "shuffled":
+            return self.sample_weights
+        balancing = balancing_weights(self.splits["train"].targets)
+        return balancing if self.sample_weights is None else balancing * self.sample_weights
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         return self._evaluation_loader("val") if "val" in self.splits else []

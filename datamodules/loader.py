@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from datamodules.crops import RATIO, random_resized_crops
 from datamodules.randomness import derive_seed, generator_for
-from datamodules.sampling import balanced_order
+from datamodules.sampling import weighted_order
 from datamodules.store import ImageStore
-
-Sampling = Literal["shuffled", "balanced"]
 
 AHEAD = 2  # batches read from disk while the network is at work on an earlier one
 CROP_SALT = 0x2545F491  # crops are drawn before the rest, and apart from it
@@ -67,7 +65,7 @@ class BatchLoader:
         store: The split to serve.
         batch_size: Images in each global batch; see `batches_per_epoch` of the last.
         shuffle: Permute anew each epoch.
-        sampling: With `shuffle`: "balanced" draws images with replacement, each class equally often.
+        weights: With `shuffle`: draw images with replacement, in proportion to these (N,).
         crop_scale: Crop each image at random, to a share of its area in this range; null reads it whole.
         seed: Of the permutations and of each batch's `seed`.
         rank: Which share of each batch this process gets.
@@ -81,7 +79,7 @@ class BatchLoader:
         batch_size: int,
         *,
         shuffle: bool = False,
-        sampling: Sampling = "shuffled",
+        weights: Tensor | None = None,
         crop_scale: tuple[float, float] | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -91,7 +89,7 @@ class BatchLoader:
         self.store = store
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.sampling = sampling
+        self.weights = weights
         self.crop_scale = crop_scale
         self.seed = seed
         self.rank = rank
@@ -150,8 +148,8 @@ class BatchLoader:
         if not self.shuffle:
             return torch.arange(len(self.store))
         generator = generator_for("cpu", self.seed, epoch)
-        if self.sampling == "balanced":
-            order = balanced_order(self.store.targets, generator)
+        if self.weights is not None:
+            order = weighted_order(self.weights, generator)
         else:
             order = torch.randperm(len(self.store), generator=generator)
         return order if self.arrange is None else self.arrange(order, generator)

@@ -1,36 +1,46 @@
-"""The order in which an epoch visits its samples: each class equally often, or few shards at a time."""
+"""The order in which an epoch visits its samples: drawn by weights, or few shards at a time."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+Sampling = Literal["shuffled", "balanced"]
 
-def balanced_order(targets: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws as many samples as there are, with replacement, each class being equally likely.
+
+def weighted_order(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws as many samples as there are, with replacement, each in proportion to its weight.
+
+    Args:
+        weights: Of N samples, at least 0.
+        generator: What is drawn from, on the CPU.
+
+    Returns:
+        Indices of samples (N,), int64, on the CPU.
+
+    >>> order = weighted_order(torch.tensor([0.0] * 500 + [1.0] * 500), torch.Generator().manual_seed(0))
+    >>> len(order), bool((order >= 500).all())
+    (1000, True)
+    """
+    if len(weights) == 0:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.multinomial(weights, len(weights), replacement=True, generator=generator)
+
+
+def balancing_weights(targets: Tensor) -> Tensor:
+    """Weights (N,) by which each class is equally likely: one over the size of each sample's class.
 
     Of several labels, a sample's rarest gives its weight, one over that label's count; samples without
     any label count as a class of their own. Labels that occur together are then balanced only roughly.
 
     Args:
         targets: Class indices (N,), or labels (N, K) of 0 and 1.
-        generator: What is drawn from, on the CPU.
 
-    Returns:
-        Indices of samples (N,), int64, on the CPU.
-
-    >>> targets = torch.tensor([0] * 900 + [1] * 100)
-    >>> order = balanced_order(targets, torch.Generator().manual_seed(0))
-    >>> bool(abs(targets[order].float().mean() - 0.5) < 0.06)
-    True
+    >>> balancing_weights(torch.tensor([0, 1, 1])).tolist()
+    [1.0, 0.5, 0.5]
     """
-    if len(targets) == 0:
-        return torch.empty(0, dtype=torch.int64)
-    return torch.multinomial(_weights(targets.cpu()), len(targets), replacement=True, generator=generator)
-
-
-def _weights(targets: Tensor) -> Tensor:
-    """One over the size of each sample's class, or of its rarest label (N,)."""
     if targets.ndim == 1:
         return 1 / torch.bincount(targets)[targets].double()
     positive = targets.bool()  # (N, K)

@@ -89,6 +89,12 @@ def _train(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="cross-validation: train each of K folds; the same command again goes on with what was killed",
     )
+    parser.add_argument(
+        "--boost",
+        type=int,
+        metavar="M",
+        help="boosting: train M members, each on more of what those before it got wrong; goes on likewise",
+    )
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:

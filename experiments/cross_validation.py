@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config import Experiment, flatten
-from experiments.ending import recording, working_folder
+from experiments.children import alone, brought_to_end, fingerprint, unfinished
+from experiments.ending import recording
 from experiments.errors import RequestError
 from experiments.folds import Summary, flattery, load_fold, out_of_fold, summarize, summary_metrics
-from experiments.identity import INERT
-from experiments.resume import go_on
+from experiments.identity import in_common
 from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import prepare, run_name, train
+from experiments.train import Result, prepare, run_name, train
 from experiments.trainer import check_one_machine
 from lightning_modules.task import build_task
 
 ROLE = "cross_validation"
 DIVIDING = ("data.folds", "data.fold", "data.val_fraction")  # keys that --folds takes the place of
-# What may differ in the command that goes on.
-FREE = ("data.fold", *INERT)
-SECTIONS_ASIDE = ("mlflow", "sweep", "claim")
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ def cross_validate(sources: Sequence[str], overrides: Mapping[str, str], folds: 
                 f"for a single one leave --folds out: --data.folds={folds} --data.fold=0"
             )
     store, parent = begin(sources, overrides, folds)
-    with alone(parent), recording(parent, to_continue="the same command again"):
+    with alone(parent, "cross-validation"), recording(parent, to_continue="the same command again"):
         store.continue_run(parent)
         trained = [run_fold(sources, overrides, folds, fold, store, parent) for fold in range(folds)]
         summaries = summarize(trained)
@@ -97,7 +90,11 @@ def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> t
     if (note := flattery(experiment.trainer)) is not None:
         print(f"note: {note}")
     store = open_store()
-    tags = {"recipe": experiment.name, "role": ROLE, "configuration": fingerprint(experiment)}
+    tags = {
+        "recipe": experiment.name,
+        "role": ROLE,
+        "configuration": fingerprint(in_common(experiment.config, "data.fold")),
+    }
     parent = unfinished(store, experiment.name, tags)
     if parent is not None:
         done = sum(run.status == "FINISHED" for run in store.child_runs(parent))
@@ -111,38 +108,6 @@ def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> t
     return store, parent
 
 
-def unfinished(store: Store, name: str, tags: Mapping[str, str]) -> RunRecord | None:
-    """The newest run of an experiment that has these tags and was stopped before its end."""
-    stopped = (run for run in store.runs_of(name) if run.status != "FINISHED")
-    return next((run for run in stopped if tags.items() <= run.tags.items()), None)
-
-
-def fingerprint(experiment: Experiment) -> str:
-    """A hash of what all folds have in common: the configuration but for where files lie."""
-    sections = {key: value for key, value in experiment.config.items() if key not in SECTIONS_ASIDE}
-    common = {key: value for key, value in flatten(sections).items() if key not in FREE}
-    return hashlib.blake2b(json.dumps(common, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-@contextlib.contextmanager
-def alone(parent: RunRecord) -> Iterator[None]:
-    """Keeps other processes of this machine away, by a lock that the system frees when this one dies.
-
-    Raises:
-        RequestError: One of them is at it.
-    """
-    with working_folder(parent) as folder:
-        try:
-            lock = FileLock(folder / "lock").acquire(timeout=0)
-        except Timeout:
-            raise RequestError(
-                f"run {parent.run_id} is this cross-validation, and another process trains its folds; "
-                "wait for it, or change a key, such as --seed=1, for one beside it"
-            ) from None
-        with lock:
-            yield
-
-
 def run_fold(
     sources: Sequence[str],
     overrides: Mapping[str, str],
@@ -152,22 +117,13 @@ def run_fold(
     parent: RunRecord,
 ) -> Fold:
     """One fold: as it is recorded, continued where it was killed, else trained."""
-    known = store.child_runs(parent, {"fold": str(number)})
-    finished = [run for run in known if run.status == "FINISHED"]
-    stopped = [run for run in known if (run.checkpoint_folder / "last.ckpt").is_file()]
-    if finished:
-        return read_fold(number, finished[0])
-    if stopped:
-        print(f"fold {number}: going on with run {stopped[0].run_id[:8]}", flush=True)
-        result = go_on(stopped[0], store)
-    else:
-        for run in known:  # ended before its first epoch did: nothing of it is left to go on with
-            run.end("KILLED")
-        print(f"fold {number} of 0 to {folds - 1}", flush=True)
+
+    def begin() -> Result:
         experiment = load_fold(sources, overrides, folds, number)
-        result = train(experiment, store, parent=parent, tags={"role": "fold", "fold": str(number)})
-    assert result.run is not None
-    return read_fold(number, store.run(result.run.run_id))
+        return train(experiment, store, parent=parent, tags={"role": "fold", "fold": str(number)})
+
+    known = store.child_runs(parent, {"fold": str(number)})
+    return read_fold(number, brought_to_end(known, store, f"fold {number} of 0 to {folds - 1}", begin))
 
 
 def read_fold(number: int, run: RunRecord) -> Fold:

@@ -53,7 +53,8 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
         raise RequestError(
             f"{foreign[0]} can't be changed: the network is trained. Keys of data and trainer can"
         )
-    experiment = parse_experiment([record.read_text("config.yaml")], overrides)
+    unweighted = {"data.sample_weights": "null", **overrides}  # which are of training alone
+    experiment = parse_experiment([record.read_text("config.yaml")], unweighted)
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
     checkpoint = record.download("checkpoints/best.ckpt")
     facts = json.loads(record.read_text("data/facts.json"))

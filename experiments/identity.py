@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments.config import flatten, parse_experiment
 from experiments.errors import RequestError
 from experiments.tracking import RunRecord
 
 PLACES = ("data.root", "data.table", "data.path", "data.cache")  # where files lie says nothing of a run
+ASIDE = ("mlflow", "sweep", "claim")  # sections that no number depends on
 INERT = ("data.download", "trainer.progress", *PLACES)
+
+
+def in_common(config: Mapping[str, Any], *varied: str) -> dict[str, Any]:
+    """The keys of a configuration on which numbers depend, but for those that vary, flat."""
+    sections = {key: value for key, value in config.items() if key not in ASIDE}
+    return {key: value for key, value in flatten(sections).items() if key not in (*INERT, *varied)}
 
 
 def with_later_keys(runs: Sequence[RunRecord]) -> list[dict[str, str]]:

@@ -197,6 +197,9 @@ def _write_data(folder: Path, data: ImageDataModule) -> None:
         for name, store in data.splits.items()
     ]
     pd.concat(frames).to_parquet(folder / "split.parquet")
+    if data.sample_weights is not None:
+        weights = pd.DataFrame({"id": list(data.splits["train"].ids), "weight": data.sample_weights.numpy()})
+        weights.drop_duplicates("id").to_parquet(folder / "sample_weights.parquet")
 
 
 def _write_environment(folder: Path, git: dict[str, str] | None) -> None:

@@ -1,12 +1,29 @@
-"""The images that a recorded run was trained and judged on, as its configuration gives them."""
+"""A recorded run's experiment, and the images that it was trained and judged on, from its record alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from datamodules import ImageDataModule
-from experiments.config import parse_experiment
+from experiments.config import Experiment, parse_experiment
 from experiments.tracking import RunRecord
+
+
+def recorded_experiment(record: RunRecord, overrides: Mapping[str, str] | None = None) -> Experiment:
+    """What a run was of, to be trained again or on; the record has the weights of its images too.
+
+    Raises:
+        RequestError: The present code can't read its configuration.
+    """
+    own = {**recorded_weights(record), **(overrides or {})}
+    return parse_experiment([record.read_text("config.yaml")], own)
+
+
+def recorded_weights(record: RunRecord) -> dict[str, str]:
+    """The key that says where the weights of a run's images lie, if it has any."""
+    if record.params.get("data.sample_weights", "None") == "None":
+        return {}
+    return {"data.sample_weights": str(record.download("data/sample_weights.parquet"))}
 
 
 def load_recorded_data(record: RunRecord, overrides: Mapping[str, str]) -> ImageDataModule:
@@ -19,7 +36,7 @@ def load_recorded_data(record: RunRecord, overrides: Mapping[str, str]) -> Image
     Raises:
         RequestError: It is not to be had.
     """
-    quiet = {"sweep": "null", "claim": "null"}
+    quiet = {"sweep": "null", "claim": "null", "data.sample_weights": "null"}
     if "data.download" in record.params:
         quiet["data.download"] = "false"
     return parse_experiment([record.read_text("config.yaml")], {**quiet, **overrides}).load_data()

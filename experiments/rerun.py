@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from experiments.conditions import changed_conditions, changed_data, changed_images
-from experiments.config import parse_experiment
 from experiments.errors import RequestError, RunError
 from experiments.identity import PLACES
 from experiments.past_code import checkout
+from experiments.recorded_data import recorded_experiment, recorded_weights
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import prepare, train
 
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 def rerun_here(store: Store, original: RunRecord, overrides: Mapping[str, str]) -> RunRecord:
     """Trains it with the code and packages at hand, having said what is not as it was."""
-    experiment = parse_experiment([original.read_text("config.yaml")], overrides)
+    experiment = recorded_experiment(original, overrides)
     if not experiment.mlflow.enabled:
         raise RequestError("a rerun is compared by its record: mlflow.enabled must be true")
     prepare(experiment)
@@ -136,7 +136,7 @@ def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, s
     config = original.download("config.yaml")
     with checkout(original) as (folder, environment):
         print(f"training with the code of commit {original.tags['git_commit'][:12]} in {folder}")
-        keys = [f"--{key}={value}" for key, value in overrides.items()]
+        keys = [f"--{key}={value}" for key, value in {**recorded_weights(original), **overrides}.items()]
         keys.append(f"--mlflow.run_name=rerun of {original.name}")
         command = [sys.executable, "-P", "-m", "experiments", "train", str(config), *keys]
         # -P: the code that lies in the folder one stands in must not come first.
@@ -165,7 +165,7 @@ def images_at_hand(original: RunRecord, overrides: Mapping[str, str]) -> list[st
         RequestError: They are not to be had.
     """
     try:
-        experiment = parse_experiment([original.read_text("config.yaml")], overrides)
+        experiment = recorded_experiment(original, overrides)
     except RequestError as error:  # of keys that the present code does not know any more, or not yet
         return [f"perhaps the data: the present code can't read the recorded configuration ({error})"]
     return changed_images(original, experiment.load_data())

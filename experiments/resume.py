@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from experiments.config import Experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.ranks import help_train
+from experiments.recorded_data import recorded_experiment
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import Result, train
 
@@ -48,8 +48,3 @@ def go_on(record: RunRecord, store: Store) -> Result:
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
     store.continue_run(record)
     return train(experiment, store, resumed=record)
-
-
-def recorded_experiment(record: RunRecord) -> Experiment:
-    """What a run was of."""
-    return parse_experiment([record.read_text("config.yaml")], {})

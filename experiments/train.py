@@ -51,7 +51,7 @@ class Result:
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """`darkroom train`."""
     if arguments.resume is not None:
-        if arguments.experiments or overrides or arguments.folds is not None:
+        if arguments.experiments or overrides or arguments.folds is not None or arguments.boost is not None:
             raise RequestError("--resume continues a run as it was recorded: give no experiment and no keys")
         from experiments.resume import resume  # which trains by what stands here
 
@@ -61,10 +61,17 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     else:
         if not arguments.experiments:
             raise RequestError("which experiment? Name a recipe (darkroom list) or a YAML file")
+        if arguments.folds is not None and arguments.boost is not None:
+            raise RequestError("--folds and --boost are two ways to train several: give one of them")
         if arguments.folds is not None:
             from experiments.cross_validation import cross_validate  # which trains by what stands here
 
             cross_validate(arguments.experiments, overrides, arguments.folds)
+            return
+        if arguments.boost is not None:
+            from experiments.ensemble.boosting import boost  # likewise
+
+            boost(arguments.experiments, overrides, arguments.boost)
             return
         with without_collections():  # what both make lasts as long as the run
             experiment = load_experiment(arguments.experiments, overrides)

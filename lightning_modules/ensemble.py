@@ -27,6 +27,15 @@ class WeightedMean(nn.Module):
         return (probabilities * self.weights[:, None]).sum(1)
 
 
+class WeightedVotes(WeightedMean):
+    """The share of the votes that each class gets, one of each member, counted as its weight says."""
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """(N, M, C) to (N, C)."""
+        chosen = F.one_hot(probabilities.argmax(2), probabilities.shape[2])
+        return super().forward(chosen.to(probabilities.dtype))
+
+
 class Stacked(nn.Module):
     """A multinomial logistic regression on the logarithms of the members' probabilities.
 

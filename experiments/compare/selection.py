@@ -29,12 +29,13 @@ def select_runs(store: Store, queries: Sequence[str], where: str | None) -> list
 
 
 def _meant(store: Store, query: str) -> list[RunRecord]:
-    """A recipe's runs but for the trials of its sweeps; a sweep's trials; or one run."""
+    """A recipe's runs but for trials of its sweeps and boosted members; those below a run; or one run."""
     runs = store.runs_of(query)
     if runs:
-        return [run for run in runs if "study" not in run.tags]
+        return [run for run in runs if "study" not in run.tags and run.tags.get("role") != "boosted"]
     run = store.find_run(query)
-    return store.child_runs(run) or [run]
+    below = [] if run.tags.get("role") == "ensemble" else store.child_runs(run)
+    return below or [run]
 
 
 def usable(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from datamodules import ImageDataModule
 from experiments.config import Experiment
 from experiments.ensemble.members import SPLITS, Member, probabilities_of
-from experiments.ensemble.methods import COMBINATIONS
 from experiments.ensemble.soup import mix_soup
 from experiments.errors import RequestError
 from experiments.prediction_store import Outcome
@@ -39,13 +38,12 @@ class Blend:
     predictor: nn.Module
 
 
-def vote(members: Sequence[Member], experiment: Experiment, method: str, metric: str) -> Blend:
-    """Combines what the members said: fitted on validation, then judged on test.
+def vote(members: Sequence[Member], experiment: Experiment, combination: nn.Module) -> Blend:
+    """Combines what the members said, and judges it on validation and test.
 
     The predictor is made of the members' logged models, which compute in 32 bits: of members that were
     judged in 16, what is recorded is off by as much as theirs is.
     """
-    combination = COMBINATIONS[method](members, metric)
     weights = tuple(combination.weights.tolist()) if isinstance(combination, WeightedMean) else None
     predictions = {
         split: as_predictions(combination(probabilities_of(members, split)), experiment.data, members, split)
@@ -67,9 +65,8 @@ def _predictor(members: Sequence[Member], combination: nn.Module) -> nn.Module:
         for member, weight in zip(members, combination.weights.tolist(), strict=True)
         if weight
     ]
-    return Ensemble(
-        [member.predictor() for member, _ in weighed], WeightedMean([weight for _, weight in weighed])
-    )
+    remaining = type(combination)([weight for _, weight in weighed])
+    return Ensemble([member.predictor() for member, _ in weighed], remaining)
 
 
 def soup(members: Sequence[Member], experiment: Experiment) -> Blend:

@@ -23,7 +23,8 @@ from experiments.ensemble.members import (
     read_members,
     trained_runs,
 )
-from experiments.ensemble.report import Report, judge, table, write
+from experiments.ensemble.methods import COMBINATIONS
+from experiments.ensemble.report import Report, judge, show, write
 from experiments.ensemble.soup import check_soup
 from experiments.errors import RequestError
 from experiments.evaluate import restore
@@ -31,7 +32,7 @@ from experiments.identity import PLACES
 from experiments.predictions import record_predictions
 from experiments.record import record_conditions, record_figures, record_predictor
 from experiments.thresholds import at_thresholds, record_thresholds
-from experiments.tracking import RunRecord, Store, open_store
+from experiments.tracking import RunRecord, open_store
 from lightning_modules.thresholds import choose_thresholds
 
 
@@ -64,17 +65,17 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     blend = (
         soup(members, experiment)
         if arguments.method == "soup"
-        else vote(members, experiment, arguments.method, metric)
+        else vote(members, experiment, COMBINATIONS[arguments.method](members, metric))
     )
     said = {split: as_outcome(blend.predictions[split], experiment.data, split) for split in SPLITS}
     report = judge(members, said, blend.weights, arguments.method, metric)
-    record = start_record(store, experiment, members, arguments.method, metric)
+    name = f"{arguments.method} of {len(members)}"
+    record = store.start_run(experiment.name, name, {"recipe": experiment.name, "role": "ensemble"})
     with recording(record, to_continue="the same command again"):
+        describe(record, experiment, members, arguments.method, metric)
         record_ensemble(record, experiment, blend, report)
     console = Console()
-    console.print(table(report))
-    for line in report.told():
-        console.print(line, highlight=False)
+    show(report, console)
     for path in paths:
         write(report, path)
         print(f"written: {path}")
@@ -94,13 +95,12 @@ def check_out(path: Path) -> Path:
     return path
 
 
-def start_record(
-    store: Store, experiment: Experiment, members: Sequence[Member], method: str, metric: str
-) -> RunRecord:
-    """Creates the run beside its best member; its params are what the members have in common."""
+def describe(
+    record: RunRecord, experiment: Experiment, members: Sequence[Member], method: str, metric: str
+) -> None:
+    """Tells of whom the ensemble is, and as its params what the members have in common."""
     ids = [member.run.run_id for member in members]
-    tags = {"recipe": experiment.name, "role": "ensemble", "members": ",".join(ids)}
-    record = store.start_run(experiment.name, f"{method} of {len(members)}", tags)
+    record.set_tags({"members": ",".join(ids)})
     sizes = [member.num_parameters for member in members]
     own: dict[str, object] = {
         "name": experiment.name,
@@ -111,7 +111,6 @@ def start_record(
     if method == "greedy":
         own["ensemble.metric"] = metric
     record.log_params({**in_common([member.params for member in members]), **own})
-    return record
 
 
 def record_ensemble(record: RunRecord, experiment: Experiment, blend: Blend, report: Report) -> None:

@@ -79,7 +79,8 @@ def greedy_weights(
 def stacking(members: Sequence[Member], metric: str) -> Stacked:
     """Multinomial logistic regression on what the members say (Wolpert 1992; Ting and Witten 1999).
 
-    Its penalty is scikit-learn's own.
+    Its penalty is scikit-learn's own; its tolerance is not, with which the order of the members would
+    change what is fitted.
 
     Raises:
         RequestError: Images may have several labels, or validation lacks a class.
@@ -95,7 +96,7 @@ def stacking(members: Sequence[Member], metric: str) -> Stacked:
             f"stacking learns from validation images, of which class {absent} has none: take soft_voting or "
             "greedy, runs with a larger data.val_fraction, or cross-validations (darkroom train --folds)"
         )
-    regression = LogisticRegression(max_iter=5000)
+    regression = LogisticRegression(tol=1e-8, max_iter=5000)
     regression.fit(log_probabilities(probabilities.double()).numpy(), outcome.targets)
     coefficients, intercepts = map(torch.from_numpy, (regression.coef_, regression.intercept_))
     if len(coefficients) == 1:  # of two classes the first one's logit is zero

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 
 from experiments.compare.scores import replicates
@@ -77,6 +78,8 @@ class Report:
             lines.append("the interval holds 0: on other test images there may be no gain")
         if self.bagged:
             lines.append("its members were trained on bootstrap samples: it is bagging (Breiman 1996)")
+        if self.method == "boosting":
+            lines.append("weights are the members' votes, which follow from their training errors (SAMME)")
         if self.method in ("greedy", "stacking"):
             verb = "flatter" if self.out_of_fold else "flatters"
             lines.append(f"{self.validation}, on which it was fitted, {verb} the ensemble")
@@ -142,6 +145,13 @@ def table(report: Report) -> Table:
     shown.add_section()
     shown.add_row(*report.ensemble.cells())
     return shown
+
+
+def show(report: Report, console: Console) -> None:
+    """The table, and what is to be said of it."""
+    console.print(table(report))
+    for line in report.told():
+        console.print(line, highlight=False)
 
 
 def write(report: Report, path: Path) -> None:

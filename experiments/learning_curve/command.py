@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.arrays import Floats
+from experiments.children import alone
 from experiments.compare.scores import replicates
 from experiments.ending import recording
 from experiments.errors import RequestError, nearest
@@ -68,7 +69,8 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     split = "test" if "test" in data.splits else "val"
     store = open_store()
     parent = find_parent(store, first)
-    with recording(parent, to_continue="the same command again"):
+    with alone(parent, "learning curve"), recording(parent, to_continue="the same command again"):
+        store.continue_run(parent)
         runs = list(train_points(points, store, parent))
         measured = measure(runs, split, name)
         record(parent, measured)

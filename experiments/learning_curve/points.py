@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
+from experiments.children import brought_to_end, fingerprint
 from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from experiments.reproduce.runs import configuration
-from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
 from experiments.train import train
 from experiments.trainer import check_one_machine
@@ -49,11 +48,9 @@ def load_points(
 def find_parent(store: Store, experiment: Experiment) -> RunRecord:
     """The run of this configuration's learning curve, begun by the same command or a new one."""
     kept = {key: value for key, value in configuration(experiment.config).items() if key != FRACTION}
-    digest = hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
-    tags = {"recipe": experiment.name, "role": ROLE, "configuration": digest}
+    tags = {"recipe": experiment.name, "role": ROLE, "configuration": fingerprint(kept)}
     for run in store.runs_of(experiment.name):
         if tags.items() <= run.tags.items():
-            store.continue_run(run)
             return run
     return store.start_run(experiment.name, "learning curve", tags)
 
@@ -69,20 +66,5 @@ def train_points(
             for run in children
             if (run.params.get(FRACTION), run.params.get("seed")) == (str(fraction), str(seed))
         ]
-        finished = [run for run in known if run.status == "FINISHED"]
-        stopped = [
-            run
-            for run in known
-            if run.status != "RUNNING" and (run.checkpoint_folder / "last.ckpt").is_file()
-        ]
-        if finished:
-            yield finished[0]
-            continue
-        if stopped:
-            print(f"fraction {fraction}, seed {seed}: going on with run {stopped[0].run_id[:8]}", flush=True)
-            result = go_on(stopped[0], store)
-        else:
-            print(f"fraction {fraction}, seed {seed}", flush=True)
-            result = train(experiment, store, parent=parent)
-        assert result.run is not None
-        yield store.run(result.run.run_id)
+        begin = partial(train, experiment, store, parent=parent)
+        yield brought_to_end(known, store, f"fraction {fraction}, seed {seed}", begin)

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.config import Experiment, flatten, load_experiment, parse_experiment
+from experiments.config import Experiment, load_experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.hardware import OPEN_KNOBS, is_open
-from experiments.identity import INERT
-from experiments.record import NOT_PARAMS
+from experiments.identity import in_common
 from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
 from experiments.train import Result, train
@@ -130,8 +129,7 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
 
 def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
     """What two runs of one experiment have in common: everything but the seed and what is inert."""
-    kept = {key: value for key, value in config.items() if key not in (*NOT_PARAMS, "seed", "mlflow")}
-    return {key: value for key, value in flatten(kept).items() if key not in (*INERT, "data.seed")}
+    return in_common(config, "seed", "data.seed")
 
 
 def _recorded(result: Result, store: Store) -> RunRecord:

@@ -6,8 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
-from datamodules.sampling import balanced_order, mix_shards
+from datamodules.sampling import balancing_weights, mix_shards, weighted_order
+
+
+def balanced_order(targets: Tensor, generator: torch.Generator) -> Tensor:
+    return weighted_order(balancing_weights(targets), generator)
 
 
 def test_each_class_is_drawn_equally_often_and_its_samples_too() -> None:

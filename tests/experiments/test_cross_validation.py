@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from test_train import run_id, wait_for_epoch
 
-from experiments.cross_validation import Fold, alone, summarize
+from experiments.children import alone
+from experiments.cross_validation import Fold, summarize
 from experiments.errors import RequestError
 from experiments.prediction_store import read_outcome
 from experiments.tracking import RunRecord, Store
@@ -60,7 +61,7 @@ def parent(interrupted, store: Store) -> RunRecord:
 
 def test_a_killed_one_goes_on_where_it_was_and_repeats_no_finished_fold(interrupted, parent, store):
     assert f"going on with run {parent.run_id[:8]}: 1 of 2 folds are done" in interrupted.output
-    assert f"fold 1: going on with run {interrupted.second[:8]}" in interrupted.output
+    assert f"fold 1 of 0 to 1: going on with run {interrupted.second[:8]}" in interrupted.output
     assert f"epoch 1/{EPOCHS}" not in interrupted.output
     folds = {run.tags["fold"]: run for run in store.child_runs(parent)}
     assert {fold: run.run_id for fold, run in folds.items()} == {
@@ -151,9 +152,13 @@ def test_the_interval_is_nadeau_and_bengios_with_the_folds_own_sizes():
 
 def test_two_processes_do_not_train_the_same_folds(store):
     run = store.start_run("digits/alone", "folds", {})
-    with alone(run), pytest.raises(RequestError, match="another process"), alone(run):
+    with (
+        alone(run, "work"),
+        pytest.raises(RequestError, match="another process"),
+        alone(run, "work"),
+    ):
         pass
-    with alone(run):  # free again
+    with alone(run, "work"):  # free again
         pass
 
 

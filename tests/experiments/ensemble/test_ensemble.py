@@ -68,7 +68,7 @@ def test_stacking_is_scikit_learns_regression_fitted_on_validation_alone(ensembl
         split: np.log(np.hstack([said(run, split)[1] for run in runs]).clip(np.finfo(np.float32).eps))
         for split in ("val", "test")
     }
-    fitted = LogisticRegression(max_iter=5000).fit(features["val"], said(runs[0], "val")[0])
+    fitted = LogisticRegression(tol=1e-8, max_iter=5000).fit(features["val"], said(runs[0], "val")[0])
     _, probabilities = said(members_store.run(ensembles["stacking"]), "test")
     np.testing.assert_allclose(probabilities, fitted.predict_proba(features["test"]), atol=1e-3)
 

@@ -65,7 +65,7 @@ def test_stacking_is_scikit_learns_regression_on_the_out_of_fold_predictions(sta
     learned = np.log(np.hstack([said(run, "val")[1] for run in runs]).clip(floor))
     judged = np.log(np.hstack([mean_of_folds(folded_store, run) for run in runs]).clip(floor))
     targets = said(runs[0], "val")[0]
-    fitted = LogisticRegression(max_iter=5000).fit(learned, targets)
+    fitted = LogisticRegression(tol=1e-8, max_iter=5000).fit(learned, targets)
     test_targets, probabilities = said(run, "test")
     np.testing.assert_allclose(probabilities, fitted.predict_proba(judged), atol=1e-3)
     assert run.metrics["test/accuracy"] == pytest.approx(

@@ -1,0 +1,79 @@
+"""Runs below one that tells of them all: each is trained once, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from experiments.ending import working_folder
+from experiments.errors import RequestError
+from experiments.resume import go_on
+from experiments.tracking import RunRecord, Store
+from experiments.train import Result
+
+
+def fingerprint(configuration: Mapping[str, Any]) -> str:
+    """A hash of what the runs have in common, which tells the same command given again."""
+    text = json.dumps(configuration, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def unfinished(store: Store, name: str, tags: Mapping[str, str]) -> RunRecord | None:
+    """The newest run of an experiment that has these tags and was stopped before its end."""
+    stopped = (run for run in store.runs_of(name) if run.status != "FINISHED")
+    return next((run for run in stopped if tags.items() <= run.tags.items()), None)
+
+
+@contextlib.contextmanager
+def alone(parent: RunRecord, work: str) -> Iterator[None]:
+    """Keeps other processes of this machine away, by a lock that the system frees when this one dies.
+
+    Args:
+        parent: The run that tells of those below it.
+        work: What that is, such as "cross-validation".
+
+    Raises:
+        RequestError: One of them is at it.
+    """
+    with working_folder(parent) as folder:
+        try:
+            lock = FileLock(folder / "lock").acquire(timeout=0)
+        except Timeout:
+            raise RequestError(
+                f"run {parent.run_id} is this {work}, and another process trains what is below it; "
+                "wait for it, or change a key, such as --seed=1, for one beside it"
+            ) from None
+        with lock:
+            yield
+
+
+def brought_to_end(
+    known: Sequence[RunRecord], store: Store, called: str, begin: Callable[[], Result]
+) -> RunRecord:
+    """One of the runs: as it is recorded, continued where it was killed, else trained.
+
+    Args:
+        known: What has been begun of it.
+        store: Where it is recorded.
+        called: What the screen calls it.
+        begin: Trains it.
+    """
+    finished = [run for run in known if run.status == "FINISHED"]
+    stopped = [run for run in known if (run.checkpoint_folder / "last.ckpt").is_file()]
+    if finished:
+        return finished[0]
+    if stopped:
+        print(f"{called}: going on with run {stopped[0].run_id[:8]}", flush=True)
+        result = go_on(stopped[0], store)
+    else:
+        for run in known:  # ended before its first epoch did: nothing of it is left to go on with
+            run.end("KILLED")
+        print(called, flush=True)
+        result = begin()
+    assert result.run is not None
+    return store.run(result.run.run_id)
