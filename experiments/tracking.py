@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import logging
 import os
 import tempfile
@@ -126,7 +127,7 @@ class RunRecord:
             inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *image_shape), name=None)]),
             outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(metadata["class_names"])), name=None)]),
         )
-        with _one_clear_paragraph(), mlflow.start_run(run_id=self.run_id):
+        with _one_clear_paragraph(), mlflow.start_run(run_id=self.run_id), _packages_known():
             mlflow.pytorch.log_model(
                 model,
                 name="model",
@@ -373,6 +374,18 @@ def open_store() -> Store:
             "--mlflow.enabled=false"
         ) from error
     return Store(client, uri)
+
+
+@contextlib.contextmanager
+def _packages_known() -> Iterator[None]:
+    """Spares MLflow a second of looking up what all installed packages bring: it needs these two."""
+    requirements_utils: Any = importlib.import_module("mlflow.utils.requirements_utils")
+    before = requirements_utils._MODULES_TO_PACKAGES
+    requirements_utils._MODULES_TO_PACKAGES = before or {"torch": ["torch"], "mlflow": ["mlflow"]}
+    try:
+        yield
+    finally:
+        requirements_utils._MODULES_TO_PACKAGES = before
 
 
 def _create_database(uri: str) -> None:
