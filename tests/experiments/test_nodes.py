@@ -49,6 +49,7 @@ def test_two_machines_give_the_run_of_one_and_one_record(workspace, machines, st
     assert two.params["trainer.num_nodes"] == "2"
 
 
+@pytest.mark.slow  # four minutes; test_ranks has two processes of one machine, at every run
 def test_a_run_of_two_machines_resumes_to_the_same_bits(workspace, machines, store):
     whole = [workspace.start(*LONG, *TWO_MACHINES, **where) for where in machines]
     uninterrupted = run_id(ended(whole[0]))

@@ -26,7 +26,7 @@ LONG = [
     "--trainer.max_epochs=8",
     "--trainer.monitor=val/accuracy",
     "--trainer.early_stopping={monitor: val/loss, patience: 7}",
-    "--data.batch_size=16",
+    "--data.batch_size=32",
 ]
 
 

@@ -55,7 +55,13 @@ def runs_in_session(process: psutil.Process, session: int) -> bool:
         return False
 
 
-LONG = ["--trials=1", "--trainer.max_epochs=8", "--data.batch_size=16", "--model.dropout=0.3"]
+LONG = [
+    "--trials=1",
+    "--trainer.max_epochs=6",
+    "--data.batch_size=16",
+    "--model.dropout=0.3",
+    "--model.backbone_options.widths=[8, 8]",
+]
 
 
 def test_a_trial_that_is_killed_goes_on_to_the_same_predictions(workspace, write_recipe, store):
@@ -78,7 +84,7 @@ def test_a_trial_that_is_killed_goes_on_to_the_same_predictions(workspace, write
                     if run.tags["role"] == "trial"]  # fmt: skip
         predictions[name] = trial.predictions("val")
         epochs = [point.step for point in store.client.get_metric_history(trial.run_id, "val/loss")]
-        assert epochs == list(range(1, 9))
+        assert epochs == list(range(1, 7))
     assert predictions["killed_once"].equals(predictions["left_alone"])
 
 

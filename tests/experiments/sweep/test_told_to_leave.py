@@ -10,7 +10,7 @@ import torch
 from running_sweep import checkpoints, studied, trial_processes, wait_for
 
 # An epoch takes hundreds of steps.
-LONG = ["--trainer.max_epochs=2", "--trainer.early_stopping=null", "--data.batch_size=4"]
+LONG = ["--trainer.max_epochs=2", "--trainer.early_stopping=null", "--data.batch_size=8"]
 OFTEN = "--trainer.checkpoint_every_n_steps=20"
 
 

@@ -159,7 +159,7 @@ def test_a_trial_of_folds_is_not_rerun_as_if_it_were_one_training(runs, darkroom
 def test_a_killed_trial_goes_on_in_its_fold_and_epoch_and_repeats_none(
     fresh_workspace, write_recipe, small, open_store_at
 ):
-    epochs = 12
+    epochs = 6
     recipe = write_recipe(fresh_workspace.folder, "killed", trials=1, folds=2, pruner="none")
     command = ["sweep", recipe, *small, f"--trainer.max_epochs={epochs}", "--data.batch_size=16"]
 
