@@ -254,7 +254,7 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="train all seeds, whatever is recorded")
     parser.add_argument("--recorded", action="store_true", help="train nothing: judge what is recorded")
     parser.add_argument(
-        "--out", metavar="FILE.md", help="write the table there; of a file that has one, its rows"
+        "--out", metavar="FILE", help="write the table there, of a .md that has one its rows; or a .html page"
     )
 
 

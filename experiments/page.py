@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable, Sequence
 
 FRAME = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -23,6 +24,15 @@ body { font: 15px/1.5 sans-serif; color: var(--ink); background: var(--paper); m
   margin: 2em auto; padding: 0 1em; }
 h2 { margin: 1.5em 0 0; }
 p { color: var(--grey); margin: 0.2em 0; }
+.bad { color: var(--red); font-weight: bold; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 0.7em 0; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.2em 1.2em 0.2em 0; text-align: right; vertical-align: top; white-space: nowrap;
+  border-bottom: 1px solid var(--pale); }
+th { font-weight: normal; color: var(--grey); }
+th.word, td.word { text-align: left; }
+td.word { white-space: normal; min-width: 13em; }
+td.word:first-child { white-space: nowrap; min-width: 0; }
 table.sortable th { cursor: pointer; }
 """
 
@@ -31,6 +41,35 @@ def build_page(title: str, body: str, style: str = "", script: str = "") -> str:
     """A whole page of a body of HTML; what the style adds comes after ours."""
     script = f"<script>{script}</script>\n" if script else ""
     return FRAME.format(title=html.escape(title), style=STYLE + style, script=script, body=body)
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    words: Sequence[int] = (0,),
+    sums: Sequence[object] = (),
+) -> str:
+    """Texts and whole numbers, of which 0 stands out; a click on a head sorts.
+
+    Args:
+        head: Names of the columns.
+        rows: Cells, as many in each row.
+        words: Which columns are text.
+        sums: Cells that stay below whatever the rows are sorted by.
+    """
+
+    def line(cells: Sequence[object], tag: str) -> str:
+        return f"<tr>{''.join(cell(value, place, tag) for place, value in enumerate(cells))}</tr>"
+
+    def cell(value: object, place: int, tag: str) -> str:
+        classes = " ".join(["word"] * (place in words) + ["bad"] * (value == 0))
+        shown = f"{value:,}" if isinstance(value, int) else html.escape(str(value))
+        return f'<{tag} class="{classes}">{shown}</{tag}>' if classes else f"<{tag}>{shown}</{tag}>"
+
+    body = "".join(line(row, "td") for row in rows)
+    foot = f"<tfoot>{line(sums, 'td')}</tfoot>" if sums else ""
+    inner = f"<thead>{line(head, 'th')}</thead><tbody>{body}</tbody>{foot}"
+    return f'<div class="scroll"><table class="sortable">{inner}</table></div>'
 
 
 # Tables of the class "sortable" are sorted by a column whose head is clicked, once more the other way round.

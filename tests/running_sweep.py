@@ -20,7 +20,7 @@ def trial_processes(process) -> list[psutil.Process]:
     return found
 
 
-def wait_for(condition, process=None, seconds=120):
+def wait_for(condition, process=None, seconds=240):
     """What the condition returns, once that is anything, while the process lives that works on it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from experiments.arrays import Floats
 from experiments.figures import PALETTE
+from experiments.svg import rule, svg, text, ticks, tooltip
 
 WIDTH, HEIGHT = 460, 250  # of the axes, in the picture's own units
 LEFT, BOTTOM, TOP = 52, 42, 26  # of the room around them
@@ -71,22 +70,24 @@ def line_chart(curves: Sequence[Curve], x_name: str, y_name: str, x_log: bool = 
         look = f'fill="none" stroke="{each.colour}" stroke-width="1.8"'
         points = place(each.x, each.y)
         if len(each.x) > 1:
-            drawn.append(f'<polyline points="{points}" {look}>{_title(each.name)}</polyline>')
+            drawn.append(f'<polyline points="{points}" {look}>{tooltip(each.name)}</polyline>')
         else:
             a, b = points.split(",")
-            drawn.append(f'<circle cx="{a}" cy="{b}" r="3" fill="{each.colour}">{_title(each.name)}</circle>')
-    decades = np.arange(math.ceil(first), math.floor(last) + 1) if x_log else _ticks(*x_ends, whole=True)
-    ticks = []
+            drawn.append(
+                f'<circle cx="{a}" cy="{b}" r="3" fill="{each.colour}">{tooltip(each.name)}</circle>'
+            )
+    decades = np.arange(math.ceil(first), math.floor(last) + 1) if x_log else ticks(*x_ends, whole=True)
+    marks = []
     for tick in decades.tolist():
         at = LEFT + WIDTH * (tick - first) / across
         words = f"{10**tick:g}" if x_log else f"{tick:g}"
-        ticks.append(_text(at, TOP + HEIGHT + 16, words, "middle"))
-        ticks.append(_rule(at, TOP, at, TOP + HEIGHT))
-    for tick in _ticks(*y_ends).tolist():
+        marks.append(text(at, TOP + HEIGHT + 16, words, "middle"))
+        marks.append(rule(at, TOP, at, TOP + HEIGHT))
+    for tick in ticks(*y_ends).tolist():
         at = TOP + HEIGHT * (y_ends[1] - tick) / (y_ends[1] - y_ends[0])
-        ticks += [_text(LEFT - 6, at + 4, f"{tick:g}", "end"), _rule(LEFT, at, LEFT + WIDTH, at)]
-    names = [_text(LEFT + WIDTH / 2, TOP + HEIGHT + 35, x_name, "middle"), _text(0, 13, y_name)]
-    return _svg(LEFT + WIDTH + 14, TOP + HEIGHT + BOTTOM, [*ticks, *drawn, *names])
+        marks += [text(LEFT - 6, at + 4, f"{tick:g}", "end"), rule(LEFT, at, LEFT + WIDTH, at)]
+    names = [text(LEFT + WIDTH / 2, TOP + HEIGHT + 35, x_name, "middle"), text(0, 13, y_name)]
+    return svg(LEFT + WIDTH + 14, TOP + HEIGHT + BOTTOM, [*marks, *drawn, *names])
 
 
 def rank_chart(names: Sequence[str], values: Sequence[float], joined: Sequence[tuple[int, int]]) -> str:
@@ -106,10 +107,10 @@ def rank_chart(names: Sequence[str], values: Sequence[float], joined: Sequence[t
         return left + width * (value - low) / (high - low)
 
     axis = 30
-    parts = [_rule(left, axis, left + width, axis, "currentColor")]
-    for tick in _ticks(low, high).tolist():
+    parts = [rule(left, axis, left + width, axis, "currentColor")]
+    for tick in ticks(low, high).tolist():
         at = across(tick)
-        parts += [_rule(at, axis - 5, at, axis, "currentColor"), _text(at, axis - 10, f"{tick:g}", "middle")]
+        parts += [rule(at, axis - 5, at, axis, "currentColor"), text(at, axis - 10, f"{tick:g}", "middle")]
     bars_end = axis + 12 + 10 * len(joined)
     for number, (first, last) in enumerate(joined):
         ends = sorted((across(values[first]), across(values[last])))
@@ -129,9 +130,9 @@ def rank_chart(names: Sequence[str], values: Sequence[float], joined: Sequence[t
             f'stroke="{colour(number)}" stroke-width="1.5"/>'
         )
         words = f"{names[number]}  {values[number]:.4f}"
-        parts.append(_text(end - 6 if to_left else end + 6, y + 4, words, "end" if to_left else "start"))
+        parts.append(text(end - 6 if to_left else end + 6, y + 4, words, "end" if to_left else "start"))
     rows = max(half, len(order) - half)
-    return _svg(width + 2 * left, bars_end + ROW * rows + 12, parts)
+    return svg(width + 2 * left, bars_end + ROW * rows + 12, parts)
 
 
 def dot_chart(rows: Sequence[str], columns: Sequence[str], values: Floats, x_name: str) -> str:
@@ -147,46 +148,20 @@ def dot_chart(rows: Sequence[str], columns: Sequence[str], values: Floats, x_nam
     head = 6
     foot = head + ROW * len(rows)
     parts = []
-    for tick in _ticks(low, high).tolist():
+    for tick in ticks(low, high).tolist():
         at = across(tick)
-        parts += [_rule(at, head, at, foot), _text(at, foot + 14, f"{tick:g}", "middle")]
+        parts += [rule(at, head, at, foot), text(at, foot + 14, f"{tick:g}", "middle")]
     for number, name in enumerate(rows):
         y = head + ROW * (number + 0.5)
         shown = name if len(name) <= 22 else name[:21] + "…"
-        parts.append(_text(left - 10, y + 4, shown, "end"))
+        parts.append(text(left - 10, y + 4, shown, "end"))
         ends = across(values[number].min()), across(values[number].max())
-        parts.append(_rule(ends[0], y, ends[1], y, "currentColor"))
+        parts.append(rule(ends[0], y, ends[1], y, "currentColor"))
         for place in reversed(range(len(columns))):
-            title = _title(f"{columns[place]}: {values[number, place]:.4f}")
+            title = tooltip(f"{columns[place]}: {values[number, place]:.4f}")
             parts.append(
                 f'<circle cx="{across(values[number, place]):.1f}" cy="{y}" r="5" fill="{colour(place)}">'
                 f"{title}</circle>"
             )
-    parts.append(_text(left + width / 2, foot + 32, x_name, "middle"))
-    return _svg(left + width + 20, foot + 40, parts)
-
-
-def _ticks(low: float, high: float, whole: bool = False) -> Floats:
-    ticks = np.asarray(MaxNLocator(nbins=6, integer=whole and high > 1).tick_values(low, high))
-    return ticks[(ticks >= low - 1e-12) & (ticks <= high + 1e-12)].round(10)
-
-
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img">{"".join(parts)}</svg>'
-
-
-def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="12" fill="currentColor">'
-        f"{html.escape(words)}</text>"
-    )
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, stroke: str = "var(--pale)") -> str:
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}" stroke-width="1"/>'
-    )
-
-
-def _title(words: str) -> str:
-    return f"<title>{html.escape(words)}</title>"
+    parts.append(text(left + width / 2, foot + 32, x_name, "middle"))
+    return svg(left + width + 20, foot + 40, parts)

@@ -13,9 +13,9 @@ from experiments.compare.comparison import Comparison, same_images
 from experiments.compare.curves import LEAST_RATE, agreement, class_scores, learning_curves, roc_curves
 from experiments.compare.groups import Group
 from experiments.compare.pictures import Disputed, Images
-from experiments.compare.tables import Sheet, sheets
+from experiments.compare.tables import sheets
 from experiments.errors import RequestError
-from experiments.page import SORTABLE, build_page
+from experiments.page import SORTABLE, build_page, table
 from experiments.statistics import cliques
 from experiments.thumbnails import data_uri
 
@@ -23,14 +23,6 @@ MAX_CHARTED = 10  # groups, as many as there are colours
 MAX_CLASSES = 30
 NUM_DISPUTED = 3  # groups of which each two are shown where they disagree
 STYLE = """
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 0.7em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.2em 1.2em 0.2em 0; text-align: right; vertical-align: top; white-space: nowrap;
-  border-bottom: 1px solid var(--pale); }
-th { font-weight: normal; color: var(--grey); }
-th.word, td.word { text-align: left; }
-td.word { white-space: normal; min-width: 13em; }
-td.word:first-child { white-space: nowrap; min-width: 0; }
 td.cell { padding: 0.4em 0.9em; text-align: center; }
 i.key { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; margin-right: 0.5em; }
 .legend span { margin: 0 0.6em; white-space: nowrap; }
@@ -59,28 +51,12 @@ def render_page(comparison: Comparison, overrides: Mapping[str, str]) -> str:
     for sheet in sheets(comparison):
         is_metric = sheet.title == comparison.metric
         heading = html.escape(sheet.title if is_metric else sheet.title[0].upper() + sheet.title[1:])
-        parts.append(f"<h2>{heading}</h2>{table(sheet)}")
+        parts.append(f"<h2>{heading}</h2>{table(sheet.head, sheet.rows, sheet.words)}")
     for heading, caption, body in _charts(comparison):
         parts.append(f"<h2>{heading}</h2><p>{caption}</p>{body}")
     for heading, caption, body in _pictures(comparison, overrides):
         parts.append(f"<h2>{heading}</h2><p>{caption}</p>{body}")
     return build_page(title, "\n".join(parts), STYLE, SORTABLE)
-
-
-def table(sheet: Sheet) -> str:
-    """A table that a click on a head sorts."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        shown = [
-            f"<{tag}{' class=word' if place in sheet.words else ''}>{html.escape(cell)}</{tag}>"
-            for place, cell in enumerate(cells)
-        ]
-        return f"<tr>{''.join(shown)}</tr>"
-
-    rows = "".join(line(row, "td") for row in sheet.rows)
-    head = line(sheet.head, "th")
-    inner = f"<thead>{head}</thead><tbody>{rows}</tbody>"
-    return f'<div class="scroll"><table class="sortable">{inner}</table></div>'
 
 
 def _charts(comparison: Comparison) -> Iterator[tuple[str, str, str]]:

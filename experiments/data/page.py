@@ -12,7 +12,7 @@ from datamodules import ImageDataModule
 from experiments.data.examination import SPLITS, sample_at
 from experiments.data.findings import Duplicates, Findings, Sample
 from experiments.data.histogram import histogram
-from experiments.page import SORTABLE, build_page
+from experiments.page import SORTABLE, build_page, table
 from experiments.thumbnails import data_uri
 
 MAX_CLASSES = 50  # with samples of their own
@@ -23,12 +23,6 @@ COLOURS = dict(zip(SPLITS, ("var(--blue)", "var(--orange)", "var(--purple)"), st
 LOGARITHMIC = ("size", "aspect ratio")
 UNITS = {"size": "size in pixels", "aspect ratio": "width / height"}
 STYLE = """
-table { border-collapse: collapse; margin: 0.7em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.15em 1.2em 0.15em 0; text-align: right; border-bottom: 1px solid var(--pale); }
-th { font-weight: normal; color: var(--grey); }
-th:first-child, td:first-child { text-align: left; min-width: 8em; }
-.bad { color: var(--red); font-weight: bold; }
-.bar { height: 3px; background: var(--blue); margin-left: auto; }
 .row, .cards { display: flex; flex-wrap: wrap; gap: 6px; margin: 0.7em 0; align-items: flex-start; }
 .cards { gap: 18px 22px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 2em;
@@ -109,7 +103,8 @@ def _sections(findings: Findings, data: ImageDataModule, show: Show) -> Iterator
         cards = [(each.sample, each.summary) for each in findings.label_issues]
         yield "Likely label errors", caption, _cards(cards, show)
     if findings.skipped:
-        yield "Left out", "Images that can't be read.", table(["image", "reason"], findings.skipped)
+        listed = table(["image", "reason"], findings.skipped, words=(0, 1))
+        yield "Left out", "Images that can't be read.", listed
 
 
 def picture(pixels: Tensor, title: str, framed: bool = False) -> str:
@@ -117,19 +112,6 @@ def picture(pixels: Tensor, title: str, framed: bool = False) -> str:
     classes = " ".join(["tiny"] * (max(pixels.shape[1:]) < 72) + ["framed"] * framed)
     title = html.escape(title)
     return f'<img class="{classes}" src="{data_uri(pixels.numpy())}" title="{title}" alt="{title}">'
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], sums: Sequence[object] = ()) -> str:
-    """Texts, and numbers of which 0 stands out; sums stay below whatever the rows are sorted by."""
-
-    def cell(value: object) -> str:
-        text = f"{value:,}" if isinstance(value, int) else html.escape(str(value))
-        return f'<td class="bad">{text}</td>' if value == 0 else f"<td>{text}</td>"
-
-    heads = "".join(f"<th>{html.escape(each)}</th>" for each in head)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    foot = f"<tfoot><tr>{''.join(map(cell, sums))}</tr></tfoot>" if sums else ""
-    return f'<table class="sortable"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody>{foot}</table>'
 
 
 def _counts(findings: Findings) -> str:

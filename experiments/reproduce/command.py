@@ -16,6 +16,7 @@ from experiments.errors import RequestError
 from experiments.identity import INERT
 from experiments.recipes import find_recipe, recipe_names
 from experiments.reproduce.document import check_document, markdown, update_table
+from experiments.reproduce.page import render_page
 from experiments.reproduce.runs import Budget, Seed, load_recipe, run_seeds
 from experiments.reproduce.verdict import Row, row, table
 from experiments.tracking import RunRecord, Store, open_store
@@ -44,7 +45,10 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     Console().print(table(rows))
     for line in missing:
         print(line)
-    if document is not None:
+    if document is not None and document.suffix == ".html":
+        document.write_text(render_page(rows))
+        print(f"the page: {document}")
+    elif document is not None:
         if kept := update_table(document, rows):
             print(f"kept as they stand, for no finished run of them is recorded here: {', '.join(kept)}")
         print(f"the table: {document}")
@@ -113,7 +117,7 @@ def what_lacks(budget: Budget, overrides: Mapping[str, str], seeds: int) -> str:
 
 
 def record_report(parent: RunRecord, rows: Sequence[Row], seeds: Sequence[Seed]) -> None:
-    """Mean and verdict of each claimed metric, the runs behind them, and the table."""
+    """Mean and verdict of each claimed metric, the runs behind them, the table and the page."""
     for each in rows:
         if each.values:
             mean = sum(each.values) / len(each.values)
@@ -121,5 +125,6 @@ def record_report(parent: RunRecord, rows: Sequence[Row], seeds: Sequence[Seed])
     parent.set_tags({"verdict": "; ".join(each.verdict for each in rows)})
     with parent.artifacts() as folder:
         (folder / "reproduction.md").write_text(markdown(rows))
+        (folder / "reproduction.html").write_text(render_page(rows))
         runs = {str(seed.number): seed.run.run_id for seed in seeds}
         (folder / "runs.json").write_text(json.dumps(runs, indent=2))

@@ -37,7 +37,7 @@ def check_document(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
-    if path.is_file():
+    if path.is_file() and path.suffix != ".html":
         _divide(path)
 
 

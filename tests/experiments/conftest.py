@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,10 +63,36 @@ class Workspace:
         )
 
     def run(self, *arguments: str, **extra: str) -> Answer:
-        """Runs `darkroom` in a process of its own, to its end."""
-        process = self.start(*arguments, **extra)
-        output, errors = process.communicate(timeout=300)
-        return Answer(process.returncode, output, errors)
+        """Runs `darkroom` in a process of its own, to its end.
+
+        It is forked from one that has imported what commands import; not so in a folder with code of its
+        own, or with variables that libraries read when they are imported.
+        """
+        if (self.folder / "experiments").exists() or not all(name.startswith("MLFLOW_") for name in extra):
+            process = self.start(*arguments, **extra)
+            output, errors = process.communicate(timeout=300)
+            return Answer(process.returncode, output, errors)
+        server = preloaded()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
+            command = {
+                "arguments": arguments,
+                "folder": str(self.folder),
+                "environment": self.environment(**extra),
+                "output": output.name,
+                "errors": errors.name,
+            }
+            print(json.dumps(command), file=server.stdin, flush=True)
+            return Answer(int(server.stdout.readline()), output.read(), errors.read())
+
+
+@functools.cache
+def preloaded() -> subprocess.Popen[str]:
+    """The process that `run` has its own forked from, one for each process of the test session."""
+    program = str(Path(__file__).parents[1] / "preloaded.py")
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, program], stdin=pipe, stdout=pipe, text=True)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def machines():
 
 
 def ended(process) -> str:
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return output
 

@@ -159,6 +159,7 @@ def test_it_is_one_run_that_rank_0_alone_tells_of(uninterrupted, workspace, stor
     assert store.find_run("only one").status == "FINISHED"
 
 
+@pytest.mark.slow  # the next one kills one of them, at every run
 def test_a_run_killed_with_all_its_processes_resumes_to_the_same_bits(uninterrupted, workspace, store):
     process = start_two(workspace)
     killed = wait_for_epoch(workspace.folder, 3, process)

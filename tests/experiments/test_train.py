@@ -84,8 +84,8 @@ def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[str]) -> 
 
 
 def test_the_same_configuration_gives_the_same_bits_in_a_fresh_process(uninterrupted, workspace, store):
-    answer = workspace.run(*LONG)
-    assert_same_run(store.find_run(uninterrupted), store.find_run(run_id(answer.output)), store)
+    output, _ = workspace.start(*LONG).communicate()
+    assert_same_run(store.find_run(uninterrupted), store.find_run(run_id(output)), store)
 
 
 def test_another_seed_gives_other_weights_on_the_same_split(trained_run, darkroom, store):
@@ -130,6 +130,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(uninterrupted, workspac
     assert_same_run(store.find_run(uninterrupted), store.find_run(interrupted), store)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_does_not_train_on_when_resumed(workspace, store):
     stopping = [*LONG, "--trainer.max_epochs=40", "--trainer.early_stopping={patience: 2}", "--model.lr=0.05"]
     whole = store.find_run(run_id(workspace.run(*stopping).output))
@@ -184,16 +185,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_the_run_clearly(workspace, store):
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_clearly(fresh_workspace, open_store_at):
     done = subprocess.run(
         [sys.executable, "-c", WITH_SMALL_FILES, "train", "digits/cnn", "--model.backbone=dense",
          "--model.backbone_options={hidden_sizes: [8192]}", "--mlflow.run_name=full"],
-        cwd=workspace.folder, env=workspace.environment(), capture_output=True, text=True,
+        cwd=fresh_workspace.folder, env=fresh_workspace.environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
     assert "writing failed" in done.stderr
     assert "Traceback" not in done.stderr
-    assert store.find_run("full").status == "FAILED"
+    assert open_store_at(fresh_workspace).find_run("full").status == "FAILED"
 
 
 @pytest.mark.parametrize("command", ["train", "sweep"])

@@ -45,7 +45,8 @@ def test_its_page_shows_no_error_in_a_browser_and_its_counts_sort(darkroom, insi
     page.write_text(page.read_text().replace("</body>", f"{click}</body>"))
     shown = shown_in_a_browser(page, tmp_path / "profile").partition("</table>")[0]
     counts = [
-        int(count.replace(",", "")) for count in re.findall(r"<tr><td>\w+</td><td>([\d,]+)</td>", shown)
+        int(count.replace(",", ""))
+        for count in re.findall(r"<tr><td class=\"word\">\w+</td><td>([\d,]+)</td>", shown)
     ]
     assert len(counts) == 11
     assert counts[:10] == sorted(counts[:10])

@@ -94,7 +94,7 @@ def test_groups_doubtful_labels_and_unreadable_images_are_shown(data):
     assert re.search(r"patient 4</td><td>3</td><td class=\"bad\">0</td><td>12</td>", page)
     assert "rather seven? 0.91 against 0.02" in page
     assert section(page, "Likely label errors").pictures[0]["title"].startswith(data.splits["val"].ids[3])
-    assert "a/b.jpg</td><td>cut short" in page
+    assert 'a/b.jpg</td><td class="word">cut short' in page
 
 
 def test_names_are_text_and_never_markup(data):

@@ -55,7 +55,7 @@ def test_stacking_of_two_classes_is_the_binary_regression():
     features = np.hstack(
         [np.log(member.outcomes["val"].probabilities.astype(np.float64)) for member in members]
     )
-    fitted = LogisticRegression(max_iter=5000).fit(features, targets)
+    fitted = LogisticRegression(tol=1e-8, max_iter=5000).fit(features, targets)
     stacked = stacking(members, "accuracy")(probabilities_of(members, "val"))
     np.testing.assert_allclose(stacked.numpy(), fitted.predict_proba(features), atol=1e-5)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from html_page import Page, shown_in_a_browser
 
 from experiments.claim import ClaimedValue
 from experiments.errors import RequestError
 from experiments.reproduce.document import BEGIN, END, HEAD, check_document, update_table
+from experiments.reproduce.page import render_page
 from experiments.reproduce.verdict import Row
 
 RECIPE = """
@@ -59,6 +62,10 @@ def test_seeds_are_trained_once_and_judged_by_their_mean(recipe, darkroom, store
     again = darkroom("reproduce", recipe("claims/too_much", 1.1), "--recorded", f"--out={table}")
     assert again.status == 0, again.errors
     assert table.read_text() == written
+    page = tmp_path / "page.html"
+    again = darkroom("reproduce", recipe("claims/too_much", 1.1), "--recorded", f"--out={page}")
+    assert again.status == 0, again.errors
+    assert page.read_text() == Path(parent.download("reproduction.html")).read_text()
     assert len([run for run in store.runs_of("claims/too_much") if "seed" in run.params]) == 3
 
     # More than a lower bound is what was claimed: the same runs, judged by another claim.
@@ -124,8 +131,29 @@ def test_what_can_not_be_reproduced_is_refused(arguments, said, darkroom):
     assert said in answer.errors
 
 
-def row(recipe: str, *values: float) -> Row:
-    return Row(recipe, "ours", "test/accuracy", ClaimedValue(0.9), values, 10.0, "underpowered")
+def row(recipe: str, *values: float, verdict: str = "underpowered", at_least: bool = False) -> Row:
+    claimed = ClaimedValue(0.9, at_least=at_least)
+    return Row(recipe, "ours", "test/accuracy", claimed, values, 10.0, verdict)
+
+
+def test_its_page_shows_each_seeds_distance_from_the_claim_and_no_error_in_a_browser(tmp_path):
+    rows = [
+        row("a/net", 0.91, 0.90, 0.905, verdict="reproduced", at_least=True),
+        row("b/net", 0.85, 0.86, verdict="not reproduced"),
+        row("c/net", 0.93),
+        row("d/<net>", verdict="no verdict: 3 seeds are not recorded"),
+    ]
+    path = tmp_path / "page.html"
+    path.write_text(render_page(rows))
+    page = path.read_text()
+    assert Page(page).fetched == []
+    assert "1 reproduced, 1 not reproduced, 1 underpowered, 1 no verdict" in page
+    dots = [float(each) for each in re.findall(r'<circle cx="([\d.]+)" [^>]*r="2.5"', page)]
+    assert len(dots) == 6
+    [claimed] = [float(each) for each in re.findall(r'x="([\d.]+)"[^>]*>claimed<', page)]
+    assert [dot > claimed for dot in dots] == [True, False, True, False, False, True]
+    assert "d/&lt;net&gt;" in page
+    assert "c/net" in shown_in_a_browser(path, tmp_path / "profile")
 
 
 def test_a_table_keeps_what_was_not_asked_for_and_the_text_around_it(tmp_path):

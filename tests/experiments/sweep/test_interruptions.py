@@ -108,6 +108,7 @@ def test_a_trial_whose_process_crashes_is_tried_again_then_failed_and_harms_no_o
     assert runs["1"].status == "FINISHED"
 
 
+@pytest.mark.slow  # five minutes, of which one is spent waiting
 def test_two_machines_share_a_study_and_outlast_a_database_and_a_server_that_go_away(
     tmp_path_factory, workspace, small, write_recipe, mlflow_server, postgres, database, request
 ):

@@ -64,6 +64,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow  # test_ranks kills a run of two processes at every run
 def test_a_trial_that_is_killed_goes_on_to_the_same_predictions(workspace, write_recipe, store):
     predictions = {}
     for name in ("left_alone", "killed_once"):

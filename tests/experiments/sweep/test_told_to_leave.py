@@ -14,7 +14,9 @@ LONG = ["--trainer.max_epochs=2", "--trainer.early_stopping=null", "--data.batch
 OFTEN = "--trainer.checkpoint_every_n_steps=20"
 
 
-@pytest.mark.parametrize("whom", ["a trial, then the conductor", "all processes"])
+@pytest.mark.parametrize(
+    "whom", ["a trial, then the conductor", pytest.param("all processes", marks=pytest.mark.slow)]
+)
 def test_trials_save_where_they_stand_and_the_same_command_goes_on(
     whom, fresh_workspace, small, write_recipe, open_store_at
 ):

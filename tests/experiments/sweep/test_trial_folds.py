@@ -156,6 +156,7 @@ def test_a_trial_of_folds_is_not_rerun_as_if_it_were_one_training(runs, darkroom
     assert "trained 3 folds as a trial of a sweep" in answer.errors
 
 
+@pytest.mark.slow  # test_kills kills trials at every run
 def test_a_killed_trial_goes_on_in_its_fold_and_epoch_and_repeats_none(
     fresh_workspace, write_recipe, small, open_store_at
 ):
