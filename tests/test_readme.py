@@ -25,6 +25,13 @@ def test_it_lists_exactly_the_commands_there_are():
     assert listed == list(COMMANDS)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_with_its_output(command):
+    """But `ui`, whose output is what the pictures show."""
+    shown = re.search(rf"^\$ darkroom {command}\b.*(\\\n.*)*\n(?!\$|```)", README, flags=re.MULTILINE)
+    assert command == "ui" or shown
+
+
 def reproductions() -> list[list[str]]:
     """The rows of the table that `darkroom reproduce --out` writes, as their cells."""
     lines = README.splitlines()
