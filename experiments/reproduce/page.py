@@ -16,6 +16,7 @@ from experiments.svg import rule, svg, text, ticks, tooltip
 LEFT, WIDTH, LINE = 240, 460, 26  # of the names, the axis and each row, in the picture's own units
 COLOURS = {"reproduced": "var(--blue)", "not reproduced": "var(--red)", "underpowered": "var(--orange)"}
 STYLE = """
+td.word { min-width: 7em; }
 svg { width: 100%; max-width: 760px; display: block; margin: 0.7em 0; }
 """
 
