@@ -95,7 +95,7 @@ def assert_same_history(recorder: EpochRecorder, other: EpochRecorder) -> None:
     [
         {},
         {"trainer.averaging": "{method: ema, decay: 0.9}"},
-        {"trainer.devices": "2"},
+        pytest.param({"trainer.devices": "2"}, marks=pytest.mark.slow),
         {"model.finetuning": "{strategy: linear_then_full, head_epochs: 1}"},
         {"model.sam_rho": "0.05"},
         {"model.finetuning": "{strategy: lora, lora_rank: 2}"},

@@ -18,7 +18,7 @@ from experiments.sweep.worker import Worker
 LONG = [
     "--trainer.max_epochs=20",
     "--trainer.early_stopping=null",
-    "--data.batch_size=16",
+    "--data.batch_size=32",
     "--sweep.pruner=none",
 ]
 

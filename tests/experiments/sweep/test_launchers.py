@@ -16,7 +16,7 @@ from running_sweep import assert_each_trial_once, checkpoints, conductors, wait_
 
 from experiments.sweep.storage import complete_url
 
-LONG = ["--trainer.max_epochs=8", "--trainer.early_stopping=null", "--data.batch_size=16"]
+LONG = ["--trainer.max_epochs=8", "--trainer.early_stopping=null", "--data.batch_size=32"]
 WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(",")))  # as if they were not installed

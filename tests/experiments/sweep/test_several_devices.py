@@ -89,6 +89,7 @@ def test_a_trial_that_is_killed_goes_on_to_the_same_predictions(workspace, write
     assert predictions["killed_once"].equals(predictions["left_alone"])
 
 
+@pytest.mark.slow  # test_ranks has it of a run, at every run
 def test_a_rank_that_dies_fails_its_trial_with_its_name(workspace, write_recipe):
     recipe = write_recipe(workspace.folder, "broken_rank")
     process = workspace.start("sweep", recipe, *TWO, *LONG, start_new_session=True)

@@ -254,6 +254,7 @@ def test_a_mistake_is_one_paragraph_and_starts_nothing(keys, said, darkroom, spa
     assert len(store.runs_of("digits/searched")) == before
 
 
+@pytest.mark.slow
 def test_without_validation_images_the_winner_trains_on_all_like_the_folds_to_the_last_epoch(
     fresh_workspace, write_recipe, small, open_store_at
 ):
