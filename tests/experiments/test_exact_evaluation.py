@@ -37,6 +37,7 @@ def by_two(workspace) -> str:
     return run_id(answer.output)
 
 
+@pytest.mark.slow  # test_ranks has it of another recipe, at every run
 def test_two_processes_record_one_run(by_two, store):
     (run,) = store.runs_of("exact")
     assert run.run_id == by_two

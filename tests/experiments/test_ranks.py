@@ -69,8 +69,8 @@ def trained(
     "keys",
     [
         {},
-        {"model.sam_rho": "0.05", "trainer.accumulate_batches": "2"},
-        {"model.finetuning": "{strategy: lora, lora_rank: 2}"},
+        pytest.param({"model.sam_rho": "0.05", "trainer.accumulate_batches": "2"}, marks=pytest.mark.slow),
+        pytest.param({"model.finetuning": "{strategy: lora, lora_rank: 2}"}, marks=pytest.mark.slow),
     ],
     ids=["plain", "sharpness-aware", "lora"],
 )
@@ -205,6 +205,7 @@ def test_ctrl_c_reaches_rank_0_alone_and_leaves_no_process(workspace, store):
     assert store.find_run(interrupted).status == "KILLED"
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_is_told_as_on_one_device(workspace, store):
     exploding = ["--model.optimizer=sgd", "--model.lr=1e30", "--model.backbone_options.normalization=none"]
     answer = workspace.run("train", "digits/cnn", "--mlflow.run_name=exploded on two", *exploding, *TWO)

@@ -73,6 +73,7 @@ trainer: {max_epochs: 2}
     assert (answer.status, "recorded no commit" in answer.errors) == (2, True)  # the folder is no checkout
 
 
+@pytest.mark.slow  # two minutes of fresh processes, in a clone
 def test_the_recorded_code_is_run_where_it_is_asked_for(tmp_path, fresh_workspace, open_store_at):
     if not (ROOT / ".git").exists():
         pytest.skip("needs the project's git checkout")

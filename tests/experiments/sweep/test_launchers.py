@@ -126,6 +126,7 @@ def test_two_jobs_share_the_trials_and_one_whose_time_is_up_is_queued_again(
     assert_each_trial_once(fresh_workspace, "queued", 4, open_store_at)
 
 
+@pytest.mark.slow
 def test_a_copy_that_fails_is_told_with_its_last_lines_and_its_status(fresh_workspace, place):
     local = ["--launcher=slurm", "--launcher-option=cluster=local", "--launcher-option=time=30"]
     cores = len(os.sched_getaffinity(0))

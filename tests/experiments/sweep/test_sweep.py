@@ -179,6 +179,7 @@ def test_the_best_are_confirmed_on_fresh_seeds_and_only_the_winner_is_tested(
     assert parent.metrics["confirmed/optimism"] == pytest.approx(top["search"] - top["mean"])
 
 
+@pytest.mark.slow
 def test_a_grid_is_searched_to_its_end_and_no_further(workspace, write_recipe, small, store):
     space = {"model.dropout": {"choices": [0.0, 0.2]}, "model.optimizer": {"choices": ["adamw", "sgd"]}}
     recipe = write_recipe(workspace.folder, "grid", space=space, sampler="grid", pruner="none")

@@ -228,6 +228,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_is_refused_memory_by_the_system_says_the_same(recipe, inside, store):
     large = ["--data.batch_size=1286", "--data.image_size=64", "--model.backbone_options.widths=[1024]"]
     done = subprocess.run(
