@@ -35,6 +35,11 @@ def rule(x1: float, y1: float, x2: float, y2: float, stroke: str = "var(--pale)"
     )
 
 
+def dot(x: float, y: float, radius: float, colour: str, told: str) -> str:
+    """A dot that tells something when pointed at."""
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}">{tooltip(told)}</circle>'
+
+
 def tooltip(words: str) -> str:
     """What is shown when the part is pointed at that this stands in."""
     return f"<title>{html.escape(words)}</title>"

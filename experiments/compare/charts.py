@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.arrays import Floats
 from experiments.figures import PALETTE
-from experiments.svg import rule, svg, text, ticks, tooltip
+from experiments.svg import dot, rule, svg, text, ticks, tooltip
 
 WIDTH, HEIGHT = 460, 250  # of the axes, in the picture's own units
 LEFT, BOTTOM, TOP = 52, 42, 26  # of the room around them
@@ -72,10 +72,8 @@ def line_chart(curves: Sequence[Curve], x_name: str, y_name: str, x_log: bool = 
         if len(each.x) > 1:
             drawn.append(f'<polyline points="{points}" {look}>{tooltip(each.name)}</polyline>')
         else:
-            a, b = points.split(",")
-            drawn.append(
-                f'<circle cx="{a}" cy="{b}" r="3" fill="{each.colour}">{tooltip(each.name)}</circle>'
-            )
+            x, y = map(float, points.split(","))
+            drawn.append(dot(x, y, 3, each.colour, each.name))
     decades = np.arange(math.ceil(first), math.floor(last) + 1) if x_log else ticks(*x_ends, whole=True)
     marks = []
     for tick in decades.tolist():
@@ -158,10 +156,7 @@ def dot_chart(rows: Sequence[str], columns: Sequence[str], values: Floats, x_nam
         ends = across(values[number].min()), across(values[number].max())
         parts.append(rule(ends[0], y, ends[1], y, "currentColor"))
         for place in reversed(range(len(columns))):
-            title = tooltip(f"{columns[place]}: {values[number, place]:.4f}")
-            parts.append(
-                f'<circle cx="{across(values[number, place]):.1f}" cy="{y}" r="5" fill="{colour(place)}">'
-                f"{title}</circle>"
-            )
+            told = f"{columns[place]}: {values[number, place]:.4f}"
+            parts.append(dot(across(values[number, place]), y, 5, colour(place), told))
     parts.append(text(left + width / 2, foot + 32, x_name, "middle"))
     return svg(left + width + 20, foot + 40, parts)

@@ -17,10 +17,12 @@ from experiments.compare.remarks import remarks
 from experiments.compare.selection import left_out, select_runs, usable
 from experiments.compare.tables import print_comparison, to_latex, to_markdown, write_csv
 from experiments.errors import RequestError, nearest
+from experiments.out import check_out
 from experiments.tracking import RunRecord, open_store
 from experiments.trainer import is_minimized
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 
+KINDS = (".md", ".tex", ".csv", ".html")  # of files that are written
 READERS = 8  # runs read at once; a server answers several, and so does a disk
 
 
@@ -31,7 +33,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         RequestError: A run is not there, none can be compared, or a file can't be written.
     """
     split, metric = split_and_metric(arguments.metric)
-    paths = [check_out(Path(name)) for name in arguments.out]
+    paths = [check_out(Path(name), KINDS) for name in arguments.out]
     foreign = [key for key in overrides if not key.startswith("data.")]
     if foreign:
         raise RequestError(
@@ -67,19 +69,6 @@ def split_and_metric(name: str) -> tuple[str, str]:
             f"--metric: there is no {metric}; {nearest(metric, (*METRIC_NAMES, *TUNED_METRICS))}"
         )
     return split, metric
-
-
-def check_out(path: Path) -> Path:
-    """A file to write.
-
-    Raises:
-        RequestError: We write no such files, or there is no such folder.
-    """
-    if path.suffix not in (".md", ".tex", ".csv", ".html"):
-        raise RequestError(f"--out must name a file that ends in .md, .tex, .csv or .html, got {path}")
-    if not path.parent.is_dir():
-        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
-    return path
 
 
 def compare_runs(runs: Sequence[RunRecord], split: str, metric: str, rope: float | None = None) -> Comparison:

@@ -15,7 +15,8 @@ from experiments.data.examination import examine
 from experiments.data.labels import find_label_issues, find_runs, validation_probabilities
 from experiments.data.page import render_page
 from experiments.data.tables import print_findings
-from experiments.errors import RequestError, RunError
+from experiments.errors import RunError
+from experiments.out import check_out
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -50,9 +51,4 @@ def page_path(given: str | None, name: str) -> Path:
     Raises:
         RequestError: It can't go there.
     """
-    path = Path(given or f"{name.replace('/', '-')}-data.html")
-    if path.suffix != ".html":
-        raise RequestError(f"--out must name a file that ends in .html, got {path}")
-    if not path.parent.is_dir():
-        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
-    return path
+    return check_out(Path(given or f"{name.replace('/', '-')}-data.html"), (".html",))

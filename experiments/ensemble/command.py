@@ -29,6 +29,7 @@ from experiments.ensemble.soup import check_soup
 from experiments.errors import RequestError
 from experiments.evaluate import restore
 from experiments.identity import PLACES
+from experiments.out import check_out
 from experiments.predictions import record_predictions
 from experiments.record import record_conditions, record_figures, record_predictor
 from experiments.thresholds import at_thresholds, record_thresholds
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     Raises:
         RequestError: The runs are no ensemble, or a file can't be written; nothing was recorded.
     """
-    paths = [check_out(Path(name)) for name in arguments.out]
+    paths = [check_out(Path(name), (".md", ".csv")) for name in arguments.out]
     foreign = [key for key in overrides if key not in PLACES]
     if foreign:
         raise RequestError(
@@ -80,19 +81,6 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         write(report, path)
         print(f"written: {path}")
     console.print(f"run {record.run_id}  ({record.name})", highlight=False)
-
-
-def check_out(path: Path) -> Path:
-    """A file to write.
-
-    Raises:
-        RequestError: We write no such files, or there is no such folder.
-    """
-    if path.suffix not in (".md", ".csv"):
-        raise RequestError(f"--out must name a file that ends in .md or .csv, got {path}")
-    if not path.parent.is_dir():
-        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
-    return path
 
 
 def describe(

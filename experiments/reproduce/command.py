@@ -14,6 +14,7 @@ from experiments.config import Experiment
 from experiments.ending import recording
 from experiments.errors import RequestError
 from experiments.identity import INERT
+from experiments.out import check_out
 from experiments.recipes import find_recipe, recipe_names
 from experiments.reproduce.document import check_document, markdown, update_table
 from experiments.reproduce.page import render_page
@@ -27,7 +28,8 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if arguments.fresh and arguments.recorded:
         raise RequestError("--fresh trains everything and --recorded nothing: give one of them")
     names = chosen_recipes(arguments.experiments, arguments.all)
-    document = None if arguments.out is None else Path(arguments.out)
+    out = None if arguments.out is None else check_out(Path(arguments.out))
+    page, document = (out, None) if out and out.suffix == ".html" else (None, out)
     if document is not None:
         check_document(document)
     # All of them first: what is to be refused is, before the first one is trained.
@@ -45,10 +47,10 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     Console().print(table(rows))
     for line in missing:
         print(line)
-    if document is not None and document.suffix == ".html":
-        document.write_text(render_page(rows))
-        print(f"the page: {document}")
-    elif document is not None:
+    if page is not None:
+        page.write_text(render_page(rows))
+        print(f"the page: {page}")
+    if document is not None:
         if kept := update_table(document, rows):
             print(f"kept as they stand, for no finished run of them is recorded here: {', '.join(kept)}")
         print(f"the table: {document}")

@@ -30,14 +30,12 @@ def line(row: Row) -> str:
 
 
 def check_document(path: Path) -> None:
-    """That the table can be written there, before seeds are trained for it.
+    """That the table can be written into it, before seeds are trained for it.
 
     Raises:
-        RequestError: There is no such folder, or the file's table is none of this kind.
+        RequestError: The file's table is none of this kind.
     """
-    if not path.parent.is_dir():
-        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
-    if path.is_file() and path.suffix != ".html":
+    if path.is_file():
         _divide(path)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
+from typing import Self
 
 from experiments.page import SORTABLE, build_page, table
-from experiments.reproduce.verdict import HEADER, Row
-from experiments.statistics import t_interval
-from experiments.svg import rule, svg, text, ticks, tooltip
+from experiments.reproduce.verdict import HEADER, Row, admitted
+from experiments.statistics import Interval, equivalence
+from experiments.svg import dot, rule, svg, text, ticks
 
 LEFT, WIDTH, LINE = 240, 460, 26  # of the names, the axis and each row, in the picture's own units
 COLOURS = {"reproduced": "var(--blue)", "not reproduced": "var(--red)", "underpowered": "var(--orange)"}
@@ -40,35 +42,30 @@ def render_page(rows: Sequence[Row]) -> str:
 
 def chart(rows: Sequence[Row]) -> str:
     """Each row's seeds and their mean, by how far they are from the claimed value."""
-    intervals = [t_interval(row.values, 0.9) if len(row.values) > 1 else None for row in rows]
-    distances = [[100 * (value - row.claimed.value) for value in row.values] for row in rows]
-    ends = [distance for each in distances for distance in each]
-    ends += [side * 100 * row.claimed.tolerance for row in rows for side in (-1, 1)]
-    for row, interval in zip(rows, intervals, strict=True):
-        ends += [100 * (end - row.claimed.value) for end in interval or ()]
-    low, high = min(ends), max(ends)
-    margin = 0.04 * (high - low)
-    low, high = low - margin, high + margin
+    apart = [Distances.of(row) for row in rows]
+    ends = [end for each in apart for end in each.ends()]
+    margin = 0.04 * (max(ends) - min(ends))
+    low, high = min(ends) - margin, max(ends) + margin
 
     def across(distance: float) -> float:
         return LEFT + WIDTH * (min(max(distance, low), high) - low) / (high - low)
 
     foot = LINE * len(rows)
     bands, marks = [], []
-    for number, (row, distance, interval) in enumerate(zip(rows, distances, intervals, strict=True)):
+    for number, (row, each) in enumerate(zip(rows, apart, strict=True)):
         top, middle = LINE * number + 4, LINE * (number + 0.5)
-        tolerance = 100 * row.claimed.tolerance
-        begin, end = across(-tolerance), across(math.inf if row.claimed.at_least else tolerance)
+        begin, end = map(across, each.admitted)
         shape = f'x="{begin:.1f}" y="{top}" width="{end - begin:.1f}" height="{LINE - 8}"'
         bands.append(f'<rect {shape} fill="var(--pale)"/>')
         colour = COLOURS.get(row.verdict, "var(--grey)")
         marks.append(text(LEFT - 12, middle + 4, row.recipe, "end"))
-        if interval is not None:
-            sides = [across(100 * (end - row.claimed.value)) for end in interval]
-            marks.append(rule(sides[0], middle, sides[1], middle, colour))
-        marks += [_dot(across(each), middle, 2.5, colour, f"{each:+.2f}") for each in distance]
-        told = f"{row.recipe}, {row.metric}: {fmean(distance):+.2f}, {row.verdict}"
-        marks.append(_dot(across(fmean(distance)), middle, 5, colour, told))
+        if math.isfinite(each.interval.low):
+            begin, end = map(across, each.interval)
+            marks.append(rule(begin, middle, end, middle, colour))
+        marks += [dot(across(seed), middle, 2.5, colour, f"{seed:+.2f}") for seed in each.seeds]
+        mean = fmean(each.seeds)
+        told = f"{row.recipe}, {row.metric}: {mean:+.2f}, {row.verdict}"
+        marks.append(dot(across(mean), middle, 5, colour, told))
     axis = []
     for tick in ticks(low, high).tolist():
         stroke = "currentColor" if tick == 0 else "var(--pale)"
@@ -77,5 +74,32 @@ def chart(rows: Sequence[Row]) -> str:
     return svg(LEFT + WIDTH + 20, foot + 24, [*bands, *axis, *marks])
 
 
-def _dot(x: float, y: float, radius: float, colour: str, told: str) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{colour}">{tooltip(told)}</circle>'
+@dataclass(frozen=True)
+class Distances:
+    """How far all that belongs to a row is from its claimed value, in percentage points.
+
+    Attributes:
+        seeds: Of each.
+        interval: The one by which the verdict goes; infinite for a single seed.
+        admitted: What the claim's tolerance allows.
+    """
+
+    seeds: Sequence[float]
+    interval: Interval
+    admitted: Interval
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """A row that has seeds."""
+        allowed = admitted(row.claimed)
+        _, interval = equivalence(row.values, allowed)
+
+        def apart(values: Iterable[float]) -> list[float]:
+            return [100 * (value - row.claimed.value) for value in values]
+
+        return cls(apart(row.values), Interval(*apart(interval)), Interval(*apart(allowed)))
+
+    def ends(self) -> list[float]:
+        """What the axis must reach; a tolerance without an end above is drawn as far as it goes below."""
+        known = [end for end in (*self.seeds, *self.interval) if math.isfinite(end)]
+        return [*known, self.admitted.low, -self.admitted.low]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,9 +81,18 @@ def judge(values: Sequence[float], claimed: ClaimedValue) -> str:
     >>> judge([0.95], ClaimedValue(0.95, 0.01))
     'underpowered'
     """
-    above = float("inf") if claimed.at_least else claimed.value + claimed.tolerance
-    verdict, _ = equivalence(values, Interval(claimed.value - claimed.tolerance, above))
+    verdict, _ = equivalence(values, admitted(claimed))
     return verdict
+
+
+def admitted(claimed: ClaimedValue) -> Interval:
+    """The means that agree with a claim.
+
+    >>> admitted(ClaimedValue(0.5, 0.25)), admitted(ClaimedValue(0.5, 0.25, at_least=True)).high
+    (Interval(low=0.25, high=0.75), inf)
+    """
+    above = math.inf if claimed.at_least else claimed.value + claimed.tolerance
+    return Interval(claimed.value - claimed.tolerance, above)
 
 
 def table(rows: Sequence[Row]) -> Table:

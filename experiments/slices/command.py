@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.errors import RequestError
+from experiments.out import check_out
 from experiments.prediction_store import Outcome, read_outcome
 from experiments.recorded_data import load_recorded_data
 from experiments.slices.columns import Columns, Slice, by_class
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         RequestError: The run has no predictions of that split, there is no such column, the data is not to
             be had, or a file can't be written.
     """
-    paths = [check_out(Path(name)) for name in arguments.out]
+    paths = [check_out(Path(name), (".md", ".csv")) for name in arguments.out]
     foreign = [key for key in overrides if not key.startswith("data.")]
     if foreign:
         raise RequestError(
@@ -41,19 +42,6 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     for path in paths:
         write(findings, path)
         print(f"written: {path}")
-
-
-def check_out(path: Path) -> Path:
-    """A file to write.
-
-    Raises:
-        RequestError: We write no such files, or there is no such folder.
-    """
-    if path.suffix not in (".md", ".csv"):
-        raise RequestError(f"--out must name a file that ends in .md or .csv, got {path}")
-    if not path.parent.is_dir():
-        raise RequestError(f"--out: there is no folder {path.parent.resolve()}")
-    return path
 
 
 def find_slices(record: RunRecord, split: str, by: Sequence[str], overrides: Mapping[str, str]) -> Findings:

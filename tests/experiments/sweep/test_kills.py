@@ -83,7 +83,9 @@ def test_random_kills_lose_and_double_nothing(
 
     study = optuna.load_study(study_name="digits/tormented", storage=complete_url(storage))
     assert [trial.number for trial in study.trials] == list(range(trials))
-    assert {trial.state.name for trial in study.trials} <= {"COMPLETE", "PRUNED"}
+    states = {trial.state.name for trial in study.trials}
+    assert states <= {"COMPLETE", "PRUNED"}
+    assert "PRUNED" in states or trials < 24  # among fewer, none need be hopeless
 
     store = open_store_at(fresh_workspace)
     children = store.child_runs(store.find_run("sweep digits/tormented"))
