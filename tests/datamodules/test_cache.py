@@ -6,11 +6,12 @@ import multiprocessing
 import multiprocessing.pool
 import os
 import pickle
+import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -236,37 +237,37 @@ def test_a_cut_file_of_the_cache_is_noticed(files: CountedFiles, name: str) -> N
     assert torch.equal(opened(files)[0][torch.arange(20)], expected)
 
 
-SCRIPT = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
-from pathlib import Path
-from test_cache import CountedFiles, opened
-folder = Path(sys.argv[1])
-files = CountedFiles(sorted((folder / "images").iterdir()), folder / "log", delay_s=float(sys.argv[2]))
-if len(sys.argv) > 3:
-    import resource
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-images, bad = opened(files, say=print)
-print("streamed" if images.is_streamed else "cached", len(bad))
-"""
+def in_another_process(
+    folder: Path, delay_s: float, most_bytes: int | None = None
+) -> tuple[BaseProcess, Connection]:
+    """One that opens the images, and where what it says comes out."""
+    context = multiprocessing.get_context("fork")  # it need not import anything
+    said, says = context.Pipe(duplex=False)
+    process = context.Process(target=_open, args=(folder, delay_s, most_bytes, says))
+    process.start()
+    says.close()
+    return process, said
 
 
-def in_another_process(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, str(folder), *map(str, arguments)]
-    root = Path(__file__).parents[2]
-    # Not as tests.datamodules: some packages install a `tests` of their own.
-    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{Path(__file__).parent}"}
-    return subprocess.Popen(command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE)
+def _open(folder: Path, delay_s: float, most_bytes: int | None, says: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    if most_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes,) * 2)
+    files = CountedFiles(sorted((folder / "images").iterdir()), folder / "log", delay_s)
+    lines: list[str] = []
+    images, bad = opened(files, say=lines.append)
+    says.send([*lines, f"{'streamed' if images.is_streamed else 'cached'} {len(bad)}"])
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_a_build_that_was_interrupted_is_done_anew(files: CountedFiles, ending: signal.Signals) -> None:
-    process = in_another_process(files.log.parent, 0.2)
+    process, _ = in_another_process(files.log.parent, 0.2)
     while len(files.times_read()) < 5:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
-    process.send_signal(ending)
-    assert process.wait(30) != 0
+    os.kill(process.pid or 0, ending)
+    process.join(30)
+    assert process.exitcode not in (0, None)
     if ending == signal.SIGINT:
         assert caches(files) == []
     files.log.unlink()
@@ -279,17 +280,16 @@ def test_a_build_that_was_interrupted_is_done_anew(files: CountedFiles, ending: 
 
 
 def test_processes_that_start_together_build_once(files: CountedFiles) -> None:
-    processes = [in_another_process(files.log.parent, 0.05) for _ in range(3)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert all("cached 0" in output for output in outputs)
+    said = [in_another_process(files.log.parent, 0.05)[1] for _ in range(3)]
+    assert [each.recv()[-1] for each in said] == ["cached 0"] * 3
     assert files.times_read() == list(range(20))
 
 
 def test_a_full_disk_makes_images_stream(files: CountedFiles) -> None:
     """A limit on the size of files is the error that a test can have without filling a disk."""
-    output, _ = in_another_process(files.log.parent, 0, 40_000).communicate(timeout=60)
-    assert "ran out of disk space" in output
-    assert "streamed 0" in output
+    *lines, last = in_another_process(files.log.parent, 0, 40_000)[1].recv()
+    assert any("ran out of disk space" in line for line in lines)
+    assert last == "streamed 0"
     left = [path for cache in caches(files) for path in cache.iterdir()]
     assert [path.name for path in left] == ["index.parquet"]
 

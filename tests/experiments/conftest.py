@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import preloaded
 import pytest
 import requests
+from preloaded import Forked
 
 from experiments.tracking import RunRecord, Store, open_store
 
@@ -50,12 +49,23 @@ class Workspace:
     def environment(self, **extra: str) -> dict[str, str]:
         return {**os.environ, "MLFLOW_TRACKING_URI": self.store_uri, **extra}
 
-    def start(self, *arguments: str, start_new_session: bool = False, **extra: str) -> subprocess.Popen[str]:
-        """Starts `darkroom` in a process of its own."""
+    def start(
+        self, *arguments: str, start_new_session: bool = False, **extra: str
+    ) -> subprocess.Popen[str] | Forked:
+        """Starts `darkroom` in a process of its own.
+
+        It is forked from one that has imported what commands import; not so in a folder with code of its
+        own, or with variables that libraries read when they are imported.
+        """
+        environment = self.environment(**extra)
+        if not (self.folder / "experiments").exists() and all(
+            name.startswith(("MLFLOW_", "RAY_")) for name in extra
+        ):
+            return preloaded.start(arguments, self.folder, environment, start_new_session)
         return subprocess.Popen(
             [sys.executable, "-m", "experiments", *arguments],
             cwd=self.folder,
-            env=self.environment(**extra),
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -63,36 +73,11 @@ class Workspace:
         )
 
     def run(self, *arguments: str, **extra: str) -> Answer:
-        """Runs `darkroom` in a process of its own, to its end.
-
-        It is forked from one that has imported what commands import; not so in a folder with code of its
-        own, or with variables that libraries read when they are imported.
-        """
-        if (self.folder / "experiments").exists() or not all(name.startswith("MLFLOW_") for name in extra):
-            process = self.start(*arguments, **extra)
-            output, errors = process.communicate(timeout=300)
-            return Answer(process.returncode, output, errors)
-        server = preloaded()
-        assert server.stdin is not None
-        assert server.stdout is not None
-        with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
-            command = {
-                "arguments": arguments,
-                "folder": str(self.folder),
-                "environment": self.environment(**extra),
-                "output": output.name,
-                "errors": errors.name,
-            }
-            print(json.dumps(command), file=server.stdin, flush=True)
-            return Answer(int(server.stdout.readline()), output.read(), errors.read())
-
-
-@functools.cache
-def preloaded() -> subprocess.Popen[str]:
-    """The process that `run` has its own forked from, one for each process of the test session."""
-    program = str(Path(__file__).parents[1] / "preloaded.py")
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, program], stdin=pipe, stdout=pipe, text=True)
+        """Runs `darkroom` in a process of its own, to its end."""
+        process = self.start(*arguments, **extra)
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode is not None
+        return Answer(process.returncode, output, errors)
 
 
 @pytest.fixture(scope="session")
