@@ -197,10 +197,8 @@ class FileImages:
             for sample in range(first, len(numbers), threads):
                 batch[sample] = view(self._pixels.image(numbers[sample]), sample)
 
-        if threads == 1:
-            fill(0)
-        else:
-            list(pool(threads).map(fill, range(threads)))  # list: errors are raised
+        # One alone is not the caller either, whose kernels share out each image and spin: for twice the time.
+        list(pool(threads).map(fill, range(threads)))  # list: errors are raised
         return batch.permute(0, 3, 1, 2)
 
     def original_sizes(self) -> Tensor:

@@ -20,14 +20,20 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     together = threading.Barrier(threads + 1, timeout=60)
 
     def compute_on_one_core() -> None:
-        torch.set_num_threads(1)
+        _compute_on(1)
         together.wait()
 
+    number = torch.get_num_threads()
     executor = ThreadPoolExecutor(threads, "decode")
     for _ in range(threads):
         executor.submit(compute_on_one_core)  # each waits for the others, so that each thread takes one
     together.wait()
-    # torch sets the number for the calling thread, and as the default of threads that start later:
-    # that default goes back to what it was.
-    torch.set_num_threads(torch.get_num_threads())
+    _compute_on(number)
     return executor
+
+
+def _compute_on(cores: int) -> None:
+    # torch sets the number for the calling thread, and as the default that every thread takes up when it
+    # first asks for the number: hence it is asked for at once.
+    torch.set_num_threads(cores)
+    torch.get_num_threads()

@@ -25,6 +25,7 @@ from datamodules.cache import BadImage, FileImages, FileOriginals, open_images
 from datamodules.decoding import BadImageError, decode
 from datamodules.file_images import MappedPixels
 from datamodules.sizing import Sizing, evaluation_view, fit
+from datamodules.threads import pool
 
 CROP, SQUASH = Sizing(32, "crop"), Sizing(24, "squash", channels=1)
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -318,6 +319,18 @@ def test_a_forked_process_serves_the_same_images(files: CountedFiles) -> None:
     child.join(60)
     assert child.exitcode == 0
     assert answer.get() == expected
+
+
+def test_threads_of_the_pool_compute_on_one_core_whatever_the_others_do() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        executor = pool(5)  # which no other test asks for
+        found = [executor.submit(torch.get_num_threads) for _ in range(20)]
+        assert {each.result() for each in found} == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_of_the_pool_leave_torchs_number_of_threads_alone(files: CountedFiles) -> None:
