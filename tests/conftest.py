@@ -9,14 +9,16 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported, here a
 # Files in the order of their time, so that no process is left alone with one of them at the end.
 LONGEST = (
     "test_launchers.py",
-    "test_ranks.py",
     "test_sweep.py",
-    "test_interruptions.py",
     "test_train.py",
+    "test_ranks.py",
+    "test_interruptions.py",
     "test_kills.py",
-    "test_rerun.py",
-    "test_several_devices.py",
+    "test_ensemble.py",
     "test_nodes.py",
+    "test_rerun.py",
+    "test_trial_folds.py",
+    "test_several_devices.py",
 )
 
 

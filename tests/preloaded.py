@@ -207,11 +207,19 @@ if __name__ == "__main__":
     spare_imports()
     for name in ("train", "sweep.sweep", "sweep.trial", "evaluate", "tracking"):
         import_module(f"experiments.{name}")
-    import_module("mlflow.pytorch")
-    import_module("mlflow.store.tracking.sqlalchemy_store")
-    import_module("torch._dynamo")
-    import_module("torch.export")
-    import_module("matplotlib.backends.backend_agg")
+    for name in (
+        "git",
+        "matplotlib.backends.backend_agg",
+        "mlflow.pyfunc",
+        "mlflow.pytorch",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "networkx",
+        "sklearn.datasets",
+        "torch._dynamo",
+        "torch._functorch.aot_autograd",
+        "torch.export",
+    ):
+        import_module(name)
     serve(requests)
     from experiments.__main__ import main
 

@@ -18,6 +18,7 @@ import pytest
 import requests
 from preloaded import Forked
 
+from experiments.processes import context
 from experiments.tracking import RunRecord, Store, open_store
 
 TINY = [
@@ -55,12 +56,10 @@ class Workspace:
         """Starts `darkroom` in a process of its own.
 
         It is forked from one that has imported what commands import; not so in a folder with code of its
-        own, or with variables that libraries read when they are imported.
+        own.
         """
         environment = self.environment(**extra)
-        if not (self.folder / "experiments").exists() and all(
-            name.startswith(("MLFLOW_", "RAY_")) for name in extra
-        ):
+        if not (self.folder / "experiments").exists():
             return preloaded.start(arguments, self.folder, environment, start_new_session)
         return subprocess.Popen(
             [sys.executable, "-m", "experiments", *arguments],
@@ -78,6 +77,12 @@ class Workspace:
         output, errors = process.communicate(timeout=300)
         assert process.returncode is not None
         return Answer(process.returncode, output, errors)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_ranks() -> None:
+    """Has the other ranks of trainings in this process forked from one that has imported what they import."""
+    context.set_forkserver_preload(["experiments.train"])
 
 
 @pytest.fixture(scope="session")

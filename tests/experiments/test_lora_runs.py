@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
+import mlflow
 import numpy as np
 import pytest
 from test_train import run_id
@@ -19,15 +19,6 @@ VIT = [
     "--trainer.max_epochs=2",
 ]
 
-# In a process of its own, as someone has it who does not even have peft.
-PREDICT = """
-import sys
-sys.modules["peft"] = None
-import mlflow, numpy
-model = mlflow.pyfunc.load_model(sys.argv[1])
-numpy.save("said.npy", model.predict(numpy.load("images.npy")))
-"""
-
 
 def test_show_prints_the_trained_share_and_no_layer_that_computes_nothing(darkroom):
     answer = darkroom("show", *VIT)
@@ -40,7 +31,7 @@ def test_show_prints_the_trained_share_and_no_layer_that_computes_nothing(darkro
 
 
 def test_its_record_alone_gives_the_same_metrics_the_same_bits_and_a_model_without_peft(
-    darkroom, store, tmp_path
+    darkroom, store, monkeypatch
 ):
     answer = darkroom("train", *VIT, "--mlflow.run_name=adapted")
     assert answer.status == 0, answer.errors
@@ -54,15 +45,15 @@ def test_its_record_alone_gives_the_same_metrics_the_same_bits_and_a_model_witho
 
     data = Digits()
     data.setup()
-    np.save(tmp_path / "images.npy", data.splits["test"].images.numpy())
-    command = [sys.executable, "-P", "-c", PREDICT, f"runs:/{run.run_id}/model"]
-    environment = {"PATH": "/usr/bin:/bin", "MLFLOW_TRACKING_URI": store.uri, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    frame = run.predictions("test").set_index("id").loc[list(data.splits["test"].ids)]
-    recorded = frame.filter(like="prob_").to_numpy()
-    np.testing.assert_allclose(np.load(tmp_path / "said.npy"), recorded, atol=1e-5)
+    images, ids = data.splits["test"].images.numpy(), list(data.splits["test"].ids)
+    with monkeypatch.context() as without:
+        for name in [each for each in sys.modules if each.partition(".")[0] == "peft"]:
+            without.setitem(sys.modules, name, None)
+        said = mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model").predict(images)
+    recorded = run.predictions("test").set_index("id").loc[ids].filter(like="prob_").to_numpy()
+    np.testing.assert_allclose(said, recorded, atol=1e-5)
 
-    other = run_id(darkroom("train", *VIT, "--seed=1").output)
+    other = run_id(darkroom("train", *VIT, "--seed=1", "--trainer.max_epochs=1").output)
     soup = darkroom("ensemble", run.run_id, other, "--method=soup")
     assert soup.status == 2
     assert "the product of LoRA's mean matrices is not" in soup.errors

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from experiments.rerun import first_difference, weight_difference
@@ -26,8 +27,13 @@ def test_on_the_same_machine_a_rerun_is_bit_identical_and_one_more_run(trained, 
     assert again.metrics["test/log_loss"] == store.find_run(trained).metrics["test/log_loss"]
 
 
-def test_another_thread_count_is_named_before_the_run_begins(trained, workspace):
-    answer = workspace.run("rerun", trained[:12], OMP_NUM_THREADS="2")
+def test_another_thread_count_is_named_before_the_run_begins(trained, darkroom):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        answer = darkroom("rerun", trained[:12])
+    finally:
+        torch.set_num_threads(before)
     assert answer.status == 0, answer.errors
     told, _, rest = answer.output.partition("epoch 1/")
     assert "torch_threads was 1, is 2 (OMP_NUM_THREADS=1 gives as many)" in told

@@ -19,7 +19,7 @@ USES = [
     "import transformers; transformers.PreTrainedModel.forward",
     "import transformers.utils; from transformers import AutoModel; AutoModel.from_config",
     "from importlib.util import find_spec; assert find_spec('transformers')",
-    "import peft; peft.LoraConfig()",
+    "import sys, experiments.sweep.space; assert 'optuna' not in sys.modules",
 ]
 # Each use in a process that has imported nothing but what torchmetrics imports.
 SPARED = """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -176,24 +176,15 @@ def test_a_loss_that_explodes_fails_the_run_and_names_step_and_knob(darkroom, st
     assert "NonFiniteLossError" in record.read_text("traceback.txt")
 
 
-# More bytes in one file than the store has, and less than this network's checkpoint.
-WITH_SMALL_FILES = """
-import resource, sys
-from experiments.__main__ import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_clearly(fresh_workspace, open_store_at):
-    done = subprocess.run(
-        [sys.executable, "-c", WITH_SMALL_FILES, "train", "digits/cnn", "--model.backbone=dense",
-         "--model.backbone_options={hidden_sizes: [8192]}", "--mlflow.run_name=full"],
-        cwd=fresh_workspace.folder, env=fresh_workspace.environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "writing failed" in done.stderr
-    assert "Traceback" not in done.stderr
+    wide = ["--model.backbone=dense", "--model.backbone_options={hidden_sizes: [8192]}"]
+    process = fresh_workspace.start("train", "digits/cnn", *wide, "--mlflow.run_name=full")
+    # More bytes in one file than the store has, and less than this network's checkpoint.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "writing failed" in errors
+    assert "Traceback" not in errors
     assert open_store_at(fresh_workspace).find_run("full").status == "FAILED"
 
 
