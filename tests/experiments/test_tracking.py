@@ -13,7 +13,7 @@ from experiments.tracking import open_store
 OPENER = "from experiments.tracking import open_store; open_store()"
 
 
-@pytest.mark.parametrize("tables", [1, 20])
+@pytest.mark.parametrize("tables", [20, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_store_whose_creation_was_killed_is_created_by_the_next_command(tables, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -95,7 +95,7 @@ def test_it_records_its_members_and_what_it_was_fitted_on(stacked, folded_store)
     assert "out-of-fold predictions, on which it was fitted, flatter" in Path("stacked.md").read_text()
 
 
-@pytest.mark.parametrize("method", ["soft_voting", "greedy"])
+@pytest.mark.parametrize("method", ["greedy", pytest.param("soft_voting", marks=pytest.mark.slow)])
 def test_other_methods_take_cross_validations_too(method, folded_store, capsys):
     ids = [run.run_id for run in parents(folded_store)]
     assert main(["ensemble", *ids, f"--method={method}"]) == 0

@@ -108,21 +108,22 @@ def test_a_machine_without_the_folder_is_given_the_recipe(
     assert nowhere in refused.last_lines[0]
 
 
-def test_two_jobs_share_the_trials_and_one_whose_time_is_up_is_queued_again(
-    fresh_workspace, place, open_store_at
+@pytest.mark.parametrize("machines", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_jobs_share_the_trials_and_one_whose_time_is_up_is_queued_again(
+    machines, fresh_workspace, place, open_store_at
 ):
     """submitit's local executor runs what SLURM would."""
-    local = ["--launcher=slurm", "--machines=2", "--workers=1", "--launcher-option=cluster=local"]
-    command = place("queued", "--trials=4", *local, "--launcher-option", "time=30", *LONG)
+    local = ["--launcher=slurm", f"--machines={machines}", "--workers=1", "--launcher-option=cluster=local"]
+    command = place("queued", f"--trials={2 * machines}", *local, "--launcher-option", "time=30", *LONG)
     process = fresh_workspace.start(*command)
-    wait_for(lambda: len(checkpoints(fresh_workspace)) == 2, process)
+    wait_for(lambda: len(checkpoints(fresh_workspace)) == machines, process)
     first = conductors(fresh_workspace)
     first[0].parent().send_signal(signal.SIGUSR2)  # as SLURM says that the time is up
     wait_for(lambda: len({*conductors(fresh_workspace)} - {*first}) == 1, process, 30)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
-    assert output.count("ended with status 0") == 2
-    assert_each_trial_once(fresh_workspace, "queued", 4, open_store_at)
+    assert output.count("ended with status 0") == machines
+    assert_each_trial_once(fresh_workspace, "queued", 2 * machines, open_store_at)
 
 
 @pytest.mark.slow
