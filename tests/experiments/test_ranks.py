@@ -143,6 +143,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow  # gloo's processes do not hang; those below are killed at every run
 def test_a_process_that_hangs_on_a_dead_one_is_ended(tmp_path):
     (tmp_path / "hanging.py").write_text(HANGING)
     done = subprocess.run(

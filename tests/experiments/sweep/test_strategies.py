@@ -68,7 +68,10 @@ def test_a_sampler_proposes_the_same_to_the_same_seed_and_within_the_space(sampl
     assert len({trial.params["a"] for trial in trials}) > 4
 
 
-@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 60), ("gp", 20), ("cmaes", 60), ("nsga2", 80)])
+LEARNING = [("tpe", 60), pytest.param("gp", 20, marks=pytest.mark.slow), ("cmaes", 60), ("nsga2", 80)]
+
+
+@pytest.mark.parametrize(("sampler", "trials"), LEARNING)
 def test_a_sampler_that_learns_ends_nearer_than_it_began(sampler, trials):
     settings = SweepSettings(NUMBERS, sampler=sampler, trials=trials)
     values = [trial.value for trial in searched(settings, 0, trials)]
