@@ -266,7 +266,8 @@ def test_a_build_that_was_interrupted_is_done_anew(files: CountedFiles, ending: 
     while len(files.times_read()) < 5:
         assert process.is_alive()
         time.sleep(0.02)
-    os.kill(process.pid or 0, ending)
+    assert process.pid
+    os.kill(process.pid, ending)
     process.join(30)
     assert process.exitcode not in (0, None)
     if ending == signal.SIGINT:

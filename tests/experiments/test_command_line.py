@@ -14,8 +14,12 @@ WITHOUT_TORCH = """
 import contextlib, io, sys
 from experiments.__main__ import main
 for line in sys.argv[1:]:
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
-        main(line.split())
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            status = main(line.split())
+        except SystemExit as stop:
+            status = stop.code
+    assert not status, line
     assert len(said.getvalue()) > 100, line
     heavy = {"torch", "mlflow", "pytorch_lightning", "optuna", "jsonargparse"} & set(sys.modules)
     assert not heavy, f"{line} imports {heavy}"

@@ -71,6 +71,8 @@ trainer: {max_epochs: 2}
     assert "split" not in told  # ids are the same
     assert "diverged at epoch 1" in rest
     files[0].rename(files[0].with_name("another.png"))
+    told = fresh_workspace.run("rerun", run_id).output
+    assert "1 are new, 1 are gone" in told
     answer = fresh_workspace.run("rerun", run_id, "--at-commit")
     assert "changed: data: the train images are others" in answer.output
     assert "1 are new, 1 are gone" in answer.output

@@ -15,10 +15,11 @@ USES = [
     "import scipy.signal; scipy.signal.lfilter([1], [1], [2.0])",
     "import scipy.signal.windows; scipy.signal.windows.hamming(3)",
     "import inspect, scipy.signal; inspect.getmodule(print); scipy.signal.lfilter([1], [1], [2.0])",
-    "from transformers import PretrainedConfig; PretrainedConfig.from_dict",
-    "import transformers; transformers.PretrainedConfig.from_dict",
+    "from transformers import PreTrainedModel; PreTrainedModel.forward",
+    "import transformers; transformers.PreTrainedModel.forward",
     "import transformers.utils; from transformers import AutoModel; AutoModel.from_config",
     "from importlib.util import find_spec; assert find_spec('transformers')",
+    "import peft; peft.LoraConfig()",
     "import sys, experiments.sweep.space; assert 'optuna' not in sys.modules",
 ]
 # Each use in a process that has imported nothing but what torchmetrics imports.

@@ -22,7 +22,9 @@ WITHOUT = """
 import sys
 sys.modules[sys.argv.pop(1)] = None  # as if it were not installed
 from experiments.__main__ import main
-sys.exit(main(sys.argv[1:]))
+status = main(sys.argv[1:])
+assert "torch" not in {name for name, module in sys.modules.items() if module is not None}
+sys.exit(status)
 """
 
 
