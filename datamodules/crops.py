@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from datamodules.preprocess import Interpolation
 from datamodules.sizing import resize
 
 TRIES = 10
@@ -62,19 +61,6 @@ def _central(height: Tensor, width: Tensor, ratio: tuple[float, float]) -> tuple
     narrowed = torch.where(aspect > ratio[1], (height * ratio[1]).round(), width)
     shortened = torch.where(aspect < ratio[0], (width / ratio[0]).round(), height)
     return shortened.clamp(min=1), narrowed.clamp(min=1)
-
-
-def crop_and_resize(image: Tensor, box: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """The box of an image, uint8 (H, W, C), as (S, S, C), antialiased.
-
-    Args:
-        image: May be a window of a memory map: only the box is read.
-        box: Top, left, height, width in pixels, int64 (4,).
-        size: S, in pixels.
-        interpolation: Between pixels.
-    """
-    top, left, height, width = box.tolist()
-    return resize(image[top : top + height, left : left + width], size, size, interpolation)
 
 
 def random_resized_crops(images: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:

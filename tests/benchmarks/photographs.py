@@ -10,8 +10,10 @@ with Pillow and a DataLoader of two workers, in one run. The pictures are made o
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import resource
+import shutil
 import statistics
 import tempfile
 import time
@@ -103,8 +105,10 @@ def main() -> None:
         loader = usual(root)
         images_per_second(lambda: (images for images, _ in loader))  # starts the workers, reads the files
         keep_memory()  # as every command does; the workers are as their users have them
-        for number in range(arguments.rounds):
-            data = darkroom(root, Path(name) / f"cache-{number}")
+        gc.freeze()  # likewise
+        cache = Path(name) / "cache"
+        for _ in range(arguments.rounds):
+            data = darkroom(root, cache)
 
             def epoch(data: ImageFolder = data) -> Iterable[torch.Tensor]:
                 data.setup()
@@ -114,6 +118,9 @@ def main() -> None:
             first.append(images_per_second(epoch))
             later.append(images_per_second(epoch))
             theirs.append(images_per_second(lambda: (images for images, _ in loader)))
+            del data, epoch
+            gc.collect()  # here, and not in the middle of the next round
+            shutil.rmtree(cache)
     print(f"{'usual':<28} {statistics.median(theirs):>8,.0f} images/s")
     for label, rates in (("darkroom, first epoch", first), ("darkroom, later epochs", later)):
         ratios = sorted(ours / other for ours, other in zip(rates, theirs, strict=True))

@@ -9,7 +9,8 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2.functional import resized_crop
 
-from datamodules.crops import crop_and_resize, draw_boxes, random_resized_crops
+from datamodules.crops import draw_boxes, random_resized_crops
+from datamodules.sizing import resize
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -60,10 +61,10 @@ def test_the_generator_alone_decides() -> None:
 def test_a_box_is_resized_as_torchvision_does(channels: int, interpolation: str) -> None:
     image = torch.randint(256, (200, 300, channels), generator=generator(), dtype=torch.uint8)
     boxes = draw_boxes(torch.tensor([[200, 300]] * 10), SCALE, generator=generator())
-    for box in boxes:
-        ours = crop_and_resize(image, box, 96, interpolation)  # type: ignore[arg-type]
+    for top, left, height, width in boxes.tolist():
+        window = image[top : top + height, left : left + width]
+        ours = resize(window, 96, 96, interpolation)  # type: ignore[arg-type]
         assert ours.shape == (96, 96, channels)
-        top, left, height, width = box.tolist()
         theirs = resized_crop(
             image.permute(2, 0, 1).contiguous(), top, left, height, width, [96, 96],
             interpolation=InterpolationMode(interpolation), antialias=True,
