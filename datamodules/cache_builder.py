@@ -230,7 +230,9 @@ class _WrittenAhead:
 def _note(image_id: str, data: bytes | Image.Image) -> str:
     if isinstance(data, Image.Image):
         return ""
-    suffix = f".{image_id.rpartition('.')[2]}"  # a Path interns its parts, at 40 us where much is interned
+    suffix = "".join(
+        image_id.rpartition(".")[1:]
+    )  # a Path interns its parts, at 40 us where much is interned
     expected, found = _EXTENSIONS.get(suffix.lower()), format_of(data)
     return f"is named {suffix} but holds {found}" if expected not in (None, found) else ""
 

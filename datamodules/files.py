@@ -239,9 +239,13 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom"
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file is one by its name."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+def is_image(name: str) -> bool:
+    """Whether a file is one by its name.
+
+    >>> is_image("cat.JPEG"), is_image(".cat.jpg"), is_image("jpg")
+    (True, False, False)
+    """
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def counts_of(names: Mapping[str, int]) -> str:

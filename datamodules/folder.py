@@ -34,17 +34,17 @@ class ImageFolder(ImageFiles):
                 "train, val and test that have them"
             )
         parts = part_folders(self.root)
-        found: list[tuple[str, str, Path]] = []  # part, class, file
+        found: list[tuple[str, str, str]] = []  # part, class, file below the root
         ignored: Counter[str] = Counter()
         empty: list[str] = []
         for part, folder in parts:
             for class_folder in sorted(subfolders(folder)):
-                files = [Path(place) / name for place, _, names in os.walk(class_folder) for name in names]
-                images = sorted(path for path in files if is_image(path))
-                ignored.update(path.suffix.lower() or path.name for path in set(files) - set(images))
-                found += [(part, class_folder.name, path) for path in images]
+                below = class_folder.relative_to(self.root)
+                images, others = images_below(class_folder)
+                ignored.update(others)
+                found += [(part, class_folder.name, f"{below}/{name}") for name in images]
                 if not images:
-                    empty.append(str(class_folder.relative_to(self.root)))
+                    empty.append(str(below))
         if not found:
             raise FileNotFoundError(
                 f"no image lies in data.root={self.root.resolve()}: expected class/image.jpg there, or "
@@ -59,11 +59,11 @@ class ImageFolder(ImageFiles):
         index = {name: place for place, name in enumerate(class_names)}
         left_out = f"files that are no images by their names are left out: {counts_of(ignored)}"
         return Listing(
-            ids=[path.relative_to(self.root).as_posix() for _, _, path in found],
+            ids=[name for _, _, name in found],
             targets=np.array([index[name] for _, name, _ in found], dtype=np.int64),
             parts=[part for part, _, _ in found],
             class_names=class_names,
-            paths=[path for _, _, path in found],
+            paths=[self.root / name for _, _, name in found],
             notes=[left_out] if ignored else [],
         )
 
@@ -86,6 +86,19 @@ def part_folders(root: Path) -> list[tuple[str, Path]]:
             "class, or train with val (or validation) and test beside it, each once and nothing else"
         )
     return parts
+
+
+def images_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Images relative to the folder, sorted folder by folder; and of all other files what they are."""
+    images, others = [], []
+    for place, _, names in os.walk(folder):  # names as they come: a million paths would take a minute
+        inside = place[len(str(folder)) + 1 :]
+        for name in names:
+            if is_image(name):
+                images.append(f"{inside}/{name}" if inside else name)
+            else:
+                others.append(Path(name).suffix.lower() or name)
+    return sorted(images, key=lambda name: name.split("/")), others
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from datamodules.sizing import Sizing, fitted_size
+from datamodules.sizing import Sizing, fitted_sizes
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,7 @@ class ImageIndex:
 
     def fitted_sizes(self, sizing: Sizing) -> Tensor:
         """Height and width that each is stored with, int64 (N, 2); 0 where bad."""
-        sizes = [
-            fitted_size(height, width, sizing) if height else (0, 0)
-            for height, width in self.original_sizes.tolist()
-        ]
-        return torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+        return fitted_sizes(self.original_sizes, sizing) * (self.original_sizes > 0)
 
     def write(self, path: Path) -> None:
         sizes = self.original_sizes.numpy()

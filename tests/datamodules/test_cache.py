@@ -19,12 +19,13 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from test_sizing import centre
 
 from datamodules import file_images
 from datamodules.cache import BadImage, FileImages, FileOriginals, open_images
 from datamodules.decoding import BadImageError, decode
 from datamodules.file_images import MappedPixels
-from datamodules.sizing import Sizing, evaluation_view, fit
+from datamodules.sizing import Sizing, fit
 from datamodules.threads import pool
 
 CROP, SQUASH = Sizing(32, "crop"), Sizing(24, "squash", channels=1)
@@ -108,7 +109,7 @@ def test_a_batch_is_each_file_decoded_and_fitted(
     assert images.shape == (20, sizing.channels, sizing.size, sizing.size)
     for sample, place in enumerate(places.tolist()):
         pixels = decode(files.paths[place].read_bytes(), sizing.channels, sizing.shorter_side)
-        expected = evaluation_view(fit(pixels, sizing), sizing)
+        expected = centre(fit(pixels, sizing), sizing)
         np.testing.assert_array_equal(batch[sample].permute(1, 2, 0).numpy(), expected)
 
 

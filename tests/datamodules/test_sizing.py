@@ -9,13 +9,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from datamodules.sizing import Interpolation, Sizing, evaluation_view, fit, fitted_size
+from datamodules.sizing import Interpolation, Sizing, centre_box, fit, fitted_size, fitted_sizes
 
 
 def smooth(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = [127 + 120 * np.sin((5 + c) * x + (9 - c) * y) for c in range(channels)]
     return np.stack(waves, axis=2).astype(np.uint8)
+
+
+def centre(fitted: NDArray[np.uint8], sizing: Sizing) -> NDArray[np.uint8]:
+    """What evaluation sees of a stored image."""
+    top, left, height, width = centre_box(fitted.shape[0], fitted.shape[1], sizing)
+    return fitted[top : top + height, left : left + width]
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (40, 70), (256, 300), (224, 224)])
@@ -25,7 +31,7 @@ def test_crop_is_timms_resize_and_centre_crop(height: int, width: int, interpola
     fitted = fit(image, sizing)
     assert fitted.shape == (*fitted_size(height, width, sizing), 3)
     assert min(fitted.shape[:2]) == 256
-    view = evaluation_view(fitted, sizing)
+    view = centre(fitted, sizing)
     theirs = v2.Compose(
         [v2.Resize(256, v2.InterpolationMode(interpolation), antialias=True), v2.CenterCrop(224)]
     )
@@ -43,7 +49,7 @@ def test_squash_is_pillows_resize(channels: int, interpolation: str) -> None:
     expected = np.asarray(Image.fromarray(image.squeeze()).resize((64, 64), method)).reshape(64, 64, channels)
     fitted = fit(image, sizing)
     assert np.abs(fitted.astype(int) - expected).max() <= 1
-    np.testing.assert_array_equal(evaluation_view(fitted, sizing), fitted)
+    np.testing.assert_array_equal(centre(fitted, sizing), fitted)
 
 
 def test_nearest_keeps_the_values_there_are() -> None:
@@ -64,6 +70,16 @@ def test_the_number_of_threads_changes_no_pixel() -> None:
         np.testing.assert_array_equal(fit(image, sizing), alone)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_sizes_of_many_images_are_those_of_each(resize: str) -> None:
+    sizes = torch.randint(1, 6000, (5000, 2), generator=torch.Generator().manual_seed(0))
+    sizes[:500, 0] = sizes[:500, 1]
+    for size, crop_fraction in [(224, 0.875), (299, 0.9), (33, 1.0)]:
+        sizing = Sizing(size, resize, crop_fraction)  # type: ignore[arg-type]
+        expected = [fitted_size(height, width, sizing) for height, width in sizes.tolist()]
+        assert torch.equal(fitted_sizes(sizes, sizing), torch.tensor(expected))
 
 
 def test_an_image_decoded_at_a_fraction_keeps_the_aspect_of_the_whole() -> None:
