@@ -232,7 +232,7 @@ def _note(image_id: str, data: bytes | Image.Image) -> str:
         return ""
     suffix = "".join(
         image_id.rpartition(".")[1:]
-    )  # a Path interns its parts, at 40 us where much is interned
+    )  # Path interns its parts: 40 us each where much is
     expected, found = _EXTENSIONS.get(suffix.lower()), format_of(data)
     return f"is named {suffix} but holds {found}" if expected not in (None, found) else ""
 
