@@ -286,8 +286,12 @@ class ImageDataModule(pl.LightningDataModule):
         return loader.state_dict() if isinstance(loader, BatchLoader) else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The next training loader goes on from there; Lightning calls this before it asks for one."""
-        self._resume_at = state_dict
+        """The training loader goes on from there, or the next one: Lightning mostly asks for it later."""
+        loader = self.trainer.train_dataloader if self.trainer is not None else None
+        if isinstance(loader, BatchLoader):
+            loader.load_state_dict(state_dict)
+        else:
+            self._resume_at = state_dict
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """uint8 (B, C, H, W) to what the network eats, on the device that trains."""

@@ -230,9 +230,7 @@ class _WrittenAhead:
 def _note(image_id: str, data: bytes | Image.Image) -> str:
     if isinstance(data, Image.Image):
         return ""
-    suffix = "".join(
-        image_id.rpartition(".")[1:]
-    )  # Path interns its parts: 40 us each where much is
+    suffix = "".join(image_id.rpartition(".")[1:])  # Path interns its parts: 40 us each where much is
     expected, found = _EXTENSIONS.get(suffix.lower()), format_of(data)
     return f"is named {suffix} but holds {found}" if expected not in (None, found) else ""
 

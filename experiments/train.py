@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
 from experiments.trainer import build_trainer, check_devices, check_is_reported
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
+from lightning_modules.sharding import FullySharded
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,7 @@ def prepare(experiment: Experiment) -> None:
         experiment.build_model()
         experiment.settle_trainer()
         check_is_reported(experiment.trainer, model.task)
-        if experiment.trainer.devices * experiment.trainer.num_nodes > 1 and model.finetuning.unfreezes:
-            raise ValueError(
-                f"model.finetuning.strategy={model.finetuning.strategy} trains on one device: several must "
-                "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
-                "another strategy"
-            )
+        check_goes_with_devices(experiment)
         data.prepare_data()
         data.setup()
         if data.normalization == "backbone":
@@ -163,6 +160,32 @@ def prepare(experiment: Experiment) -> None:
     model.weigh_classes(data.class_counts(), data.num_train_images)
     if experiment.trainer.channels_last:
         model.network.to(memory_format=torch.channels_last)
+
+
+def check_goes_with_devices(experiment: Experiment) -> None:
+    """Refuses what can't be trained on several devices, or not shared out among them.
+
+    Raises:
+        ValueError: The model asks for it.
+    """
+    settings, tuning = experiment.trainer, experiment.model.finetuning
+    if settings.devices * settings.num_nodes == 1:
+        return
+    if tuning.unfreezes:
+        raise ValueError(
+            f"model.finetuning.strategy={tuning.strategy} trains on one device: several must "
+            "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
+            "another strategy"
+        )
+    for key, given in (
+        ("sam_rho", experiment.model.hparams["sam_rho"] is not None),
+        ("finetuning.strategy=linear_probe", tuning.strategy == "linear_probe"),
+    ):
+        if settings.strategy == "fsdp" and given:
+            raise ValueError(
+                f"trainer.strategy=fsdp does not go with model.{key}: leave that out, or take "
+                "trainer.strategy=ddp, under which each device holds the whole network"
+            )
 
 
 def start_record(
@@ -225,7 +248,11 @@ def train_epochs(
     if settings.compile:
         compile_network(model.network, settings.deterministic)
     last = folder / "last.ckpt" if resumed else None
+    whole = model.network
+    if isinstance(trainer.strategy, FullySharded):  # which is for good; the chosen weights go into the whole
+        model.network = copy.deepcopy(whole)
     trainer.fit(model, datamodule=training_batches(model, data), ckpt_path=last, weights_only=True)
+    model.network = whole
 
 
 def compile_network(network: nn.Module, deterministic: bool) -> None:

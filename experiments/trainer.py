@@ -19,6 +19,7 @@ from experiments.averaging import Averaging
 from experiments.errors import RequestError, nearest
 from experiments.hardware import trains_on_gpu
 from lightning_modules.metrics import METRIC_NAMES
+from lightning_modules.sharding import FullySharded
 from lightning_modules.task import Task
 
 MINIMIZED = ("loss", "log_loss", "ece")
@@ -65,6 +66,8 @@ class TrainerSettings:
         accelerator: Where to train: "auto" takes a GPU where there is one.
         devices: How many of them, on each machine. Each trains on its share of every batch, with a process of
             its own; batch-norm sees one share at a time.
+        strategy: With several devices: "ddp" keeps the whole network on each; "fsdp" shares out its weights,
+            gradients and optimizer's state among them, for networks that are too large for one.
         num_nodes: Machines that train together, each given the same command. Data and the project's folder
             are where they are on the first, which records the run.
         precision: Of the arithmetic: 32-true, bf16-mixed or 16-mixed; "auto" takes bf16-mixed where the
@@ -90,6 +93,7 @@ class TrainerSettings:
     early_stopping: EarlyStopping | None = field(default_factory=EarlyStopping)
     accelerator: str = "auto"
     devices: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     num_nodes: int = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     channels_last: bool | None = None
@@ -126,6 +130,16 @@ class TrainerSettings:
                 f"trainer.averaging.start_epoch must lie below trainer.max_epochs={self.max_epochs}, got "
                 f"{self.averaging.start_epoch}; three quarters of them are customary for swa, 0 for ema"
             )
+        for key, given in (
+            ("averaging", self.averaging is not None),
+            ("compile", self.compile),
+            ("precision=16-mixed", self.precision == "16-mixed"),
+        ):
+            if self.strategy == "fsdp" and given:
+                raise ValueError(
+                    f"trainer.strategy=fsdp does not go with trainer.{key}: leave that out, or take "
+                    "trainer.strategy=ddp, under which each device holds the whole network"
+                )
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -153,8 +167,8 @@ def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -
     # The other processes are ours; without this a cluster's job scheduler would be asked for them, and
     # Lightning would have it start the job again.
     arguments: dict[str, Any] = {"plugins": [LightningEnvironment(), WholeFiles()]}
-    if settings.devices * settings.num_nodes > 1:
-        arguments["strategy"] = "ddp"
+    if (world_size := settings.devices * settings.num_nodes) > 1:
+        arguments["strategy"] = "ddp" if settings.strategy == "ddp" else FullySharded(world_size)
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator=settings.accelerator,

@@ -25,6 +25,7 @@ from lightning_modules.mixing import mix
 from lightning_modules.optimization import Schedule, build_optimizer, build_schedule
 from lightning_modules.outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
 from lightning_modules.randomness import mixing_generator, seed_dropout
+from lightning_modules.sharding import shard
 from lightning_modules.sharpness import SharpnessAware
 from lightning_modules.task import TaskName, build_task
 from lightning_modules.weights import LoadedWeights, load_weights
@@ -314,6 +315,11 @@ class ImageClassifier(pl.LightningModule):
         )
 
     # Optimization -------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Shares the weights out among devices, where the trainer's strategy is to."""
+        if self.device_mesh is not None:
+            shard(self.network, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         optimizer = self._build_optimizer()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lightning_modules.costs import Cost
 
@@ -169,9 +170,14 @@ def weight_penalty(network: nn.Module, l1: float, l2: float) -> Tensor | float:
     if l1 == 0 and l2 == 0:
         return 0.0
     weights = [each for each in network.parameters() if each.ndim > 1 and each.requires_grad]
-    absolute = torch.stack([weight.abs().sum() for weight in weights]).sum()
-    squared = torch.stack([weight.square().sum() for weight in weights]).sum()
+    absolute = torch.stack([_whole(weight.abs().sum()) for weight in weights]).sum()
+    squared = torch.stack([_whole(weight.square().sum()) for weight in weights]).sum()
     return l1 * absolute + l2 * squared
+
+
+def _whole(value: Tensor) -> Tensor:
+    """With the shares of all processes, where weights are shared out among them."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def to_probabilities(logits: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from test_train import LONG, assert_same_run, run_id, wait_for_epoch
 
 from experiments.callbacks import EpochRecorder
 from experiments.config import Experiment, load_experiment
+from experiments.errors import RequestError
 from experiments.train import evaluate, fit, prepare
 
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
@@ -33,6 +34,18 @@ PLAIN = {
     "model.l2": "1e-3",
     "trainer.accelerator": "cpu",
     "trainer.max_epochs": "2",
+}
+
+
+# A sequence of blocks, each gathered when it computes, and what stands before and after them.
+SHARDED = {
+    "trainer.strategy": "fsdp",
+    "model.backbone": "vit_tiny_patch16_224",
+    "model.backbone_options": "{img_size: 8, patch_size: 4, depth: 3, embed_dim: 24}",
+    "model.optimizer": "sgd",
+    "model.lr": "0.1",
+    "model.schedule": "constant",
+    "trainer.gradient_clip_norm": "1",
 }
 
 
@@ -54,14 +67,14 @@ def uninterrupted(workspace) -> str:
 
 
 def trained(
-    folder: Path, devices: int, callbacks: Sequence[pl.Callback] = (), **overrides: str
+    folder: Path, devices: int, callbacks: Sequence[pl.Callback] = (), resumed: bool = False, **overrides: str
 ) -> tuple[Experiment, EpochRecorder]:
     keys = {**PLAIN, "trainer.devices": str(devices), **overrides}
     experiment = load_experiment(["digits/cnn"], keys)
     prepare(experiment)
     recorder = EpochRecorder(None, monitor=None)
-    folder.mkdir()
-    fit(experiment, recorder, folder, callbacks=callbacks)
+    folder.mkdir(exist_ok=resumed)
+    fit(experiment, recorder, folder, callbacks=callbacks, resumed=resumed)
     return experiment, recorder
 
 
@@ -71,8 +84,12 @@ def trained(
         {},
         pytest.param({"model.sam_rho": "0.05", "trainer.accumulate_batches": "2"}, marks=pytest.mark.slow),
         pytest.param({"model.finetuning": "{strategy: lora, lora_rank: 2}"}, marks=pytest.mark.slow),
+        SHARDED,
+        pytest.param(
+            {**SHARDED, "model.finetuning": "{strategy: lora, lora_rank: 2}"}, marks=pytest.mark.slow
+        ),
     ],
-    ids=["plain", "sharpness-aware", "lora"],
+    ids=["plain", "sharpness-aware", "lora", "sharded", "lora sharded"],
 )
 def test_two_processes_train_the_weights_of_one_and_measure_the_same(keys, tmp_path):
     one, alone = trained(tmp_path / "one", 1, **keys)
@@ -102,6 +119,46 @@ def test_what_two_processes_measure_is_what_their_checkpoint_gives_on_one(tmp_pa
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     again = experiment.model.predictions["val"]
     assert torch.allclose(predictions.probabilities, again.probabilities, rtol=0, atol=1e-6)
+
+
+class Shares(pl.Callback):
+    """Of the network's numbers and of the optimizer's, what rank 0 holds once it has trained."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        (optimizer,) = trainer.optimizers
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
+        self.whole = sum(each.numel() for each in parameters)
+        self.parameters = sum(each.to_local().numel() for each in parameters)
+        self.momenta = sum(each.to_local().numel() for each in momenta)
+
+
+def test_a_sharded_network_lies_in_shares_and_goes_on_from_the_whole_of_its_checkpoint(tmp_path):
+    shares = Shares()
+    uninterrupted, _ = trained(tmp_path / "left alone", 2, [shares], **SHARDED)
+    assert shares.parameters == shares.momenta < 0.52 * shares.whole
+    trained(tmp_path / "in two", 2, **SHARDED, **{"trainer.max_epochs": "1"})
+    checkpoint = torch.load(tmp_path / "in two" / "last.ckpt", weights_only=True)
+    assert sum(each.numel() for each in checkpoint["state_dict"].values()) == shares.whole
+    resumed, _ = trained(tmp_path / "in two", 2, resumed=True, **SHARDED)
+    ours, expected = resumed.model.network.state_dict(), uninterrupted.model.network.state_dict()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trainer.averaging", "{method: ema}"),
+        ("trainer.compile", "true"),
+        ("trainer.precision", "16-mixed"),
+        ("model.sam_rho", "0.05"),
+        ("model.finetuning.strategy", "linear_probe"),
+    ],
+)
+def test_what_does_not_go_with_a_sharded_network_is_refused(key, value):
+    keys = {"trainer.strategy": "fsdp", "trainer.devices": "2", "trainer.accelerator": "cpu", key: value}
+    with pytest.raises(RequestError, match=f"trainer.strategy=fsdp does not go with {key}"):
+        prepare(load_experiment(["digits/cnn"], keys))
 
 
 class StopAfterTheFirst(Checkpoint):
