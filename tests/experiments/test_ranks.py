@@ -85,11 +85,8 @@ def trained(
         pytest.param({"model.sam_rho": "0.05", "trainer.accumulate_batches": "2"}, marks=pytest.mark.slow),
         pytest.param({"model.finetuning": "{strategy: lora, lora_rank: 2}"}, marks=pytest.mark.slow),
         SHARDED,
-        pytest.param(
-            {**SHARDED, "model.finetuning": "{strategy: lora, lora_rank: 2}"}, marks=pytest.mark.slow
-        ),
     ],
-    ids=["plain", "sharpness-aware", "lora", "sharded", "lora sharded"],
+    ids=["plain", "sharpness-aware", "lora", "sharded"],
 )
 def test_two_processes_train_the_weights_of_one_and_measure_the_same(keys, tmp_path):
     one, alone = trained(tmp_path / "one", 1, **keys)
