@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from datamodules.randomness import generator_for
 from datamodules.sample_weights import read_sample_weights
 from datamodules.sampling import Sampling, balancing_weights
 from datamodules.store import ImageStore
+from datamodules.threads import one_core_left
 
 # In a batch that is evaluated: 32 MiB of float32, a large network's activations apart.
 EVALUATED_VALUES = 2**23
@@ -303,8 +305,10 @@ class ImageDataModule(pl.LightningDataModule):
             return batch._replace(images=self.preprocess(images))
         generator = generator_for(device, batch.seed)
         if not self.augmentation.changes_pixels:  # whole pixels may have moved
-            images = crop_and_flip(images, self.augmentation, generator)
-            return batch._replace(images=self.preprocess(images))
+            read_ahead = not isinstance(self.splits["train"].images, Tensor)
+            with one_core_left() if read_ahead else nullcontext():
+                images = crop_and_flip(images, self.augmentation, generator)
+                return batch._replace(images=self.preprocess(images))
         pixels = self.augment(images, generator)
         return batch._replace(images=in_pieces(self.preprocess.normalize, pixels))
 

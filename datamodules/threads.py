@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -30,6 +32,20 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     together.wait()
     _compute_on(number)
     return executor
+
+
+@contextlib.contextmanager
+def one_core_left() -> Iterator[None]:
+    """Computes on all of this thread's cores but one, which reads the next batches meanwhile.
+
+    Kernels that are shared out among all of them wait for the thread that shares its core.
+    """
+    number = torch.get_num_threads()
+    torch.set_num_threads(max(1, number - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 def _compute_on(cores: int) -> None:
