@@ -69,7 +69,7 @@ def random_resized_crops(images: Tensor, scale: tuple[float, float], generator: 
     sizes = torch.tensor([[height, width]]).expand(len(images), 2)
     boxes = draw_boxes(sizes, scale, generator=generator).tolist()
     crops = [
-        resize(image[:, top : top + rows, left : left + columns].permute(1, 2, 0), height, width, "bilinear")
-        for image, (top, left, rows, columns) in zip(images, boxes, strict=True)
+        resize(image[:, :, top : top + rows, left : left + columns], height, width, "bilinear")
+        for image, (top, left, rows, columns) in zip(torch.split(images, 1), boxes, strict=True)
     ]
-    return torch.stack(crops).permute(0, 3, 1, 2)
+    return torch.cat(crops).contiguous(memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ from datamodules.crops import draw_boxes
 from datamodules.decoding import BadImageError, decode_with_size
 from datamodules.image_index import ImageIndex, byte_offsets
 from datamodules.originals import Originals
-from datamodules.sizing import Sizing, centre_box, fit, resize
+from datamodules.sizing import Sizing, centre_box, fit, resize, to_batch
 from datamodules.threads import pool
 
 # Pages of the cache that were read count as this process's memory until it lets go of them; they stay
@@ -32,7 +32,7 @@ class FittedPixels(Protocol):
     """Where fitted images come from."""
 
     def window(self, place: int, box: Box) -> Tensor:
-        """A part of an image, uint8 (h, w, C); may be a view that must not be written to."""
+        """A part of an image, uint8 (1, C, h, w), channels last; may be a view not to be written to."""
 
 
 class MappedPixels:
@@ -76,7 +76,8 @@ class MappedPixels:
         row = int(self._widths[place]) * self.channels  # in bytes
         self._touch(height * row)
         start = int(self._offsets[place]) + top * row + left * self.channels
-        return self._bytes.as_strided((height, width, self.channels), (row, self.channels, 1), start)
+        shape = (1, self.channels, height, width)
+        return self._bytes.as_strided(shape, (height * row, 1, row, self.channels), start)
 
     def rows(self, places: Tensor, side: int) -> Tensor:
         """Copies of images that all are (side, side, C), as (B, side, side, C)."""
@@ -111,7 +112,8 @@ class StreamedPixels:
                 "was it changed meanwhile? start again to have all images checked"
             ) from error
         top, left, height, width = box
-        return torch.from_numpy(fit(pixels, self.sizing, size))[top : top + height, left : left + width]
+        fitted = to_batch(fit(pixels, self.sizing, size))
+        return fitted[:, :, top : top + height, left : left + width]
 
 
 class FileImages:
@@ -183,8 +185,8 @@ class FileImages:
     def _batch(self, places: Tensor, boxes: Sequence[Box]) -> Tensor:
         """A box of each image, resized to (S, S, C), gathered by several threads."""
         side, channels = self.sizing.size, self.sizing.channels
-        batch = torch.empty((len(places), side, side, channels), dtype=torch.uint8)
-        rows, numbers = batch.unbind(), places.tolist()
+        batch = torch.empty((len(places), side, side, channels), dtype=torch.uint8).permute(0, 3, 1, 2)
+        rows, numbers = torch.split(batch, 1), places.tolist()
         # A trial that shares the machine with others has fewer than those that opened the cache. One is left
         # to whoever works on the last batch: threads in each other's way took longer than without it.
         threads = min(self.threads, torch.get_num_threads())
@@ -197,7 +199,7 @@ class FileImages:
 
         # One alone is not the caller either, whose kernels share out each image and spin: for twice the time.
         list(pool(threads).map(fill, range(threads)))  # list: errors are raised
-        return batch.permute(0, 3, 1, 2)
+        return batch
 
     def original_sizes(self) -> Tensor:
         """Height and width before fitting, upright, int64 (N, 2)."""

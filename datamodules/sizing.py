@@ -97,7 +97,15 @@ def fit(
     """
     original_height, original_width = original_size or (image.shape[0], image.shape[1])
     height, width = fitted_size(original_height, original_width, sizing)
-    return resize(torch.from_numpy(image), height, width, sizing.interpolation).numpy()
+    batch = resize(to_batch(image), height, width, sizing.interpolation).numpy()
+    fitted: NDArray[np.uint8] = batch[0].transpose(1, 2, 0)
+    return fitted
+
+
+def to_batch(image: NDArray[np.uint8]) -> Tensor:
+    """uint8 (H, W, C) as (1, C, H, W), channels last; a view."""
+    # Of NumPy's making: after each call of torch the threads that decode compete for Python's lock.
+    return torch.from_numpy(image.reshape(1, *image.shape).transpose(0, 3, 1, 2))
 
 
 def centre_box(height: int, width: int, sizing: Sizing) -> tuple[int, int, int, int]:
@@ -112,13 +120,9 @@ def centre_box(height: int, width: int, sizing: Sizing) -> tuple[int, int, int, 
 
 
 def resize(image: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
-    """uint8 (H, W, C), contiguous or a window of a larger image, to (height, width, C)."""
-    if image.shape[:2] == (height, width):
+    """uint8 (1, C, H, W) to (1, C, height, width); fastest with channels last, also of a larger image's."""
+    if image.shape[2:] == (height, width):
         return image
-    # In this order the strides are those of channels_last, which the fast kernels look for.
-    pixels = image.unsqueeze(0).permute(0, 3, 1, 2)  # (1, C, H, W)
     if interpolation == "nearest":
-        resized = F.interpolate(pixels, (height, width), mode="nearest-exact")
-    else:
-        resized = F.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
-    return resized.permute(0, 2, 3, 1)[0]
+        return F.interpolate(image, (height, width), mode="nearest-exact")
+    return F.interpolate(image, (height, width), mode=interpolation, antialias=True)
