@@ -27,7 +27,7 @@ from datamodules.threads import pool
 PIXELS, INDEX = "pixels.bin", "index.parquet"
 IMAGES_PER_TASK = 8
 IMAGES_TO_ESTIMATE = 256
-SYNC_BYTES = 32 * 2**20
+SYNC_BYTES = 8 * 2**20
 
 _EXTENSIONS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF",
