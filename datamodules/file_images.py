@@ -24,7 +24,6 @@ from datamodules.threads import pool
 # in the page cache, from which they come back without reading the disk.
 RESIDENT_BYTES = 256 * 2**20
 
-
 Box = Sequence[int]  # top, left, height, width, in pixels
 
 

@@ -55,7 +55,11 @@ class FileOriginals:
         # In as few calls as can be: after each the threads that decode compete for Python's lock.
         descriptor = os.open(self.paths[place], os.O_RDONLY)
         try:
-            return os.read(descriptor, os.fstat(descriptor).st_size)
+            size = os.fstat(descriptor).st_size
+            data = os.read(descriptor, size)
+            while len(data) < size and (more := os.read(descriptor, size - len(data))):
+                data += more  # some file systems give it in parts
+            return data
         finally:
             os.close(descriptor)
 

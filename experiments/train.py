@@ -177,15 +177,22 @@ def check_goes_with_devices(experiment: Experiment) -> None:
             "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
             "another strategy"
         )
-    for key, given in (
-        ("sam_rho", experiment.model.hparams["sam_rho"] is not None),
-        ("finetuning.strategy=linear_probe", tuning.strategy == "linear_probe"),
-    ):
-        if settings.strategy == "fsdp" and given:
-            raise ValueError(
-                f"trainer.strategy=fsdp does not go with model.{key}: leave that out, or take "
-                "trainer.strategy=ddp, under which each device holds the whole network"
-            )
+    hparams = experiment.model.hparams
+    given = {
+        "model.sam_rho": hparams["sam_rho"] is not None,
+        # Lightning does not load the state of an optimizer that has none.
+        "model.optimizer_options.momentum=0": (hparams["optimizer_options"] or {}).get("momentum") == 0,
+        "model.finetuning.strategy=linear_probe": tuning.strategy == "linear_probe",
+        "trainer.averaging": settings.averaging is not None,
+        "trainer.compile": settings.compile,
+        "trainer.precision=16-mixed": settings.precision == "16-mixed",
+    }
+    if settings.strategy == "fsdp" and any(given.values()):
+        keys = ", ".join(key for key, is_given in given.items() if is_given)
+        raise ValueError(
+            f"trainer.strategy=fsdp does not go with {keys}: leave that out, or take trainer.strategy=ddp, "
+            "under which each device holds the whole network"
+        )
 
 
 def start_record(

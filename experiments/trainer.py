@@ -130,16 +130,6 @@ class TrainerSettings:
                 f"trainer.averaging.start_epoch must lie below trainer.max_epochs={self.max_epochs}, got "
                 f"{self.averaging.start_epoch}; three quarters of them are customary for swa, 0 for ema"
             )
-        for key, given in (
-            ("averaging", self.averaging is not None),
-            ("compile", self.compile),
-            ("precision=16-mixed", self.precision == "16-mixed"),
-        ):
-            if self.strategy == "fsdp" and given:
-                raise ValueError(
-                    f"trainer.strategy=fsdp does not go with trainer.{key}: leave that out, or take "
-                    "trainer.strategy=ddp, under which each device holds the whole network"
-                )
 
 
 class WholeFiles(TorchCheckpointIO):

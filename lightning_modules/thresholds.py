@@ -23,7 +23,7 @@ def choose_thresholds(probabilities: Tensor, targets: Tensor) -> Tensor:
 
 
 def best_threshold(scores: Tensor, positives: Tensor) -> float:
-    """The t for which `scores > t`, both (N,), has the highest F1.
+    """The t of at least 0 for which `scores > t`, both (N,), has the highest F1.
 
     All t between two scores do as well: 0.5 is taken where it is one of them, else the middle; of
     several best gaps the one nearest to 0.5. Without positives or negatives it is 0.5.

@@ -150,10 +150,17 @@ def test_a_sharded_network_lies_in_shares_and_goes_on_from_the_whole_of_its_chec
         ("trainer.precision", "16-mixed"),
         ("model.sam_rho", "0.05"),
         ("model.finetuning.strategy", "linear_probe"),
+        ("model.optimizer_options", "{momentum: 0}"),
     ],
 )
 def test_what_does_not_go_with_a_sharded_network_is_refused(key, value):
-    keys = {"trainer.strategy": "fsdp", "trainer.devices": "2", "trainer.accelerator": "cpu", key: value}
+    keys = {
+        "trainer.strategy": "fsdp",
+        "trainer.devices": "2",
+        "trainer.accelerator": "cpu",
+        "model.optimizer": "sgd",
+    }
+    keys[key] = value
     with pytest.raises(RequestError, match=f"trainer.strategy=fsdp does not go with {key}"):
         prepare(load_experiment(["digits/cnn"], keys))
 
