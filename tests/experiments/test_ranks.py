@@ -158,7 +158,7 @@ def test_what_does_not_go_with_a_sharded_network_is_refused(key, value):
         "trainer.strategy": "fsdp",
         "trainer.devices": "2",
         "trainer.accelerator": "cpu",
-        "model.optimizer": "sgd",
+        "model.optimizer": "momentum",
     }
     keys[key] = value
     with pytest.raises(RequestError, match=f"trainer.strategy=fsdp does not go with {key}"):
