@@ -61,8 +61,8 @@ class Preprocess(nn.Module):
         pixels = torch.empty(source.shape)
         step = images_at_once(images)
         for start in range(0, len(images), step):
-            piece = pixels[start : start + step].copy_(source[start : start + step])
-            torch.addcmul(shift, piece, factor, out=piece)
+            piece = pixels[start : start + step]
+            piece.copy_(source[start : start + step]).mul_(factor).add_(shift)
         return pixels.view(images.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2) if last else pixels
 
     def scale(self, images: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ def bare_loop(
         for batch in loader:
             images = crop_and_flip(pixels[batch.indices], data.augmentation, generator_for("cpu", batch.seed))
             torch.manual_seed(batch.seed ^ 0x5DEECE66D)
-            normalised = torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
+            normalised = images.float() * (1 / (255 * std)) - mean / std
             logits = model.network(normalised)
             loss = F.cross_entropy(logits, data.splits["train"].targets[batch.indices], **loss_options)
             optimizer.zero_grad()
