@@ -36,7 +36,7 @@ from experiments.startup import without_collections
 from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
 from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
-from experiments.trainer import build_trainer, check_devices, check_is_reported
+from experiments.trainer import build_trainer, check_devices, check_goes_with_devices, check_is_reported
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 from lightning_modules.sharding import FullySharded
 
@@ -145,7 +145,7 @@ def prepare(experiment: Experiment) -> None:
         experiment.build_model()
         experiment.settle_trainer()
         check_is_reported(experiment.trainer, model.task)
-        check_goes_with_devices(experiment)
+        check_goes_with_devices(experiment.trainer, model)
         data.prepare_data()
         data.setup()
         if data.normalization == "backbone":
@@ -160,39 +160,6 @@ def prepare(experiment: Experiment) -> None:
     model.weigh_classes(data.class_counts(), data.num_train_images)
     if experiment.trainer.channels_last:
         model.network.to(memory_format=torch.channels_last)
-
-
-def check_goes_with_devices(experiment: Experiment) -> None:
-    """Refuses what can't be trained on several devices, or not shared out among them.
-
-    Raises:
-        ValueError: The model asks for it.
-    """
-    settings, tuning = experiment.trainer, experiment.model.finetuning
-    if settings.devices * settings.num_nodes == 1:
-        return
-    if tuning.unfreezes:
-        raise ValueError(
-            f"model.finetuning.strategy={tuning.strategy} trains on one device: several must "
-            "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
-            "another strategy"
-        )
-    hparams = experiment.model.hparams
-    given = {
-        "model.sam_rho": hparams["sam_rho"] is not None,
-        # Lightning does not load the state of an optimizer that has none.
-        "model.optimizer_options.momentum=0": (hparams["optimizer_options"] or {}).get("momentum") == 0,
-        "model.finetuning.strategy=linear_probe": tuning.strategy == "linear_probe",
-        "trainer.averaging": settings.averaging is not None,
-        "trainer.compile": settings.compile,
-        "trainer.precision=16-mixed": settings.precision == "16-mixed",
-    }
-    if settings.strategy == "fsdp" and any(given.values()):
-        keys = ", ".join(key for key, is_given in given.items() if is_given)
-        raise ValueError(
-            f"trainer.strategy=fsdp does not go with {keys}: leave that out, or take trainer.strategy=ddp, "
-            "under which each device holds the whole network"
-        )
 
 
 def start_record(

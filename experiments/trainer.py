@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from experiments.averaging import Averaging
 from experiments.errors import RequestError, nearest
 from experiments.hardware import trains_on_gpu
+from lightning_modules import ImageClassifier
 from lightning_modules.metrics import METRIC_NAMES
 from lightning_modules.sharding import FullySharded
 from lightning_modules.task import Task
@@ -203,6 +204,38 @@ def check_one_machine(settings: TrainerSettings, what: str) -> None:
         raise RequestError(
             f"{what} trains on one machine: set trainer.num_nodes=1. A single run on several is for darkroom "
             "train; a sweep's trials go to several machines with --launcher"
+        )
+
+
+def check_goes_with_devices(settings: TrainerSettings, model: ImageClassifier) -> None:
+    """Refuses what can't be trained on several devices, or not shared out among them.
+
+    Raises:
+        ValueError: The settings or the model ask for it.
+    """
+    tuning, hparams = model.finetuning, model.hparams
+    if settings.devices * settings.num_nodes == 1:
+        return
+    if tuning.unfreezes:
+        raise ValueError(
+            f"model.finetuning.strategy={tuning.strategy} trains on one device: several must "
+            "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
+            "another strategy"
+        )
+    given = {
+        "model.sam_rho": hparams["sam_rho"] is not None,
+        # Lightning does not load the state of an optimizer that has none.
+        "model.optimizer_options.momentum=0": (hparams["optimizer_options"] or {}).get("momentum") == 0,
+        "model.finetuning.strategy=linear_probe": tuning.strategy == "linear_probe",
+        "trainer.averaging": settings.averaging is not None,
+        "trainer.compile": settings.compile,
+        "trainer.precision=16-mixed": settings.precision == "16-mixed",
+    }
+    if settings.strategy == "fsdp" and any(given.values()):
+        keys = ", ".join(key for key, is_given in given.items() if is_given)
+        raise ValueError(
+            f"trainer.strategy=fsdp does not go with {keys}: leave that out, or take trainer.strategy=ddp, "
+            "under which each device holds the whole network"
         )
 
 

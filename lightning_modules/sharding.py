@@ -49,10 +49,9 @@ class FullySharded(ModelParallelStrategy):
             return
         together = torch.cat([buffer.flatten() for buffer in buffers])
         dist.broadcast(together, 0)
-        start = 0
-        for buffer in buffers:
-            buffer.copy_(together[start : start + buffer.numel()].view_as(buffer))
-            start += buffer.numel()
+        parts = torch.split(together, [buffer.numel() for buffer in buffers])
+        for buffer, values in zip(buffers, parts, strict=True):
+            buffer.copy_(values.view_as(buffer))
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
