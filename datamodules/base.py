@@ -239,7 +239,7 @@ class ImageDataModule(pl.LightningDataModule):
             seed=self.seed,
             rank=rank,
             world_size=world_size,
-            pin_memory=self._for_gpu(),
+            device=self._device(),
         )
         if self._resume_at is not None:
             loader.load_state_dict(self._resume_at)
@@ -266,7 +266,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.evaluation_batch_size,
             rank=rank,
             world_size=world_size,
-            pin_memory=self._for_gpu(),
+            device=self._device(),
         )
 
     @property
@@ -278,8 +278,9 @@ class ImageDataModule(pl.LightningDataModule):
         """Which of how many processes that train together this one is."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _for_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    def _device(self) -> torch.device:
+        """Which trains."""
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands. Lightning saves its loader's state too, but restores it only in

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.crops import RATIO, random_resized_crops
 from datamodules.randomness import derive_seed, generator_for
+from datamodules.residence import near
 from datamodules.sampling import weighted_order
 from datamodules.store import ImageStore
 
@@ -59,7 +60,8 @@ class BatchLoader:
     Processes that train together share out each global batch, so that all of them make the same number
     of steps and every image is seen once: padding would count some twice.
 
-    Batches of images that lie on disk are read ahead, in a thread of their own.
+    Batches of images that lie on disk are read ahead, in a thread of their own. Images that lie in memory
+    are copied to the GPU that trains once, if they fit there, and not batch by batch.
 
     Args:
         store: The split to serve.
@@ -70,7 +72,7 @@ class BatchLoader:
         seed: Of the permutations and of each batch's `seed`.
         rank: Which share of each batch this process gets.
         world_size: How many processes share it.
-        pin_memory: Hand batches out in page-locked memory; for a GPU.
+        device: Which trains.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class BatchLoader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        pin_memory: bool = False,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
     ) -> None:
         self.store = store
         self.batch_size = batch_size
@@ -94,8 +96,9 @@ class BatchLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.pin_memory = pin_memory
+        self.device = device
         self.arrange: Callable[[Tensor, torch.Generator], Tensor] | None = None  # an epoch's order, shuffled
+        self._near: tuple[ImageStore, ImageStore] | None = None  # the store, and as it is served
         self._epoch = 0
         self._step = 0
 
@@ -107,17 +110,28 @@ class BatchLoader:
         # the first batch is, and has moved on before the last one is handed out.
         # Evaluation may stop early (limit_val_batches), and must not go on from there the next time.
         epoch, first_step = self._epoch, self._step if self.shuffle else 0
-        order = self._order(epoch)
+        store = self._served()
+        order = self._order(epoch).to(store.targets.device)
         chunks = torch.tensor_split(order, [self.batch_size * step for step in range(1, len(self))])
-        for step, batch in enumerate(self._read(chunks, epoch, first_step), start=first_step):
+        pinned = self.device.type == "cuda" and order.device.type == "cpu"
+        for step, batch in enumerate(self._read(store, chunks, epoch, first_step), start=first_step):
             self._epoch, self._step = (epoch, step + 1) if step + 1 < len(chunks) else (epoch + 1, 0)
-            yield batch.pinned() if self.pin_memory else batch
+            yield batch.pinned() if pinned else batch
 
-    def _read(self, chunks: Sequence[Tensor], epoch: int, first_step: int) -> Iterator[Batch]:
+    def _served(self) -> ImageStore:
+        if self._near is None or self._near[0] is not self.store:
+            # Random-resized crops are made where the files are read.
+            is_near = self.crop_scale is None
+            self._near = self.store, near(self.store, self.device) if is_near else self.store
+        return self._near[1]
+
+    def _read(
+        self, store: ImageStore, chunks: Sequence[Tensor], epoch: int, first_step: int
+    ) -> Iterator[Batch]:
         steps = range(first_step, len(chunks))
-        if isinstance(self.store.images, Tensor) and self.crop_scale is None:  # nothing to wait for
+        if isinstance(store.images, Tensor) and self.crop_scale is None:  # nothing to wait for
             for step in steps:
-                yield self._share(chunks[step], epoch, step)
+                yield self._share(store, chunks[step], epoch, step)
             return
         # A new thread would have as many threads for its work as the last one that was told a number.
         threads = torch.get_num_threads()
@@ -125,7 +139,7 @@ class BatchLoader:
             ahead: deque[Future[Batch]] = deque()
             try:
                 for step in steps:
-                    ahead.append(reader.submit(self._share, chunks[step], epoch, step))
+                    ahead.append(reader.submit(self._share, store, chunks[step], epoch, step))
                     if len(ahead) > AHEAD:
                         yield ahead.popleft().result()
                 while ahead:
@@ -133,15 +147,15 @@ class BatchLoader:
             finally:
                 reader.shutdown(wait=True, cancel_futures=True)
 
-    def _share(self, chunk: Tensor, epoch: int, step: int) -> Batch:
+    def _share(self, store: ImageStore, chunk: Tensor, epoch: int, step: int) -> Batch:
         indices = chunk[self.rank :: self.world_size]
         seed = derive_seed(self.seed, epoch, step, *([self.rank] if self.rank else []))
         return Batch(
-            images=read(self.store, indices if len(indices) else chunk[:1], self.crop_scale, seed),
-            targets=self.store.targets[indices],
+            images=read(store, indices if len(indices) else chunk[:1], self.crop_scale, seed),
+            targets=store.targets[indices],
             indices=indices,
             seed=seed,
-            global_targets=self.store.targets[chunk] if self.world_size > 1 else None,
+            global_targets=store.targets[chunk] if self.world_size > 1 else None,
         )
 
     def _order(self, epoch: int) -> Tensor:

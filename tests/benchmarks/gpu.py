@@ -1,8 +1,8 @@
 """One GPU, or the CPU: images/s of Darkroom's training, its record on, against a bare PyTorch loop.
 
-Synthetic images lie in memory, for Darkroom in the host's, as always, for the bare loop in the GPU's. Both
-have the same network, precision, memory format, compilation, augmentation, optimizer and batch size. Timed
-are the steps of an epoch, after one to warm up; what happens at an epoch's end is in neither.
+Synthetic images lie in the GPU's memory. Both have the same network, precision, memory format, compilation,
+augmentation, optimizer and batch size. Timed are the steps of an epoch, after one to warm up; what happens
+at an epoch's end is in neither.
 
     python tests/benchmarks/gpu.py [--rounds 3] [--no-compile]
     python tests/benchmarks/gpu.py --device cpu  # resnet18 at 64, as the hardware would have it

@@ -153,6 +153,43 @@ def test_no_worker_processes_or_threads() -> None:
     assert threading.active_count() == threads
 
 
+# On another device ---------------------------------------------------------------------------------
+
+
+def devices(batch: Batch) -> set[str]:
+    return {tensor.device.type for tensor in (batch.images, batch.targets, batch.indices)}
+
+
+@pytest.mark.parametrize(("room", "expected"), [(COUNT * 4, "meta"), (COUNT * 4 - 1, "cpu")])
+def test_images_that_fit_on_the_device_that_trains_are_served_from_there(
+    monkeypatch: pytest.MonkeyPatch, room: int, expected: str
+) -> None:
+    monkeypatch.setattr("datamodules.residence.room_on", lambda device: room)
+    served = BatchLoader(numbered_store(), BATCH_SIZE, shuffle=True, device=torch.device("meta"))
+    assert [devices(batch) for batch in served] == [{expected}] * 5
+    assert [len(batch.targets) for batch in served] == [5, 5, 5, 5, 3]
+
+
+def test_they_are_copied_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr("datamodules.residence.room_on", lambda device: asked.append(device) or 2**20)
+    served = BatchLoader(numbered_store(), BATCH_SIZE, device=torch.device("meta"))
+    for _ in range(3):
+        list(served)
+    assert len(asked) == 1
+    served.store = numbered_store()
+    list(served)
+    assert len(asked) == 2
+
+
+def test_images_that_are_cropped_as_they_are_read_stay_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("datamodules.residence.room_on", lambda device: 2**20)
+    served = BatchLoader(numbered_store(), BATCH_SIZE, crop_scale=(0.5, 1.0), device=torch.device("meta"))
+    assert devices(next(iter(served))) == {"cpu"}
+
+
 # Shared between processes ------------------------------------------------------------------------
 
 

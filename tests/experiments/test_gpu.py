@@ -85,6 +85,13 @@ def test_images_are_augmented_on_the_device_that_trains():
     assert witness.batch.images.dtype == torch.float32
 
 
+def test_batches_from_the_gpu_s_memory_are_those_from_the_host_s(monkeypatch):
+    resident = trained(SHAKEN, ACCELERATOR)[1]
+    monkeypatch.setattr("datamodules.residence.room_on", lambda device: 0)
+    copied = trained(SHAKEN, ACCELERATOR)[1]
+    assert all(torch.equal(resident[name], copied[name]) for name in resident)
+
+
 def test_the_same_seed_gives_the_same_bits():
     runs = [trained(SHAKEN, ACCELERATOR)[1] for _ in range(2)]
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])

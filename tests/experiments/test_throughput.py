@@ -17,6 +17,7 @@ from PIL import Image
 
 from datamodules import Digits
 from datamodules.loader import Batch, BatchLoader
+from datamodules.store import ImageStore
 from experiments.config import load_experiment
 from experiments.throughput import Throughput
 from experiments.tracking import system_metrics
@@ -30,9 +31,9 @@ LATE_SECONDS = 0.02
 class LateLoader(BatchLoader):
     """Has each batch come late."""
 
-    def _share(self, chunk: torch.Tensor, epoch: int, step: int) -> Batch:
+    def _share(self, store: ImageStore, chunk: torch.Tensor, epoch: int, step: int) -> Batch:
         time.sleep(LATE_SECONDS)
-        return super()._share(chunk, epoch, step)
+        return super()._share(store, chunk, epoch, step)
 
 
 class Watch(pl.Callback):
