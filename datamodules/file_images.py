@@ -82,7 +82,7 @@ class MappedPixels:
         """Copies of images that all are (side, side, C), as (B, side, side, C)."""
         size = side * side * self.channels
         self._touch(len(places) * size)
-        rows = self._bytes.view(-1, size)[torch.from_numpy(self._offsets)[places] // size]
+        rows = self._bytes.view(-1, size).index_select(0, torch.from_numpy(self._offsets)[places] // size)
         return rows.view(-1, side, side, self.channels)
 
     def _touch(self, size: int) -> None:

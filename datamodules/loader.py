@@ -15,6 +15,7 @@ from datamodules.randomness import derive_seed, generator_for
 from datamodules.residence import near
 from datamodules.sampling import weighted_order
 from datamodules.store import ImageStore
+from datamodules.take import take
 
 AHEAD = 2  # batches read from disk while the network is at work on an earlier one
 CROP_SALT = 0x2545F491  # crops are drawn before the rest, and apart from it
@@ -152,7 +153,7 @@ class BatchLoader:
         seed = derive_seed(self.seed, epoch, step, *([self.rank] if self.rank else []))
         return Batch(
             images=read(store, indices if len(indices) else chunk[:1], self.crop_scale, seed),
-            targets=store.targets[indices],
+            targets=store.targets.index_select(0, indices),
             indices=indices,
             seed=seed,
             global_targets=store.targets[chunk] if self.world_size > 1 else None,
@@ -191,8 +192,8 @@ def read(store: ImageStore, places: Tensor, crop_scale: tuple[float, float] | No
     """uint8 (B, C, H, W) at the places: whole, or cropped at random as the seed has it."""
     images = store.images
     if crop_scale is None:
-        return images[places]
+        return take(images, places) if isinstance(images, Tensor) else images[places]
     generator = generator_for("cpu", seed, CROP_SALT)
     if isinstance(images, Tensor):
-        return random_resized_crops(images[places], crop_scale, generator)
+        return random_resized_crops(take(images, places), crop_scale, generator)
     return images.random_resized_crops(places, crop_scale, RATIO, generator)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.file_images import FileImages
+from datamodules.take import take
 
 STATISTICS_IMAGES = 20_000  # of images that lie on disk; the third digit of a mean does not change with more
 
@@ -43,7 +44,7 @@ class ImageStore:
 
     def select(self, places: Tensor) -> ImageStore:
         """The samples at the places (M,), in that order."""
-        images = self.images[places] if isinstance(self.images, Tensor) else self.images.select(places)
+        images = take(self.images, places) if isinstance(self.images, Tensor) else self.images.select(places)
         listed = places.tolist()
         return ImageStore(
             images=images,
@@ -83,7 +84,7 @@ class ImageStore:
         total_of_squares = torch.zeros(channels, dtype=torch.float64)
         count = 0
         for places in torch.split(self._measured(), 4096 if isinstance(self.images, Tensor) else 256):
-            chunk = self.images[places]
+            chunk = take(self.images, places) if isinstance(self.images, Tensor) else self.images[places]
             pixels = chunk.float().transpose(0, 1).reshape(channels, -1)  # (C, N*H*W)
             count += pixels.shape[1]
             total += pixels.sum(1, dtype=torch.float64)

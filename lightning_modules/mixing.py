@@ -38,7 +38,7 @@ def mix(
         row, column = torch.rand(2, generator=generator).tolist()
         rows, columns, share = box(height, width, share, (int(row * height), int(column * width)))
         mixed = images.clone()
-        mixed[:, :, rows, columns] = images[partners][:, :, rows, columns]
+        mixed[:, :, rows, columns] = images[:, :, rows, columns][partners]
     else:
         mixed = share * images + (1 - share) * images[partners]
     return mixed, share * targets + (1 - share) * targets[partners]

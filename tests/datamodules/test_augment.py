@@ -72,6 +72,17 @@ def test_images_are_flipped_one_by_one_at_the_stated_rate(knob: str, dim: int, p
     assert flipped.float().mean().item() == pytest.approx(probability, abs=4 * deviation)
 
 
+@pytest.mark.parametrize("side", [8, 80])  # large images are mirrored one by one
+def test_the_order_in_memory_stays_and_changes_nothing(side: int) -> None:
+    everything = Augmentation(crop_padding=3, horizontal_flip=0.5, vertical_flip=0.5)
+    images = noise(20, 3, side, side)
+    whole = crop_and_flip(images, everything, generator())
+    last = crop_and_flip(images.contiguous(memory_format=torch.channels_last), everything, generator())
+    assert torch.equal(whole, last)
+    assert whole.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_bytes_stay_bytes_and_floats_floats() -> None:
     everything = Augmentation(crop_padding=1, horizontal_flip=0.5)
     images = noise(4)
