@@ -41,14 +41,21 @@ class Batch(NamedTuple):
     seed: int
     global_targets: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on the device; Lightning asks each batch."""
+        if self.images.device == device:
+            return self
+        return self._with(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
+
     def pinned(self) -> Batch:
         """The same in page-locked memory, from which a GPU fetches it while the process goes on."""
-        return self._replace(
-            images=self.images.pin_memory(),
-            targets=self.targets.pin_memory(),
-            indices=self.indices.pin_memory(),
-            global_targets=None if self.global_targets is None else self.global_targets.pin_memory(),
-        )
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in self._asdict().items() if isinstance(value, Tensor)
+        }
+        return self._replace(**changed)
 
 
 class BatchLoader:

@@ -124,6 +124,13 @@ class ImageClassifier(pl.LightningModule):
         self.predictions: dict[Stage, Predictions] = {}
         self.loaded_weights: LoadedWeights | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Forty times a step Lightning notes at which hook it is, and torch looks whether that is a parameter.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def build(
         self, num_classes: int, image_shape: tuple[int, int, int], task: TaskName | None = None
     ) -> None:
@@ -204,7 +211,8 @@ class ImageClassifier(pl.LightningModule):
         loss = self._step("train", batch, recorded=not again)
         if batch_idx % FINITE_CHECK_STEPS == 0 and not again:
             self._check_finite()
-        return loss + weight_penalty(self.network, self.hparams["l1"], self.hparams["l2"])
+        l1, l2 = self.hparams["l1"], self.hparams["l2"]
+        return loss + weight_penalty(self.network, l1, l2) if l1 or l2 else loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step("val", batch)

@@ -165,10 +165,8 @@ def _smoothed_shares(targets: Tensor, num_classes: int, smoothing: float) -> Ten
     return shares * (1 - smoothing) + smoothing / num_classes
 
 
-def weight_penalty(network: nn.Module, l1: float, l2: float) -> Tensor | float:
+def weight_penalty(network: nn.Module, l1: float, l2: float) -> Tensor:
     """l1 * sum|w| + l2 * sum w^2 over trained matrices and kernels; biases and norms are spared."""
-    if l1 == 0 and l2 == 0:
-        return 0.0
     weights = [each for each in network.parameters() if each.ndim > 1 and each.requires_grad]
     absolute = torch.stack([_whole(weight.abs().sum()) for weight in weights]).sum()
     squared = torch.stack([_whole(weight.square().sum()) for weight in weights]).sum()

@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 import torch
+from lightning_fabric.utilities.apply_func import move_data_to_device
 
 from datamodules.loader import Batch, BatchLoader
 from datamodules.store import ImageStore
@@ -158,6 +159,17 @@ def test_no_worker_processes_or_threads() -> None:
 
 def devices(batch: Batch) -> set[str]:
     return {tensor.device.type for tensor in (batch.images, batch.targets, batch.indices)}
+
+
+def test_a_batch_goes_to_a_device_whole_and_stays_where_it_is_already() -> None:
+    batch = shares(2)[0][0]
+    assert batch.to(torch.device("cpu")) is batch
+    moved = batch.to(torch.device("meta"))
+    assert moved.global_targets is not None
+    assert devices(moved) == {"meta"} == {moved.global_targets.device.type}
+    assert (moved.seed, len(moved.indices)) == (batch.seed, len(batch.indices))
+    moved_by_lightning = move_data_to_device(batch, torch.device("meta"))
+    assert devices(moved_by_lightning) == {"meta"}
 
 
 @pytest.mark.parametrize(("room", "expected"), [(COUNT * 4, "meta"), (COUNT * 4 - 1, "cpu")])

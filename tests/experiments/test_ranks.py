@@ -97,7 +97,9 @@ def test_two_processes_train_the_weights_of_one_and_measure_the_same(keys, tmp_p
     for expected, obtained in zip(alone.history, shared.history, strict=True):
         assert len(expected) > 20
         for name in expected.keys() - {"epoch_seconds"}:
-            assert obtained[name] == pytest.approx(expected[name], abs=2e-6), name
+            # Two images that are as likely but for the last bit may change places.
+            tolerance = 1e-5 if name.endswith(("auroc", "average_precision")) else 2e-6
+            assert obtained[name] == pytest.approx(expected[name], abs=tolerance), name
     expected, obtained = one.model.predictions["val"], two.model.predictions["val"]
     assert len(expected.targets) == 139  # odd
     assert torch.equal(obtained.indices, expected.indices)

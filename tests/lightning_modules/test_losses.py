@@ -101,7 +101,7 @@ def test_the_penalty_is_the_sum_over_weights_and_spares_biases_and_norms() -> No
         network[3].weight.copy_(torch.tensor([[1.0, -2], [3, -4], [5, -6]]))  # type: ignore[operator]
 
     def penalty(l1: float, l2: float) -> float:
-        return weight_penalty(network, l1, l2).item()  # type: ignore[union-attr]
+        return weight_penalty(network, l1, l2).item()
 
     absolute = 9 + 2 * sum(range(9)) + 21  # -9 stands alone; 1 to 8 come with both signs
     squared = 81 + 2 * sum(i * i for i in range(9)) + 91
@@ -113,6 +113,6 @@ def test_the_penalty_is_the_sum_over_weights_and_spares_biases_and_norms() -> No
 
 def test_the_penaltys_gradient_is_sign_and_twice_the_weight() -> None:
     layer = nn.Linear(3, 2)
-    weight_penalty(layer, 0.5, 0.25).backward()  # type: ignore[union-attr]
+    weight_penalty(layer, 0.5, 0.25).backward()
     torch.testing.assert_close(layer.weight.grad, 0.5 * layer.weight.sign() + 0.5 * layer.weight)
     assert layer.bias.grad is None
