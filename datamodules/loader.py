@@ -15,7 +15,6 @@ from datamodules.randomness import derive_seed, generator_for
 from datamodules.residence import near
 from datamodules.sampling import weighted_order
 from datamodules.store import ImageStore
-from datamodules.take import take
 
 AHEAD = 2  # batches read from disk while the network is at work on an earlier one
 CROP_SALT = 0x2545F491  # crops are drawn before the rest, and apart from it
@@ -197,10 +196,9 @@ def batches_per_epoch(num_images: int, batch_size: int) -> int:
 
 def read(store: ImageStore, places: Tensor, crop_scale: tuple[float, float] | None, seed: int) -> Tensor:
     """uint8 (B, C, H, W) at the places: whole, or cropped at random as the seed has it."""
-    images = store.images
     if crop_scale is None:
-        return take(images, places) if isinstance(images, Tensor) else images[places]
+        return store.pixels(places)
     generator = generator_for("cpu", seed, CROP_SALT)
-    if isinstance(images, Tensor):
-        return random_resized_crops(take(images, places), crop_scale, generator)
-    return images.random_resized_crops(places, crop_scale, RATIO, generator)
+    if isinstance(store.images, Tensor):
+        return random_resized_crops(store.pixels(places), crop_scale, generator)
+    return store.images.random_resized_crops(places, crop_scale, RATIO, generator)

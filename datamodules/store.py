@@ -38,6 +38,10 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def pixels(self, places: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) at the places, int64 (B,)."""
+        return take(self.images, places) if isinstance(self.images, Tensor) else self.images[places]
+
     def subset(self, mask: Tensor) -> ImageStore:
         """The samples where `mask` (N,) is true, in order; all of them without a copy."""
         return self if bool(mask.all()) else self.select(mask.nonzero().flatten())
@@ -84,8 +88,7 @@ class ImageStore:
         total_of_squares = torch.zeros(channels, dtype=torch.float64)
         count = 0
         for places in torch.split(self._measured(), 4096 if isinstance(self.images, Tensor) else 256):
-            chunk = take(self.images, places) if isinstance(self.images, Tensor) else self.images[places]
-            pixels = chunk.float().transpose(0, 1).reshape(channels, -1)  # (C, N*H*W)
+            pixels = self.pixels(places).float().transpose(0, 1).reshape(channels, -1)  # (C, N*H*W)
             count += pixels.shape[1]
             total += pixels.sum(1, dtype=torch.float64)
             total_of_squares += pixels.square_().sum(1, dtype=torch.float64)
