@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 import zlib
 from typing import Literal
 
@@ -17,12 +18,15 @@ Channels = Literal[1, 3]
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit; what claims to be larger is refused before it is decoded
 # Identified by content. EPS and its like, which run other programs, stay out.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 _ORIENTATION_TAG = 0x0112
-_START_OF_SCAN = b"\xff\xda"
+_START_OF_SCAN = 0xDA
 # libjpeg only warns of these, and fills what is missing with grey or leaves it displaced.
 _DAMAGED_JPEG = re.compile("Premature end|Corrupt JPEG data|Inconsistent progression", re.IGNORECASE)
+_PPM = re.compile(rb"P[1-6]\s")
+# Pillow warns from half of its limit on; what is too large for us is refused in words of ours.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadImageError(ValueError):
@@ -72,6 +76,8 @@ def format_of(data: bytes) -> str | None:
     """
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if _PPM.match(data):
+        return "PPM"
     signatures = {
         b"\xff\xd8": "JPEG",
         b"\x89PNG\r\n\x1a\n": "PNG",
@@ -123,12 +129,23 @@ def _decode_jpeg(
 
 def _orientation(data: bytes) -> int:
     """How the image has to be turned, as EXIF numbers it; 1 is upright."""
-    # Most files carry none, and looking for it costs far less than opening them a second time. What
-    # follows the first start of a scan is pixels, or a thumbnail's within Exif itself.
-    header = max(0, data.find(_START_OF_SCAN))
+    # Most files carry none, and looking for it costs far less than opening them a second time.
+    header = _length_of_header(data)
     if data.find(b"Exif\0\0", 0, header) < 0 and data.find(b"tiff:Orientation", 0, header) < 0:
         return 1
     return _exif_orientation(_open(data))
+
+
+def _length_of_header(data: bytes) -> int:
+    """Bytes of a JPEG before its first scan, by segments that say how long they are and may hold anything."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
+        marker = data[place + 1]
+        if marker == _START_OF_SCAN:
+            break
+        # Any number of 0xff may stand before a marker.
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return place
 
 
 def _exif_orientation(image: Image.Image) -> int:

@@ -52,8 +52,11 @@ class Division:
         """A source's parts as "train", "test" and "val", the latter two only where there are any.
 
         Raises:
-            ValueError: There are too few images, in all or of a class, for so many folds.
+            ValueError: There are no training images, or too few, in all or of a class, for so many folds.
         """
+        if not len(source.get("train", ())):
+            given = ", ".join(f"{len(part)} for {name}" for name, part in source.items()) or "none at all"
+            raise ValueError(f"there are no training images (but {given}); see that some are for train")
         train, val, test = source["train"], source.get("val"), source.get("test")
         if test is None and self.test_fraction > 0:
             train, test = _part(train, self._held_out(train, self.test_fraction, "test"))

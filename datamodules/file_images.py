@@ -105,9 +105,10 @@ class StreamedPixels:
         try:
             data = self.originals.read(place)
             pixels, size = decode_with_size(data, self.sizing.channels, self.sizing.shorter_side)
-        except BadImageError as error:
+        except (OSError, BadImageError) as error:
+            said = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else error
             raise BadImageError(
-                f"{self.originals.ids[place]} {error}, but was whole before training; "
+                f"{self.originals.ids[place]} {said}, but was whole before training; "
                 "was it changed meanwhile? start again to have all images checked"
             ) from error
         top, left, height, width = box

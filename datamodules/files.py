@@ -21,7 +21,9 @@ from datamodules.sizing import Sizing
 from datamodules.store import ImageStore, without_pixels
 
 # What is decoded; other files are no images by their names.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
+)  # fmt: skip
 MAX_LISTED = 20  # bad files in one message
 GIB = 2**30
 

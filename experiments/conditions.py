@@ -8,6 +8,7 @@ import pandas as pd
 
 from datamodules import ImageDataModule
 from experiments.config import Experiment
+from experiments.errors import RequestError
 from experiments.provenance import git_state, hardware, packages
 from experiments.record import derived_values
 from experiments.tracking import RunRecord
@@ -82,6 +83,20 @@ def changed_images(original: RunRecord, data: ImageDataModule) -> list[str]:
     if now["split_fingerprint"] != facts["split_fingerprint"]:
         changes.append(split_change(pd.read_parquet(original.download("data/split.parquet")), data))
     return changes
+
+
+def check_same_images(original: RunRecord, data: ImageDataModule) -> None:
+    """Refuses to go on with a run on other images than it was begun with.
+
+    Raises:
+        RequestError: Images, labels or split are not as the record has them.
+    """
+    changes = changed_images(original, data)
+    if changes:
+        raise RequestError(
+            f"run {original.run_id} ({original.name}) was begun with other images, and can't go on with "
+            f"these. {'; '.join(changes)}. Put the images back as they were, or train anew"
+        )
 
 
 def split_change(recorded: pd.DataFrame, data: ImageDataModule) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from datamodules.decoding import BadImageError
 from experiments import leaving
 from experiments.errors import Interrupted, RankError, RunError, Terminated
 from experiments.memory import is_out_of_memory, out_of_memory
@@ -55,6 +56,9 @@ def recording(record: RunRecord | None, to_continue: str | None = None) -> Itera
         except RankError as error:
             _end(record, "FAILED", error)
             raise RankError(f"{error}.{hint}") from error
+        except BadImageError as error:
+            _end(record, "FAILED", error)
+            raise RunError(f"{error}.{hint}") from error
         except StoreError as error:
             if record is not None and not record.is_remote:  # a server that is away would be waited for again
                 _end(record, "FAILED", error)

@@ -43,8 +43,11 @@ def find_resumable(store: Store, query: str) -> RunRecord:
 
 
 def go_on(record: RunRecord, store: Store) -> Result:
-    """Trains a run that stopped to its end, as it was recorded, in the same MLflow run."""
+    """Trains a run that stopped to its end, as it was recorded, in the same MLflow run.
+
+    Raises:
+        RequestError: Its images are others by now.
+    """
     experiment = recorded_experiment(record)
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
-    store.continue_run(record)
     return train(experiment, store, resumed=record)

@@ -24,6 +24,7 @@ from experiments.callbacks import (
     build_early_stopping,
 )
 from experiments.checkpoints import build_checkpoints, chosen_checkpoint, load_weights
+from experiments.conditions import check_same_images
 from experiments.config import Experiment, load_experiment
 from experiments.ending import recording, working_folder
 from experiments.errors import RequestError
@@ -106,11 +107,16 @@ def train(
         tested: Judge the chosen checkpoint on the test images, where there are any.
 
     Raises:
-        RequestError: The data or the network is not to be had; no run was created.
+        RequestError: The data or the network is not to be had, or the images are not those that the run
+            to continue was begun with; no run was created.
         RunError: Training failed; the run is FAILED with its traceback.
         Interrupted: Ctrl-C, or the process was told to leave; the run is KILLED and can be resumed.
     """
     prepare(experiment)
+    if resumed is not None:
+        assert store is not None
+        check_same_images(resumed, experiment.data)
+        store.continue_run(resumed)
     loaded = experiment.model.loaded_weights
     for note in (*experiment.data.notes, *(loaded.notes if loaded else ())):
         print(f"note: {note}")
@@ -154,8 +160,9 @@ def prepare(experiment: Experiment) -> None:
         raise RequestError(str(error)) from error
     if not {"val", "test"} & set(data.splits):
         raise RequestError(
-            "there is nothing to judge the network on: the data has no test images, and data.val_fraction is "
-            "0; hold some out with data.val_fraction=0.1 or data.test_fraction=0.2"
+            "there is nothing to judge the network on: the data has no test images, and "
+            f"data.val_fraction={data.division.val_fraction:g} held none out for validation; hold some out "
+            "with data.val_fraction=0.1 or data.test_fraction=0.2. What is in groups needs two of them"
         )
     model.weigh_classes(data.class_counts(), data.num_train_images)
     if experiment.trainer.channels_last:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     data = experiment.load_data()
     findings = examine(experiment.name, data)
     if runs:
-        probabilities = validation_probabilities(runs, len(data.class_names))
+        probabilities = validation_probabilities(runs, data.class_names)
         findings = replace(findings, label_issues=find_label_issues(data, probabilities))
     print_findings(findings, Console())
     out.write_text(render_page(findings, data))

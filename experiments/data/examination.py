@@ -52,7 +52,7 @@ def examine(name: str, data: ImageDataModule) -> Findings:
         straddlers=find_straddlers(stores),
         outliers=tuple(outliers[:MAX_LISTED]),
         num_outliers=len(outliers),
-        skipped=tuple((str(path), str(reason)) for path, reason in getattr(data, "skipped", ())),
+        skipped=tuple((each.id, each.reason) for each in getattr(data, "skipped", ())),
         notes=tuple(getattr(data, "notes", ())),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -28,7 +29,7 @@ def find_runs(queries: Sequence[str]) -> list[RunRecord]:
     return [open_store().find_run(query) for query in queries]
 
 
-def validation_probabilities(runs: Sequence[RunRecord], num_classes: int) -> pd.DataFrame:
+def validation_probabilities(runs: Sequence[RunRecord], class_names: Sequence[str]) -> pd.DataFrame:
     """What the runs said of their validation images: probabilities by id; the mean where several saw one.
 
     Raises:
@@ -36,12 +37,13 @@ def validation_probabilities(runs: Sequence[RunRecord], num_classes: int) -> pd.
     """
     frames = []
     for run in runs:
-        frame = run.predictions("val").set_index("id").filter(regex=r"^prob_\d+$")
-        if frame.shape[1] != num_classes:
+        known = json.loads(run.read_text("data/facts.json"))["class_names"]
+        if known != list(class_names):
             raise RequestError(
-                f"run {run.run_id[:8]} knows {frame.shape[1]} classes; this data has {num_classes}"
+                f"run {run.run_id[:8]} knows the classes {', '.join(known)}; this data has "
+                f"{', '.join(class_names)}"
             )
-        frames.append(frame)
+        frames.append(run.predictions("val").set_index("id").filter(regex=r"^prob_\d+$"))
     return pd.concat(frames).groupby(level=0).mean()
 
 
@@ -81,13 +83,21 @@ def doubtful(targets: NDArray[Any], probabilities: NDArray[np.float64]) -> NDArr
         probabilities: Of images that were not learned, (N, C).
     """
     if targets.ndim == 2:
+        # A label that all of them have, or none, can't be doubted: cleanlab learns from both sides.
+        varied = (targets != targets[:1]).any(axis=0)
+        targets, probabilities = targets[:, varied], probabilities[:, varied]
+        if targets.shape[1] == 0:
+            return np.zeros(0, np.int64)
+        if targets.shape[1] == 1:  # which it takes as one of two classes alone
+            targets = targets[:, 0].astype(np.int64)
+            probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
+    given: Any = targets
+    if targets.ndim == 2:
         from cleanlab.multilabel_classification.filter import find_label_issues as find
 
-        given: Any = [np.flatnonzero(row).tolist() for row in targets]
+        given = [np.flatnonzero(row).tolist() for row in targets]
     else:
         from cleanlab.filter import find_label_issues as find
-
-        given = targets
     ranked = find(given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     return np.asarray(ranked, dtype=np.int64)
 

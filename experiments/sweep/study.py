@@ -13,6 +13,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from datamodules import ImageDataModule
 from datamodules.randomness import derive_seed
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError, RunError
@@ -113,13 +114,14 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
     """The search's study of this name, continued if it is there. To be called while claiming.
 
     Raises:
-        RequestError: The study searched another space or trained another recipe.
+        RequestError: The study searched another space, or trained another recipe or on other images.
     """
     settings = experiment.sweep
     assert settings is not None  # the command has looked
     study = optuna.create_study(
         study_name=name, storage=storage, directions=directions(settings), load_if_exists=True
     )
+    _check_images(study, experiment.data)
     asked = json.loads(json.dumps(_identity(experiment)))
     known = study.user_attrs.get("experiment")
     if known is None:
@@ -199,6 +201,22 @@ def changed_keys(known: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
     ['seed']
     """
     return [key for key in sorted({*known, *asked} - {*INERT}) if known.get(key) != asked.get(key)]
+
+
+def _check_images(study: optuna.Study, data: ImageDataModule) -> None:
+    """Refuses images that the earlier trials, or those of other machines, were not trained and judged on."""
+    if not data.splits:
+        return
+    images = {**data.source_fingerprints, "split": data.division.fingerprint(data.splits)}
+    known = study.user_attrs.get("images", images)
+    other = [part for part in sorted({*known, *images}) if known.get(part) != images.get(part)]
+    if other:
+        raise RequestError(
+            f"the study {study.study_name!r} searched on other images: the fingerprint of {', '.join(other)} "
+            "is another one than its first trials', with which no further one could be compared. Put the "
+            "images back as they were, or give this sweep its own --study NAME"
+        )
+    study.set_user_attr("images", images)
 
 
 def _check_extension(

@@ -193,6 +193,9 @@ def test_a_streamed_file_that_broke_during_training_is_named(files: CountedFiles
     files.paths[6].write_bytes(b"gone")
     with pytest.raises(BadImageError, match=r"006\.jpg is no image.*changed meanwhile"):
         images[torch.tensor([6])]
+    files.paths[6].unlink()
+    with pytest.raises(BadImageError, match=r"006\.jpg cannot be read \(No such file.*changed meanwhile"):
+        images[torch.tensor([6])]
 
 
 # Building once ------------------------------------------------------------------------------------

@@ -113,6 +113,8 @@ FORMATS = {
     "TIFF": lambda: encoded(photograph(), "TIFF"),
     "LZW TIFF": lambda: encoded(photograph(), "TIFF", compression="tiff_lzw"),
     "CMYK TIFF": lambda: encoded(photograph().convert("CMYK"), "TIFF"),
+    "PPM": lambda: encoded(photograph(), "PPM"),
+    "grey PPM": lambda: encoded(photograph().convert("L"), "PPM"),
     "lossy WebP": lambda: encoded(photograph(), "WEBP"),
     "WebP with alpha": lambda: encoded(translucent(), "WEBP", lossless=True),
 }
@@ -189,6 +191,13 @@ def test_scaled_decoding_keeps_the_shorter_side_and_the_picture(orientation: int
 
 def test_small_images_are_decoded_whole() -> None:
     assert decode(encoded(photograph(), "JPEG"), 3, at_least=50).shape == (60, 90, 3)
+
+
+def test_a_jpeg_is_turned_whatever_its_earlier_segments_hold() -> None:
+    data = with_orientation(6)
+    thumbnail = b"Photoshop 3.0\0\xff\xda\xff\xff\xd9"
+    segment = b"\xff\xff\xed" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    assert np.array_equal(decode(data[:2] + segment + data[2:], 3), decode(data, 3))
 
 
 # Bad ones -----------------------------------------------------------------------------------------

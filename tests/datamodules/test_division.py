@@ -46,6 +46,13 @@ def folds_of(source: dict[str, ImageStore], **changed) -> dict[str, int]:
     return found
 
 
+@pytest.mark.parametrize("train", [{}, {"train": 0}])
+def test_without_training_images_it_is_said_what_there_is(train: dict[str, int]) -> None:
+    source = {name: images(name, by_class(size)) for name, size in {**train, "val": 5, "test": 3}.items()}
+    with pytest.raises(ValueError, match=r"no training images \(but .*5 for val, 3 for test\)"):
+        division(0).divide(source, NAMES)
+
+
 def test_each_image_is_validated_in_one_fold_and_trained_on_in_the_others() -> None:
     source = {"train": images("train", by_class(300, 200, 40)), "test": images("test", by_class(20, 20, 5))}
     assert folds_of(source).keys() == set(source["train"].ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -10,9 +12,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from test_train import run_id
+from test_train import run_id, wait_for_epoch
 
 from datamodules import Synthetic
+from datamodules.decoding import BadImageError
+from experiments.ending import recording
+from experiments.errors import RunError
 
 SMALL = ["--trainer.max_epochs=2", "--model.backbone_options.widths=[8]", "--data.batch_size=16"]
 
@@ -91,6 +96,58 @@ def test_a_sweep_decodes_once_for_all_of_its_trials(workspace, recipe, pictures,
     assert answer.status == 0, answer.errors
     assert "3 trials: 3 complete" in answer.output
     assert len(list(tmp_path.glob("*/pixels.bin"))) == 1
+
+
+@pytest.fixture
+def another_picture(pictures: Path) -> Iterator[Callable[[], None]]:
+    """Adds one when it is called, for the length of the test."""
+    added = pictures / "train" / "disc" / "added.png"
+    yield lambda: Image.new("RGB", (40, 40), "red").save(added)
+    added.unlink(missing_ok=True)
+
+
+def test_a_run_does_not_go_on_with_other_images(workspace, store, recipe, another_picture) -> None:
+    process = workspace.start("train", str(recipe), *SMALL, "--trainer.max_epochs=200")
+    interrupted = wait_for_epoch(workspace.folder, 1, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    before = store.find_run(interrupted)
+    another_picture()
+    answer = workspace.run("train", "--resume", interrupted)
+    assert answer.status == 2
+    assert "was begun with other images" in answer.errors
+    assert "1 are new" in answer.errors
+    after = store.find_run(interrupted)
+    assert (before.status, before.metrics) == (after.status, after.metrics)
+    assert after.status == "KILLED"
+
+
+def test_a_sweep_does_not_go_on_with_other_images(workspace, recipe, another_picture) -> None:
+    sweep = ["sweep", str(recipe), *SMALL, "--sweep.confirm=null", "--study", "pictures"]
+    answer = workspace.run(*sweep, "--trials", "1")
+    assert answer.status == 0, answer.errors
+    another_picture()
+    more = workspace.run(*sweep, "--trials", "2")
+    assert more.status == 2
+    assert "the study 'pictures' searched on other images" in more.errors
+    assert "--study NAME" in more.errors
+
+
+def test_what_was_left_out_stands_in_the_look_at_the_data(darkroom, recipe, pictures) -> None:
+    broken = pictures / "train" / "disc" / "empty.jpg"
+    broken.write_bytes(b"")
+    try:
+        answer = darkroom("data", str(recipe), "--data.on_bad_image=skip")
+    finally:
+        broken.unlink()
+    assert answer.status == 0, answer.errors
+    assert "1 image left out as unreadable" in answer.output
+    assert "holds no bytes" in answer.output
+
+
+def test_a_file_that_is_gone_while_training_ends_the_run_with_its_name() -> None:
+    with pytest.raises(RunError, match=r"^a\.jpg cannot be read"), recording(None):
+        raise BadImageError("a.jpg cannot be read (No such file or directory)")
 
 
 def test_broken_files_end_the_run_before_it_starts_with_all_of_them_listed(

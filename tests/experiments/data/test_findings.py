@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules import Digits, ImageDataModule
+from datamodules.cache import BadImage
 from datamodules.store import ImageStore
 from experiments.data import examination
 from experiments.data.examination import examine
@@ -180,7 +181,7 @@ def test_several_labels_of_an_image_are_counted_and_compared_as_a_whole():
 
 def test_what_the_source_left_out_and_noted_is_passed_on():
     data = module_of(train=store_of("train", noise(4)))
-    data.skipped = [(Path("cat/1.jpg"), "cut short")]
+    data.skipped = [BadImage("cat/1.jpg", "cut short")]
     data.notes = ["this set has no test images"]
     found = examine("pets", data)
     assert found.skipped == (("cat/1.jpg", "cut short"),)

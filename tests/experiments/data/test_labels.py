@@ -49,6 +49,15 @@ def test_among_several_labels_of_an_image_most_wrong_ones_are_found():
     assert len(found) >= 12
 
 
+def test_labels_that_all_images_have_or_none_are_not_doubted():
+    given = np.tile([1.0, 0.0, 0.0], (200, 1))
+    given[::2, 1] = 1
+    probabilities = np.abs(given - 0.05)
+    probabilities[4] = 1 - probabilities[4]
+    assert doubtful(given, probabilities).tolist() == [4]
+    assert len(doubtful(given[1::2], probabilities[1::2])) == 0
+
+
 def test_an_issue_names_image_given_and_suggested_class():
     data = Digits()
     data.setup()
@@ -72,11 +81,12 @@ def test_probabilities_of_several_folds_are_joined_and_averaged_where_they_overl
 
         def __init__(self, frame: pd.DataFrame) -> None:
             self.predictions = lambda split: {"val": frame}[split]
+            self.read_text = lambda path: {"data/facts.json": '{"class_names": ["ant", "bee"]}'}[path]
 
     first = pd.DataFrame({"id": ["a", "b"], "target": [0, 1], "prob_0": [0.9, 0.2], "prob_1": [0.1, 0.8]})
     second = pd.DataFrame({"id": ["b", "c"], "target": [1, 1], "prob_0": [0.4, 0.3], "prob_1": [0.6, 0.7]})
-    joined = validation_probabilities([Run(first), Run(second)], num_classes=2)
+    joined = validation_probabilities([Run(first), Run(second)], ["ant", "bee"])
     assert joined.index.tolist() == ["a", "b", "c"]
     np.testing.assert_allclose(joined.to_numpy(), [[0.9, 0.1], [0.3, 0.7], [0.3, 0.7]])
-    with pytest.raises(RequestError, match="knows 2 classes; this data has 3"):
-        validation_probabilities([Run(first)], num_classes=3)
+    with pytest.raises(RequestError, match="knows the classes ant, bee; this data has bee, zebra"):
+        validation_probabilities([Run(first)], ["bee", "zebra"])
