@@ -62,12 +62,20 @@ def open_images(
 
     Returns:
         The images, bad ones included, and the list of bad ones, in order.
+
+    Raises:
+        ValueError: The folder can't be made.
     """
     # Named by ids and sizing, then by content: what has the first part in common is the same cache, stale.
     settings = repr(sorted(asdict(sizing).items()))
     family = _digest([str(FORMAT_VERSION), settings, originals.origin, *originals.ids])
     place = folder / f"{family}-{_digest(originals.stamps())}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"data.cache={folder} is no folder for caches ({error.strerror}); give one that can be written to"
+        ) from error
     with _locked(folder / f"{family}.lock", say):
         index = _read_index(place, sizing)
         if index is None or _fits_by_now(place, index, sizing, budget_bytes):

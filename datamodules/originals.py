@@ -53,7 +53,7 @@ class FileOriginals:
 
     def read(self, place: int) -> bytes:
         # In as few calls as can be: after each the threads that decode compete for Python's lock.
-        descriptor = os.open(self.paths[place], os.O_RDONLY)
+        descriptor = os.open(self.paths[place], os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
         try:
             size = os.fstat(descriptor).st_size
             data = os.read(descriptor, size)

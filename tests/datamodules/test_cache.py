@@ -198,6 +198,20 @@ def test_a_streamed_file_that_broke_during_training_is_named(files: CountedFiles
         images[torch.tensor([6])]
 
 
+def test_a_pipe_is_not_waited_for(files: CountedFiles) -> None:
+    files.paths[4].unlink()
+    os.mkfifo(files.paths[4])
+    _, bad = opened(files)
+    assert [(each.id, each.reason) for each in bad] == [(files.ids[4], "holds no bytes")]
+
+
+def test_a_cache_that_can_be_no_folder_is_named(files: CountedFiles, tmp_path: Path) -> None:
+    place = tmp_path / "occupied"
+    place.write_text("")
+    with pytest.raises(ValueError, match=r"^data\.cache=.*occupied.*File exists"):
+        open_images(files, CROP, folder=place, budget_bytes=2**30, threads=1)
+
+
 # Building once ------------------------------------------------------------------------------------
 
 
