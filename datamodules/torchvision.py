@@ -46,11 +46,11 @@ class TorchvisionDataset(ImageFiles):
         root: str = "data",
         download: bool = True,
         image_size: int | None = None,
-        variant: str | None = None,
+        variant: str | int | None = None,
         **kwargs: Any,
     ) -> None:
         self.known = known_set(name)
-        self.official_parts = parts_of(name, variant)
+        self.official_parts = parts_of(name, None if variant is None else str(variant))
         self.multilabel = self.known.multilabel
         native = self.known.shape
         super().__init__(image_size=image_size or (native[1] if native else 224), **kwargs)
