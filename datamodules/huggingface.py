@@ -1,10 +1,10 @@
-"""Any image-classification set of the `datasets` library, by its name on the hub or from a local folder."""
+"""Any image-classification set of the `datasets` library, by its name on the hub or from local files."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.cache import Originals
+from datamodules.class_names import alike
 from datamodules.files import ImageFiles, Listing
 from datamodules.folder import PARTS
+
+MAX_NAMED = 5  # of wrong rows, in one message
 
 
 class HuggingFaceDataset(ImageFiles):
     """A set of the Hugging Face hub's, or local Parquet files in its layout; needs the extra `huggingface`.
 
     Labels are one class, or for multi-label tasks a list of them. Parts named train, validation (or val,
-    valid) and test are kept; others are left out.
+    valid) and test are kept; others are left out, as is a part whose labels the hub hides.
 
     Args:
-        path: Name on the hub, such as uoft-cs/cifar10, or a local folder.
+        path: Name on the hub, such as uoft-cs/cifar10, or a local folder, or one Parquet file to train on.
         config: Which of the set's configurations; null takes its default.
         revision: Commit or tag on the hub, to read the same images again.
         image_column: Column with the images; null takes the only one that has images.
@@ -46,6 +49,8 @@ class HuggingFaceDataset(ImageFiles):
         self.image_column = image_column
         self.label_column = label_column
         self._parts_found: dict[str, Any] | None = None
+        self._labels: dict[str, list[Any]] = {}
+        self._hidden: list[str] = []  # parts whose labels are
 
     @property
     def multilabel(self) -> bool:  # type: ignore[override]  # known only once the set is there
@@ -53,7 +58,7 @@ class HuggingFaceDataset(ImageFiles):
         return hasattr(self._feature(), "feature")
 
     def datasets(self) -> dict[str, Any]:
-        """The library's dataset of each part, with images as encoded bytes.
+        """The library's dataset of each part that has labels, with images as encoded bytes.
 
         Raises:
             FileNotFoundError: The set is not there and can't be fetched.
@@ -63,22 +68,45 @@ class HuggingFaceDataset(ImageFiles):
             if importlib.util.find_spec("datasets") is None:
                 raise ValueError("HuggingFaceDataset needs a library: pip install 'darkroom[huggingface]'")
             library = importlib.import_module("datasets")
-            try:
-                found = library.load_dataset(self.path, self.config, revision=self.revision)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise FileNotFoundError(
-                    f"data.path={self.path} is neither a folder that `datasets` can read nor to be had from "
-                    f"the hub ({' '.join(str(error).split())[:300]})"
-                ) from error
+            found = self._load(library)
             named = {PARTS.get(str(name).lower()): each for name, each in found.items()}
-            parts = {part: named[part] for part in ("train", "val", "test") if part in named}
+            parts: dict[str, Any] = {part: named[part] for part in ("train", "val", "test") if part in named}
             if "train" not in parts:
                 raise ValueError(f"data.path={self.path} has no part named train; it has {', '.join(found)}")
             column = self._image_column(library, parts["train"])
             as_bytes = library.Image(decode=False)
-            self._parts_found = {part: each.cast_column(column, as_bytes) for part, each in parts.items()}
             self.image_column = column
+            labels = {part: list(each[self.label_column]) for part, each in parts.items()}
+            self._hidden = self._without_labels(labels, parts["train"].features[self.label_column])
+            self._labels = {part: each for part, each in labels.items() if part not in self._hidden}
+            self._parts_found = {part: parts[part].cast_column(column, as_bytes) for part in self._labels}
         return self._parts_found
+
+    def _load(self, library: Any) -> Any:
+        file = Path(self.path).expanduser()
+        is_file = file.suffix.lower() == ".parquet" and file.is_file()
+        if is_file and (self.config, self.revision) != (None, None):
+            raise ValueError(
+                f"data.path={self.path} is one file, which has neither data.config nor data.revision; leave "
+                "both null"
+            )
+        try:
+            if is_file:
+                return library.load_dataset("parquet", data_files={"train": str(file)})
+            return library.load_dataset(self.path, self.config, revision=self.revision)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"data.path={self.path} is neither a folder or a Parquet file that `datasets` can read nor "
+                f"to be had from the hub ({' '.join(str(error).split())[:300]})"
+            ) from error
+
+    def _without_labels(self, labels: Mapping[str, Sequence[Any]], feature: Any) -> list[str]:
+        if class_names_of(feature) is None and -1 in labels["train"]:
+            return []  # a class of its own
+        hidden = [part for part, each in labels.items() if are_hidden(each)]
+        if "train" in hidden:
+            raise ValueError(f"data.path={self.path} has no labels to train on: all are {labels['train'][0]}")
+        return hidden
 
     def _image_column(self, library: Any, dataset: Any) -> str:
         images = [name for name, kind in dataset.features.items() if isinstance(kind, library.Image)]
@@ -100,16 +128,23 @@ class HuggingFaceDataset(ImageFiles):
         return self.datasets()["train"].features[self.label_column]
 
     def list_samples(self) -> Listing:
-        labels = {part: list(each[self.label_column]) for part, each in self.datasets().items()}
-        everything = [label for each in labels.values() for label in each]
-        feature = self._feature()
-        names = getattr(getattr(feature, "feature", feature), "names", None)
-        targets, class_names = encode(everything, names)
+        names = class_names_of(self._feature())
+        labels = self._labels
+        try:
+            check_labels(labels, names)
+        except ValueError as error:
+            raise ValueError(f"data.path={self.path}: {error}") from error
+        targets, class_names = encode([label for each in labels.values() for label in each], names)
+        left_out = [
+            f"Part {part} has no labels, all are hidden: nothing can be judged on it, it is left out"
+            for part in self._hidden
+        ]
         return Listing(
             ids=[f"{part}/{index:06d}" for part, each in labels.items() for index in range(len(each))],
             targets=targets,
             parts=[part for part, each in labels.items() for _ in each],
             class_names=class_names,
+            notes=[*left_out, *alike(class_names)],
         )
 
     def originals(self, listing: Listing) -> Originals:
@@ -144,6 +179,45 @@ class EncodedRows:
         return int(np.searchsorted(self._ends, place, "right"))
 
 
+def class_names_of(feature: Any) -> list[str] | None:
+    """What a column's labels are called, one or several an image; None where it has the names themselves."""
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
+def are_hidden(labels: Sequence[Any]) -> bool:
+    """Whether no image of a part has a label: of test parts the hub mostly has -1 for all.
+
+    >>> are_hidden([-1, -1]), are_hidden([[-1], [-1]]), are_hidden([None]), are_hidden([-1, 0])
+    (True, True, True, False)
+    """
+    return len(labels) > 0 and all(label in (-1, None, [-1]) for label in labels)
+
+
+def check_labels(labels: Mapping[str, Sequence[Any]], names: Sequence[str] | None) -> None:
+    """Refuses labels that no class can be told by.
+
+    Args:
+        labels: Of each part, indices into `names`, or names themselves; or lists of such.
+        names: Of the classes, where the set tells them.
+
+    Raises:
+        ValueError: An image has no label where it should have one, or an index that no class has.
+    """
+    given = {part: _lists(each) for part, each in labels.items()}
+    missing = _rows(given, lambda label: label in (None, ""), told=False)
+    if missing:
+        raise ValueError(
+            f"images have no label: {missing}, rows counted from 0. Label them, or leave them out"
+        )
+    indices = range(len(names or ()))
+    strange = _rows(given, lambda label: label not in indices, told=True) if names is not None else ""
+    if strange:
+        raise ValueError(
+            f"labels must be 0 to {len(indices) - 1}, one for each class: {strange}, rows counted from 0. "
+            "Correct them, or leave the images out"
+        )
+
+
 def encode(labels: Sequence[Any], names: Sequence[str] | None) -> tuple[NDArray[Any], list[str]]:
     """Labels, of one or several an image, as indices (N,) or 0 and 1 (N, K), with the classes' names.
 
@@ -151,26 +225,43 @@ def encode(labels: Sequence[Any], names: Sequence[str] | None) -> tuple[NDArray[
         labels: Indices into `names`, or names themselves; or lists of such.
         names: Of the classes, where the set tells them.
 
-    >>> encode(["b", "a"], None)[0].tolist()
-    [1, 0]
+    >>> encode(["b", "a "], None)
+    (array([1, 0]), ['a', 'b'])
     >>> encode([[0], [0, 1]], ["red", "white"])[0].tolist()
     [[1.0, 0.0], [1.0, 1.0]]
-
-    Raises:
-        ValueError: An image has no label, where it should have one.
     """
-    several = any(isinstance(label, list | tuple) for label in labels)
-    given = [list(label or []) if several else [label] for label in labels]
-    if not several and any(label is None for label in labels):
-        raise ValueError(f"image {labels.index(None)} has no label")
+    given = _lists(labels)
     if names is None:
         found = sorted({label for each in given for label in each})
         index = {label: place for place, label in enumerate(found)}
         given = [[index[label] for label in each] for each in given]
         names = [str(label) for label in found]
-    if not several:
-        return np.array([each[0] for each in given], dtype=np.int64), list(names)
+    if not _are_several(labels):
+        return np.array([label for (label,) in given], dtype=np.int64), list(names)
     targets = np.zeros((len(given), len(names)), dtype=np.float32)
     for row, each in enumerate(given):
         targets[row, each] = 1
     return targets, list(names)
+
+
+def _are_several(labels: Sequence[Any]) -> bool:
+    return any(isinstance(label, list | tuple) for label in labels)
+
+
+def _lists(labels: Sequence[Any]) -> list[list[Any]]:
+    """Each image's labels, without the blanks around them."""
+    several = _are_several(labels)
+    given = [list(label or []) if several else [label] for label in labels]
+    return [[label.strip() if isinstance(label, str) else label for label in each] for each in given]
+
+
+def _rows(labels: Mapping[str, Sequence[Sequence[Any]]], wrong: Callable[[Any], bool], *, told: bool) -> str:
+    """Of each part how many images have a wrong label, and which first; empty where none has."""
+    said = []
+    for part, each in labels.items():
+        found = {place: label for place, row in enumerate(each) for label in row if wrong(label)}
+        if found:
+            shown = [f"row {place}" + f" has {label}" * told for place, label in found.items()][:MAX_NAMED]
+            more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+            said.append(f"{len(found)} of {len(each)} in part {part} ({', '.join(shown)}{more})")
+    return "; ".join(said)

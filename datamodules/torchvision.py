@@ -2,71 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from datamodules.cache import Originals
 from datamodules.files import ImageFiles, Listing
+from datamodules.known_sets import known_set, parts_of
+from datamodules.set_contents import (
+    classes_of,
+    is_hidden,
+    joined,
+    label_names_of,
+    labels_of,
+    paths_of,
+    pixels_of,
+)
 from datamodules.store import ImageStore
-
-Parts = dict[str, dict[str, Any]]
-
-TRAIN_FLAG: Parts = {"train": {"train": True}, "test": {"train": False}}
-TRAIN_TEST: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
-TRAIN_VAL: Parts = {"train": {"split": "train"}, "val": {"split": "val"}}
-TRAINVAL_TEST: Parts = {"train": {"split": "trainval"}, "test": {"split": "test"}}
-ALL_THREE: Parts = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
-UNDIVIDED: Parts = {"train": {}}
-DIGITS = tuple(map(str, range(10)))
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a set without its files.
-
-    Attributes:
-        parts: The constructor's arguments of each official part.
-        shape: (C, H, W) of sets whose images torchvision keeps as one array; None of those in files.
-        classes: Their names, where they are few.
-    """
-
-    parts: Parts = field(default_factory=dict)
-    shape: tuple[int, int, int] | None = None
-    classes: tuple[str, ...] | None = None
-
-
-SETS: dict[str, Known] = {
-    "CIFAR10": Known(TRAIN_FLAG, (3, 32, 32), CIFAR10),
-    "CIFAR100": Known(TRAIN_FLAG, (3, 32, 32)),
-    "CLEVRClassification": Known(TRAIN_VAL),
-    "Caltech101": Known(UNDIVIDED),
-    "Caltech256": Known(UNDIVIDED),
-    "Country211": Known({**ALL_THREE, "val": {"split": "valid"}}),
-    "DTD": Known(ALL_THREE),
-    "EuroSAT": Known(UNDIVIDED),
-    "FGVCAircraft": Known(ALL_THREE),
-    "Flowers102": Known(ALL_THREE),
-    "Food101": Known(TRAIN_TEST),
-    "GTSRB": Known(TRAIN_TEST),
-    "ImageNet": Known(TRAIN_VAL),
-    "Imagenette": Known(TRAIN_VAL),
-    "KMNIST": Known(TRAIN_FLAG, (1, 28, 28)),
-    "OxfordIIITPet": Known(TRAINVAL_TEST),
-    "RenderedSST2": Known(ALL_THREE),
-    "STL10": Known(TRAIN_TEST, (3, 96, 96)),
-    "SUN397": Known(UNDIVIDED),
-    "SVHN": Known(TRAIN_TEST, (3, 32, 32), DIGITS),
-    "StanfordCars": Known(TRAIN_TEST),
-    "USPS": Known(TRAIN_FLAG, (1, 16, 16), DIGITS),
-}
 
 
 class TorchvisionDataset(ImageFiles):
@@ -76,8 +33,11 @@ class TorchvisionDataset(ImageFiles):
         name: The name of torchvision's class.
         root: Folder that holds the set as torchvision lays it out, or to download it into.
         download: Fetch the set through torchvision when it is not there.
-        image_size: Side in pixels of what the network sees; null keeps that of sets whose images all have
-            one size, and takes 224 of others.
+        image_size: Side in pixels of what the network sees; null keeps that of sets that torchvision has
+            as one array of pixels, and takes 224 of others.
+        variant: Which one, of sets that come in several: EMNIST as balanced, byclass, bymerge, letters,
+            digits or mnist; INaturalist by its year; Imagenette by its size; FGVCAircraft by family or
+            manufacturer; DTD by its partition; Places365 and Omniglot by their halves. Null takes the first.
     """
 
     def __init__(
@@ -86,11 +46,12 @@ class TorchvisionDataset(ImageFiles):
         root: str = "data",
         download: bool = True,
         image_size: int | None = None,
+        variant: str | int | None = None,
         **kwargs: Any,
     ) -> None:
-        if name not in SETS:
-            raise ValueError(f"data.name: no set is named {name!r}; known are {', '.join(SETS)}")
-        self.known = SETS[name]
+        self.known = known_set(name)
+        self.official_parts = parts_of(name, None if variant is None else str(variant))
+        self.multilabel = self.known.multilabel
         native = self.known.shape
         super().__init__(image_size=image_size or (native[1] if native else 224), **kwargs)
         if native is not None:  # resized on the device that trains, as all that fits in memory
@@ -101,42 +62,59 @@ class TorchvisionDataset(ImageFiles):
         self.root = Path(root).expanduser()
         self.download = download
         self._datasets: dict[str, Any] | None = None
+        self._hidden: list[str] = []  # parts whose labels are not published
 
     def prepare_data(self) -> None:
         """Downloads what is missing.
 
         Raises:
             FileNotFoundError: The files are not there and can't be fetched.
+            ValueError: The set needs a library that is missing.
         """
         self.datasets()
         super().prepare_data()
 
     def datasets(self) -> dict[str, Any]:
-        """torchvision's dataset of each official part.
+        """torchvision's dataset of each official part that has labels.
 
         Raises:
             FileNotFoundError: The files are not there and can't be fetched.
+            ValueError: The set needs a library that is missing.
         """
         if self._datasets is None:
+            needs = self.known.needs
+            if needs is not None and importlib.util.find_spec(needs) is None:
+                raise ValueError(f"data.name={self.set_name} needs a library: pip install {needs}")
             import torchvision  # costs seconds, and only this source needs it
 
             build = getattr(torchvision.datasets, self.set_name)
-            self._datasets = {part: self._build(build, given) for part, given in self.known.parts.items()}
+            found = {part: self._build(build, given) for part, given in self.official_parts.items()}
+            self._hidden = [part for part, dataset in found.items() if part != "train" and is_hidden(dataset)]
+            self._datasets = {part: each for part, each in found.items() if part not in self._hidden}
         return self._datasets
 
     def _build(self, build: Any, given: dict[str, Any]) -> Any:
         arguments = {"root": str(self.root), **given}
         try:
-            return build(**arguments)
-        except (RuntimeError, OSError) as missing:
+            dataset = build(**arguments)
+            # Places365 looks for its lists alone.
+            if not Path(getattr(dataset, "images_dir", self.root)).is_dir():
+                raise FileNotFoundError(f"there is no folder {dataset.images_dir}")
+            return dataset
+        except (RuntimeError, OSError, ValueError) as missing:
+            reason = _short(missing)
             expected = f"{self.set_name} is not in {self.root.resolve()} as torchvision lays it out"
             if not self.download:
                 raise FileNotFoundError(
-                    f"{expected} ({_short(missing)}). Set data.root to where it is, or data.download=true"
+                    f"{expected} ({reason}). Set data.root to where it is, or data.download=true"
                 ) from missing
         try:
-            return build(**arguments, download=True)
-        except (RuntimeError, OSError, TypeError) as error:
+            return build(**{**arguments, "download": True})
+        except TypeError as error:  # it has no such argument
+            raise FileNotFoundError(
+                f"{expected} ({reason}), and torchvision has no download of it. Set data.root to where it is"
+            ) from error
+        except (RuntimeError, OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"{expected}; and downloading it failed ({_short(error)}). Set data.root to where it is, "
                 "or try again with a connection"
@@ -144,17 +122,35 @@ class TorchvisionDataset(ImageFiles):
 
     def list_samples(self) -> Listing:
         datasets = self.datasets()
-        targets = {part: targets_of(dataset) for part, dataset in datasets.items()}
-        first = next(iter(datasets.values()))
-        known = self.known.classes or getattr(first, "classes", None) or getattr(first, "categories", None)
-        count = max(int(each.max()) for each in targets.values()) + 1
-        names = [str(name) for name in known] if known is not None else list(map(str, range(count)))
+        labels = {part: labels_of(dataset) for part, dataset in datasets.items()}
+        targets: NDArray[Any]
+        parts = [part for part, each in labels.items() for _ in each]
+        paths = paths_of(datasets.values())
+        if self.multilabel:
+            targets = np.concatenate(list(labels.values())).astype(np.float32)
+            class_names = label_names_of(next(iter(datasets.values())))
+        else:
+            classes = {
+                part: classes_of(dataset, labels[part], self.known.classes)
+                for part, dataset in datasets.items()
+            }
+            targets, class_names = joined(labels, classes, sort=self.known.sort)
+        if self.known.sort:
+            assert paths is not None
+            places = [(list(labels).index(part), path) for part, path in zip(parts, paths, strict=True)]
+            order = sorted(range(len(places)), key=places.__getitem__)
+            targets, paths = targets[order], [places[place][1] for place in order]
+        notes = [
+            f"the labels of {self.set_name}'s {part} part are not published: it is left out"
+            for part in self._hidden
+        ]
         return Listing(
-            ids=[f"{part}/{index:06d}" for part, each in targets.items() for index in range(len(each))],
-            targets=np.concatenate(list(targets.values())),
-            parts=[part for part, each in targets.items() for _ in each],
-            class_names=names,
-            paths=paths_of(datasets.values()),
+            ids=[f"{part}/{index:06d}" for part, each in labels.items() for index in range(len(each))],
+            targets=targets,
+            parts=parts,
+            class_names=class_names,
+            paths=paths,
+            notes=notes if self.known.note is None else [*notes, self.known.note],
         )
 
     def originals(self, listing: Listing) -> Originals:
@@ -166,6 +162,7 @@ class TorchvisionDataset(ImageFiles):
         if self.known.shape is None:
             return super().load()
         listing = self.listing
+        self.notes += listing.notes
         images = torch.cat([pixels_of(dataset, self.source_shape) for dataset in self.datasets().values()])
         everything = ImageStore(images, torch.from_numpy(listing.targets), listing.ids)
         return self._parts(everything, listing.parts)
@@ -181,7 +178,7 @@ class DatasetOriginals:
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def stamps(self) -> Sequence[str]:
-        roots = [Path(dataset.root) for dataset in self._datasets]
+        roots = [Path(getattr(dataset, "_base_folder", dataset.root)) for dataset in self._datasets]
         changed = [f"{root.resolve()} {root.stat().st_mtime_ns}" for root in roots]
         return [changed[int(np.searchsorted(self._ends, place, "right"))] for place in range(len(self.ids))]
 
@@ -190,44 +187,6 @@ class DatasetOriginals:
         part = int(np.searchsorted(self._ends, place, "right"))
         start = 0 if part == 0 else int(self._ends[part - 1])
         return self._datasets[part][place - start][0]
-
-
-def paths_of(datasets: Iterable[Any]) -> list[Path] | None:
-    """The files of torchvision's datasets in order; None where one does not tell them."""
-    paths: list[Path] = []
-    for dataset in datasets:
-        known = [getattr(dataset, name) for name in ("samples", "_samples", "_image_files", "_images")
-                 if hasattr(dataset, name)]  # fmt: skip
-        files = [each[0] if isinstance(each, tuple) else each for each in known[0]] if known else []
-        if len(files) != len(dataset) or not all(isinstance(each, str | Path) for each in files):
-            return None
-        paths += [Path(each) for each in files]
-    return paths
-
-
-def targets_of(dataset: Any) -> NDArray[np.int64]:
-    """The class indices (N,) of a torchvision dataset, without decoding its images."""
-    for name in ("targets", "labels", "_labels", "y"):
-        if hasattr(dataset, name):
-            return np.asarray(getattr(dataset, name), dtype=np.int64)
-    for name in ("samples", "_samples"):
-        if hasattr(dataset, name):
-            return np.array([label for _, label in getattr(dataset, name)], dtype=np.int64)
-    raise ValueError(f"torchvision's {type(dataset).__name__} keeps its labels where they are not found")
-
-
-def pixels_of(dataset: Any, shape: tuple[int, int, int]) -> Tensor:
-    """The images of a dataset that keeps them as one array, uint8 (N, *shape)."""
-    pixels = torch.as_tensor(np.asarray(dataset.data))
-    if pixels.ndim == 3:
-        pixels = pixels.unsqueeze(1)
-    elif pixels.shape[-1] in (1, 3) and pixels.shape[1] not in (1, 3):
-        pixels = pixels.permute(0, 3, 1, 2)
-    if pixels.shape[1] == 3 and shape[0] == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow converts
-        pixels = torch.einsum("nchw,c->nhw", pixels.float(), weights).round().byte().unsqueeze(1)
-    assert pixels.shape[1:] == shape, (pixels.shape, shape)
-    return pixels.contiguous()
 
 
 def _short(error: BaseException) -> str:
