@@ -23,6 +23,7 @@ from datamodules.store import ImageStore, without_pixels
 # What is decoded; other files are no images by their names.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 MAX_LISTED = 20  # bad files in one message
+MAX_NAMED = 5  # of names in one sentence
 GIB = 2**30
 
 
@@ -122,8 +123,13 @@ class ImageFiles(ImageDataModule):
 
     @cached_property
     def listing(self) -> Listing:
-        """`list_samples`, once, in the order of `classes` where they are given."""
+        """`list_samples`, once, in the order of `classes` where they are given.
+
+        Raises:
+            ValueError: Names are not UTF-8, or classes are not those of `classes`; see also `list_samples`.
+        """
         found = self.list_samples()
+        refuse_undecodable(found.ids)
         return found if self.classes is None else in_order(found, self.classes)
 
     @property
@@ -246,6 +252,40 @@ def is_image(name: str) -> bool:
     (True, False, False)
     """
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def refuse_undecodable(names: Sequence[str]) -> None:
+    """Refuses names of files that are not UTF-8: no table, page or record could hold them.
+
+    Raises:
+        ValueError: Some are not.
+    """
+    odd = [name for name in names if not name.isascii() and name != readable(name)]
+    if odd:
+        files = "1 file has a name" if len(odd) == 1 else f"{len(odd)} files have names"
+        raise ValueError(
+            f"{files} not in UTF-8, which all names must be in: {some([readable(name) for name in odd])} "
+            "(with \\x.. for what is not); rename them"
+        )
+
+
+def readable(name: str) -> str:
+    r"""A file's name as can be printed and written: bytes that are not UTF-8 in numbers.
+
+    >>> readable("café/" + b"caf\xe9.png".decode(errors="surrogateescape"))
+    'café/caf\\xe9.png'
+    """
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def counts_of(names: Mapping[str, int]) -> str:

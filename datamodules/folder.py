@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.files import ImageFiles, Listing, counts_of, is_image
+from datamodules.files import ImageFiles, Listing, counts_of, is_image, readable
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -97,7 +97,7 @@ def images_below(folder: Path) -> tuple[list[str], list[str]]:
             if is_image(name):
                 images.append(f"{inside}/{name}" if inside else name)
             else:
-                others.append(Path(name).suffix.lower() or name)
+                others.append(readable(Path(name).suffix.lower() or name))
     return sorted(images, key=lambda name: name.split("/")), others
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datamodules.files import ImageFiles, Listing
+from datamodules.files import ImageFiles, Listing, some
 from datamodules.folder import PARTS
 
-MAX_NAMED = 5  # of wrong rows, in one message
 RARE = 2  # images of a class that may be another one's name, misspelled
 
 
@@ -101,7 +100,12 @@ class ImageTable(ImageFiles):
                 return pd.read_parquet(self.table)
             # Names stay names: a class called 01 or NA is not a number, nor missing.
             return pd.read_csv(self.table, dtype=str, keep_default_na=False, na_values=[""])
-        except (ValueError, OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"data.table={self.table} is not in UTF-8 ({error}): save it so; images whose own names are "
+                "not in it must be renamed"
+            ) from error
+        except (ValueError, OSError) as error:
             raise ValueError(f"data.table={self.table} can't be read as a table: {error}") from error
 
     def _read(self) -> pd.DataFrame:
@@ -144,17 +148,17 @@ class ImageTable(ImageFiles):
                 continue
             missing = [ids[row] for row in np.flatnonzero(frame[column].isna()).tolist()]
             if missing:
-                raise ValueError(f"{self.table} has no {column} for {_some(missing)}")
+                raise ValueError(f"{self.table} has no {column} for {some(missing)}")
         repeated = frame[self.image_column].duplicated(keep=False)
         if repeated.any():
             raise ValueError(
                 f"{self.table} has rows that contradict each other, for "
-                f"{_some(sorted(set(frame[self.image_column][repeated])))}: one image, one row"
+                f"{some(sorted(set(frame[self.image_column][repeated])))}: one image, one row"
             )
         absent = [name for name, path in zip(ids, paths, strict=True) if not path.is_file()]
         if absent:
             raise FileNotFoundError(
-                f"{self.table} names files that are not in {self.root.resolve()}: {_some(absent)}; "
+                f"{self.table} names files that are not in {self.root.resolve()}: {some(absent)}; "
                 "data.root is the folder that paths are relative to"
             )
 
@@ -215,8 +219,3 @@ def _split(text: object, delimiter: str) -> set[str]:
     if not isinstance(text, str):
         return set()
     return {name.strip() for name in text.split(delimiter) if name.strip()}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,25 @@ def test_bad_files_are_listed_together_with_their_reasons(write_folder) -> None:
     data = prepared(root, on_bad_image="skip")
     assert sum(map(len, data.splits.values())) == 60
     assert set(data.facts()["skipped"]) == {"ant/empty.jpg", "bee/text.jpg", "cat/cut.png"}
+
+
+def test_names_that_are_not_utf8_are_named_before_anything_is_decoded(write_folder, tmp_path) -> None:
+    root = write_folder(COUNTS)
+    for number in range(7):
+        odd = os.fsdecode(os.fsencode(root) + b"/ant/caf\xe9%d.png" % number)
+        (root / "ant" / f"{number:03d}.png").rename(odd)
+    with pytest.raises(ValueError, match=r"7 files have names not in UTF-8.*: ant/caf\\xe90") as error:
+        prepared(root)
+    assert "and 2 more" in str(error.value)
+    assert "rename them" in str(error.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_note_on_a_file_that_is_no_image_can_be_printed(write_folder) -> None:
+    root = write_folder(COUNTS)
+    Path(os.fsdecode(os.fsencode(root) + b"/ant/notes.caf\xe9")).write_text("no image")
+    (note,) = [note for note in prepared(root).notes if "no images by their names" in note]
+    assert note.encode().endswith(b"1 .caf\\xe9")
 
 
 def test_a_file_of_another_format_than_its_suffix_says_is_read_and_pointed_out(write_folder) -> None:

@@ -237,6 +237,13 @@ def test_a_sample_without_one_image_and_one_label_is_named(tmp_path, members, me
         opened(ImageShards, tmp_path / "odd", cache=str(tmp_path / "cache"))
 
 
+def test_a_member_whose_name_is_not_utf8_is_named(tmp_path) -> None:
+    odd = b"caf\xe9".decode(errors="surrogateescape")
+    write_tar(tmp_path / "odd" / "0.tar", {f"{odd}.png": b"", f"{odd}.cls": b"ant"})
+    with pytest.raises(ValueError, match=r"1 file has a name not in UTF-8.*: 0.tar/caf\\xe9.png"):
+        opened(ImageShards, tmp_path / "odd", cache=str(tmp_path / "cache"))
+
+
 def test_a_request_that_names_no_shard_or_one_twice_is_refused(shards) -> None:
     with pytest.raises(FileNotFoundError, match=r"no shard lies at .*train-9.tar"):
         shards(train="train-{00,9}.tar")

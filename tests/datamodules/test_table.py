@@ -118,6 +118,19 @@ def test_a_wrong_column_or_cell_is_named(write_table, columns, arguments, named)
         prepared(write_table(**columns), **arguments)
 
 
+def test_names_that_are_not_utf8_are_named_before_anything_is_decoded(write_table, tmp_path) -> None:
+    table = write_table(label=NAMES)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/pictures/caf\xe9.png"))
+    (tmp_path / "pictures" / "007.png").rename(odd)
+    (tmp_path / "pictures" / "007.png").symlink_to(odd)
+    with pytest.raises(ValueError, match=r"1 file has a name .* pictures/caf\\xe9.png.*; rename them"):
+        prepared(table)
+    assert not (tmp_path / "cache").exists()
+    table.write_bytes(b"image,label\npictures/caf\xe9.png,ant\n")
+    with pytest.raises(ValueError, match=r"table.csv is not in UTF-8 .* save it so"):
+        prepared(table)
+
+
 def test_rows_that_contradict_each_other_are_named_and_repeated_ones_taken_once(write_table) -> None:
     table = write_table(label=NAMES)
     frame = pd.read_csv(table)
