@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from datamodules.files import ImageFiles, Listing, some
 from datamodules.folder import PARTS
-
-RARE = 2  # images of a class that may be another one's name, misspelled
+from datamodules.spelling import likely_typos
 
 
 class ImageTable(ImageFiles):
@@ -59,6 +58,8 @@ class ImageTable(ImageFiles):
 
     def list_samples(self) -> Listing:
         frame = self._read()
+        if not self.multilabel:
+            frame[self.label_columns[0]] = frame[self.label_columns[0]].astype(object).map(_bare)
         frame = frame[~frame.duplicated()].reset_index(drop=True)  # the very same row twice says nothing new
         ids = [str(name) for name in frame[self.image_column]]
         paths = [self._path(name) for name in ids]
@@ -128,7 +129,7 @@ class ImageTable(ImageFiles):
         if frame.empty:
             raise ValueError(f"{self.table} has no rows")
         used = [column for columns in wanted.values() for column in columns if column is not None]
-        return frame[list(dict.fromkeys(used))]
+        return frame[list(dict.fromkeys(used))].copy()
 
     def _path(self, name: str) -> Path:
         path = (self.root / name).resolve()
@@ -197,21 +198,9 @@ class ImageTable(ImageFiles):
         return part
 
 
-def likely_typos(names: Sequence[str], counts: NDArray[Any]) -> list[str]:
-    """Sentences about rare classes that are spelled almost like frequent ones.
-
-    >>> likely_typos(["daisy", "dasiy", "rose"], np.array([90, 1, 80]))
-    ['class dasiy has 1 image and is spelled like daisy: a typo?']
-    """
-    frequent = [name for name, count in zip(names, counts, strict=True) if count > RARE]
-    said = []
-    for name, count in zip(names, counts, strict=True):
-        near = {other.lower(): other for other in frequent if other != name}
-        match = difflib.get_close_matches(name.lower(), near, n=1, cutoff=0.75)
-        if count <= RARE and match:
-            images = "1 image" if count == 1 else f"{int(count)} images"
-            said.append(f"class {name} has {images} and is spelled like {near[match[0]]}: a typo?")
-    return said
+def _bare(cell: Any) -> str | None:
+    """A class's name without the blanks around it; None where there is none."""
+    return (str(cell).strip() or None) if not pd.isna(cell) else None
 
 
 def _split(text: object, delimiter: str) -> set[str]:

@@ -266,6 +266,14 @@ def test_labels_are_names_or_indices_into_the_classes(tmp_path, folder) -> None:
     assert (several.class_names, several.class_counts()) == (("1",), [4])
 
 
+def test_a_misspelled_class_is_pointed_out(shards, root, folder) -> None:
+    picture = (folder / "ant" / "000.png").read_bytes()
+    write_tar(root / "train-06.tar", {"x.png": picture, "x.cls": b"antt", "y.png": picture, "y.cls": b"Bee"})
+    notes = shards(val_fraction=0.0).notes
+    assert any("class antt has 1 image and is spelled like ant, which has 20" in note for note in notes)
+    assert any("classes Bee (1 image) and bee (16 images) differ" in note for note in notes)
+
+
 def test_without_the_library_one_sentence_says_what_to_install(root, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'darkroom\[shards\]'"):

@@ -151,12 +151,31 @@ def test_metadata_is_every_other_column_by_sample_id(write_table, suffix) -> Non
     assert metadata.loc[list(data.splits["test"].ids), "site"].tolist() == ["a", "b"] * 5
 
 
-def test_a_misspelled_class_is_pointed_out(write_table) -> None:
-    names = ["daisy", "rose"] * 29 + ["dasiy", "dasiy"]
-    assert any(
-        "dasiy has 2 images and is spelled like daisy" in note
-        for note in prepared(write_table(label=names)).notes
-    )
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["daisy", "rose"] * 29 + ["dasiy"] * 2,
+            "class dasiy has 2 images and is spelled like daisy, which has 29",
+        ),
+        (["ant"] * 28 + ["bee"] * 29 + ["antt"] * 3, "class antt has 3 images and is spelled like ant"),
+        (
+            ["Ant", "ant", "bee"] * 20,
+            "classes Ant (20 images) and ant (20 images) differ in upper and lower case",
+        ),
+    ],
+)
+def test_a_misspelled_class_is_pointed_out(write_table, given, said) -> None:
+    notes = prepared(write_table(label=given)).notes
+    assert [said in note for note in notes if "typo" in note] == [True]
+
+
+def test_blanks_around_a_class_are_no_part_of_its_name(write_table) -> None:
+    data = prepared(write_table(label=[" ant", "ant", "bee "] * 20))
+    assert data.class_names == ("ant", "bee")
+    assert not any("typo" in note for note in data.notes)
+    with pytest.raises(ValueError, match=r"no label for pictures/000.png"):
+        prepared(write_table(label=["  ", *NAMES[1:]]))
 
 
 def test_files_that_are_missing_or_outside_are_refused(write_table) -> None:
