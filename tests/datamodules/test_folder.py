@@ -131,6 +131,38 @@ def test_a_note_on_a_file_that_is_no_image_can_be_printed(write_folder) -> None:
     assert note.encode().endswith(b"1 .caf\\xe9")
 
 
+def test_images_in_no_classs_folder_are_counted_by_place(write_folder, write_image) -> None:
+    root = write_folder(COUNTS, ["train"])
+    for number in range(5):
+        write_image(root / "test" / f"{number}.png")
+    write_image(root / "cover.png")
+    data = prepared(root)
+    assert {"train", "val"} == set(data.splits)
+    assert "5 images lie in test/ itself, in no class's folder, and are left out" in data.notes
+    assert f"1 image lies in data.root={root} itself, in no class's folder, and is left out" in data.notes
+    (root / "train").rename(root.parent / "kept")
+    (root / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"train/class/image.jpg; .*5 images lie in test/ itself"):
+        prepared(root)
+
+
+def test_images_beside_the_classes_folders_are_counted(write_folder, write_image) -> None:
+    root = write_folder(COUNTS)
+    for number in range(2):
+        write_image(root / f"{number}.png")
+    data = prepared(root)
+    assert sum(map(len, data.splits.values())) == 60
+    assert any(note.startswith(f"2 images lie in data.root={root} itself") for note in data.notes)
+
+
+def test_hidden_folders_are_not_read(write_folder, write_image) -> None:
+    root = write_folder(COUNTS)
+    write_image(root / "ant" / ".ipynb_checkpoints" / "000-checkpoint.png")
+    write_image(root / ".thumbnails" / "000.png")
+    data = prepared(root)
+    assert sum(map(len, data.splits.values())) == 60
+
+
 def test_a_file_of_another_format_than_its_suffix_says_is_read_and_pointed_out(write_folder) -> None:
     root = write_folder(COUNTS)
     (root / "ant" / "000.png").rename(root / "ant" / "000.jpg")
