@@ -41,13 +41,15 @@ def hold_out(
     """Marks the samples to hold out: those whose hash lies below `fraction`.
 
     Each sample's place depends on its own id alone, so adding images moves no other, and every class
-    is held out at the same rate. A class that would be left without a held-out sample gives the one
-    with the lowest hash, so that no class goes unjudged; one that would be held out whole keeps the one
-    with the highest, so that no class goes unlearned, and a class of one sample keeps it.
+    is held out at the same rate. Excepted are classes so small that chance leaves them on one side: one
+    without a held-out sample gives the one with the lowest hash, so that no class goes unjudged; one held
+    out whole keeps the one with the highest, so that no class goes unlearned, and a class of one sample
+    keeps it. A sample added to such a class may send the one that was moved back, or take its place; it
+    moves no other. At a fraction of 0.1 that is one class of 20 samples in eight, and of 50 in 200.
 
-    With groups it is the group's hash that decides, and whole groups that are given or kept. Several
-    labels without groups are spread by `iterative_stratification`: balancing rare labels needs to know
-    all images, so there, and only there, an added image may move others.
+    With groups it is the group's hash that decides, and whole groups that are given or kept, with their
+    samples of other classes. Several labels without groups are spread by `iterative_stratification`:
+    balancing rare labels needs to know all images, so there an added image may move any others.
 
     Args:
         ids: N sample ids.
@@ -95,8 +97,10 @@ def assign_folds(
 ) -> NDArray[np.int64]:
     """The fold of each sample for cross-validation, by its hash, or its group's.
 
-    As in `hold_out`, adding images moves no other, but for several labels without groups. A class with at
-    least `folds` samples (groups) is in every fold: a fold without it is given one from the fullest.
+    As in `hold_out`, adding images moves no other, but for several labels without groups and for small
+    classes. A class with at least `folds` samples (groups) is in every fold: a fold that chance leaves
+    without it is given one from the fullest. Only where that was needed may a sample added to the class
+    move others of it (with groups, whole groups): back, or in place of those that were given.
 
     Args:
         ids: N sample ids.
