@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,10 +127,17 @@ class ImageFiles(ImageDataModule):
         """`list_samples`, once, in the order of `classes` where they are given.
 
         Raises:
-            ValueError: Names are not UTF-8, or classes are not those of `classes`; see also `list_samples`.
+            ValueError: Names are not UTF-8, nothing is in train, or classes are not those of `classes`;
+                see also `list_samples`.
         """
         found = self.list_samples()
         refuse_undecodable(found.ids)
+        if len(found.ids) and "train" not in found.parts:
+            parts = counts_of(Counter(found.parts))
+            raise ValueError(
+                f"no image is for training: expected some in train, found only {parts}"
+                + "".join(f"; {note}" for note in found.notes)
+            )
         return found if self.classes is None else in_order(found, self.classes)
 
     @property

@@ -146,6 +146,13 @@ def test_images_in_no_classs_folder_are_counted_by_place(write_folder, write_ima
         prepared(root)
 
 
+def test_training_images_that_lie_in_no_classs_folder_are_missed(write_folder, write_image) -> None:
+    root = write_folder(COUNTS, ["val"])
+    write_image(root / "train" / "000.png")
+    with pytest.raises(ValueError, match=r"some in train, found only 60 val; 1 image lies in train/ itself"):
+        prepared(root)
+
+
 def test_images_beside_the_classes_folders_are_counted(write_folder, write_image) -> None:
     root = write_folder(COUNTS)
     for number in range(2):

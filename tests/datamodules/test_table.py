@@ -100,7 +100,12 @@ def test_a_group_that_the_tables_own_split_tears_apart_is_pointed_out(write_tabl
     ("columns", "arguments", "named"),
     [
         ({"labels": NAMES}, {}, "no column 'label' .*did you mean labels"),
-        ({"label": [*NAMES[:-1], None]}, {}, "no label for pictures/059.png"),
+        ({"label": [*NAMES[:-1], None]}, {}, "no label for pictures/059.png in row 60 "),
+        (
+            {"label": NAMES, "part": ["val"] * 60},
+            {"split_column": "part"},
+            "some in train, found only 60 val",
+        ),
         (
             {"label": NAMES, "part": ["trian"] * 60},
             {"split_column": "part"},
@@ -139,6 +144,58 @@ def test_rows_that_contradict_each_other_are_named_and_repeated_ones_taken_once(
     frame.loc[60] = ["pictures/007.png", "cat"]
     frame.to_csv(table, index=False)
     with pytest.raises(ValueError, match=r"contradict each other, for pictures/007.png"):
+        prepared(table)
+
+
+def test_a_file_that_is_spelled_in_two_ways_is_one_file(write_table, tmp_path) -> None:
+    table = write_table(label=NAMES)
+    whole = table.read_text()
+    table.write_text(whole + "./pictures/007.png,bee\n")
+    assert sum(map(len, prepared(table, cache=str(tmp_path / "other")).splits.values())) == 60
+    table.write_text(whole + "./pictures/007.png,cat\npictures/../pictures/008.png,ant\n")
+    with pytest.raises(
+        ValueError, match=r"contradict each other, for pictures/007.png \(label in rows 8, 61 "
+    ):
+        prepared(table)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (
+            ["pictures/000.png,ant", ",bee", "pictures/001.png,bee", " ,cat"],
+            r"has no image in rows 2, 4 \(below",
+        ),
+        (["pictures/000.png,ant,", "pictures/001.png,bee"], "more cells than the 2 of its header in row 1 "),
+        (
+            ["pictures/000.png,ant", "pictures/001.png,bee, red"],
+            "than the 2 of its header in row 2 .* in quotes",
+        ),
+    ],
+)
+def test_rows_that_are_too_long_or_lack_an_image_are_named_by_number(write_table, lines, named) -> None:
+    table = write_table(label=NAMES)
+    table.write_text("\n".join(["image,label", *lines]))
+    with pytest.raises(ValueError, match=named):
+        prepared(table)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_label_columns_may_say_false_and_true(write_table, suffix) -> None:
+    red, white = np.arange(60) % 2 == 0, np.arange(60) % 3 == 0
+    data = prepared(write_table(suffix=suffix, red=red, white=white), label_columns=["red", "white"])
+    for store in data.splits.values():
+        numbers = np.array([int(Path(name).stem) for name in store.ids])
+        np.testing.assert_array_equal(store.targets.numpy(), np.stack([red, white], axis=1)[numbers])
+
+
+def test_paths_of_windows_are_pointed_out(write_table) -> None:
+    table = write_table(label=NAMES)
+    table.write_text(table.read_text().replace("pictures/", "pictures\\"))
+    with pytest.raises(
+        FileNotFoundError, match=r"60 of them are there with / in place of \\: write paths so"
+    ):
         prepared(table)
 
 
