@@ -162,7 +162,7 @@ class ImageTable(ImageFiles):
         path = (self.root / name).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise ValueError(
-                f"{self.table} names {name}, which leaves {self.root}; set data.root to one above"
+                f"{self.table} names {name}, which leaves data.root={self.root}: {_way_out(self.root, name)}"
             )
         return path
 
@@ -243,6 +243,27 @@ class ImageTable(ImageFiles):
                 "validation) or test"
             )
         return part
+
+
+def _way_out(root: Path, name: str) -> str:
+    """Why a path below a root is none, and what to do."""
+    if Path(name).is_absolute():
+        place = Path(name).resolve()
+        return f"it lies at {place}; set data.root to a folder above, such as {place.parent}"
+    parts = Path(name).parts
+    for depth in range(1, len(parts) + 1):
+        link, target = Path(*parts[:depth]), root.joinpath(*parts[:depth]).resolve()
+        if not (root / link).is_symlink() or target.is_relative_to(root.resolve()):
+            continue
+        if target.parts[-depth:] == link.parts:
+            return f"{link} is a link to {target}; set data.root to {Path(*target.parts[:-depth])}"
+        if target.is_dir():
+            return f"{link} is a link to {target}; set data.root to that, and leave {link}/ out of the paths"
+        return (
+            f"{link} is a link to {target}; set data.root to {target.parent} and write {target.name}, or put "
+            "the file itself in the link's place"
+        )
+    return "set data.root to a folder above both, and write paths from there, without .."
 
 
 def _as_number(cell: Any) -> Any:

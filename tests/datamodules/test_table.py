@@ -244,10 +244,40 @@ def test_files_that_are_missing_or_outside_are_refused(write_table) -> None:
         prepared(table)
     frame.loc[3, "image"] = "../../etc/passwd"
     frame.to_csv(table, index=False)
-    with pytest.raises(ValueError, match="leaves"):
+    with pytest.raises(
+        ValueError, match=r"leaves .*to a folder above both, and write paths from there, without \.\."
+    ):
         prepared(table)
     with pytest.raises(FileNotFoundError, match="is no file"):
         prepared(table.with_name("nowhere.csv"))
+
+
+def test_what_a_linked_folder_calls_for_is_said_and_works(write_table, tmp_path, tmp_path_factory) -> None:
+    table = write_table(label=NAMES)
+    whole = table.read_text()
+    elsewhere = tmp_path_factory.mktemp("disk") / "images"
+    (tmp_path / "pictures").rename(elsewhere)
+    (tmp_path / "pictures").symlink_to(elsewhere)
+    said = rf"pictures is a link to {elsewhere}; set data.root to that, and leave pictures/ out of the paths"
+    with pytest.raises(ValueError, match=said):
+        prepared(table)
+    table.write_text(whole.replace("pictures/", ""))
+    assert sum(map(len, prepared(table, root=str(elsewhere)).splits.values())) == 60
+    # A link that has the name of what it points to.
+    (tmp_path / "images").symlink_to(elsewhere)
+    table.write_text(whole.replace("pictures/", "images/"))
+    with pytest.raises(ValueError, match=rf"a link to {elsewhere}; set data.root to {elsewhere.parent}$"):
+        prepared(table)
+    assert sum(map(len, prepared(table, root=str(elsewhere.parent)).splits.values())) == 60
+    # Whole paths, and those of single files.
+    table.write_text(whole.replace("pictures/", f"{elsewhere}/"))
+    with pytest.raises(ValueError, match=rf"set data.root to a folder above, such as {elsewhere}$"):
+        prepared(table)
+    assert sum(map(len, prepared(table, root=str(elsewhere)).splits.values())) == 60
+    (tmp_path / "000.png").symlink_to(elsewhere / "007.png")
+    table.write_text("image,label\n000.png,ant\n")
+    with pytest.raises(ValueError, match=rf"set data.root to {elsewhere} and write 007.png"):
+        prepared(table)
 
 
 @pytest.mark.skipif("DARKROOM_DATA" not in os.environ, reason="DARKROOM_DATA names no folder of real images")
