@@ -94,6 +94,9 @@ class ImageFiles(ImageDataModule):
             )
         if cache_gib < 0:
             raise ValueError(f"data.cache_gib must be at least 0, got {cache_gib}")
+        twice = [name for name, count in Counter(classes or []).items() if count > 1]
+        if twice:
+            raise ValueError(f"data.classes names {some(twice)} more than once; expected each class once")
         self.sizing = Sizing(
             size=image_size,
             resize=resize,
@@ -154,6 +157,7 @@ class ImageFiles(ImageDataModule):
         """
         if not len(self.listing.ids):
             raise FileNotFoundError(f"{type(self).__name__} found no images")
+        self.division.check_targets(self.listing.targets)
 
     def listed(self) -> dict[str, ImageStore]:
         everything = without_pixels(self.listing.ids, torch.from_numpy(self.listing.targets))
@@ -224,7 +228,7 @@ def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
     if strange or missing:
         said = [f"{name} not among data.classes" for name in strange] + [f"no {name}" for name in missing]
         raise ValueError(
-            f"data.classes expects {', '.join(classes)}; found {', '.join(found)} ({'; '.join(said)})"
+            f"data.classes expects {some(classes)}; found {some(found)} ({'; '.join(said[:MAX_NAMED])})"
         )
     order = np.array([found.index(name) for name in classes])
     several = listing.targets.ndim == 2

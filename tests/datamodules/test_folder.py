@@ -227,6 +227,11 @@ def test_classes_that_are_not_the_expected_ones_are_named(write_folder) -> None:
         prepared(write_folder(COUNTS), classes=["ant", "wasp", "cat"])
 
 
+def test_a_class_that_is_expected_twice_is_named(write_folder) -> None:
+    with pytest.raises(ValueError, match=r"data.classes names ant more than once"):
+        prepared(write_folder(COUNTS), classes=["ant", "ant", "bee", "cat"])
+
+
 def test_random_resized_crops_depend_on_seed_epoch_and_step_alone(write_folder) -> None:
     root = write_folder(COUNTS)
 

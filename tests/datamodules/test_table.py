@@ -199,6 +199,15 @@ def test_paths_of_windows_are_pointed_out(write_table) -> None:
         prepared(table)
 
 
+def test_counting_out_images_of_each_class_is_refused_where_they_have_several_labels(
+    write_table, tmp_path
+) -> None:
+    table = write_table(label=["red|white", "white"] * 30)
+    with pytest.raises(ValueError, match=r"data.train_per_class=5 .* 2 labels.*: use data.train_fraction"):
+        prepared(table, label_delimiter="|", train_per_class=5)
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_metadata_is_every_other_column_by_sample_id(write_table, suffix) -> None:
     table = write_table(suffix=suffix, label=NAMES, part=["train"] * 50 + ["test"] * 10, site=["a", "b"] * 30)
