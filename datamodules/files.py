@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
 from datamodules.cache import BadImage, FileImages, FileOriginals, Originals, open_images
+from datamodules.names import counts_of, refuse_undecodable, some
 from datamodules.preprocess import Interpolation
 from datamodules.sizing import Sizing
 from datamodules.store import ImageStore, without_pixels
 
-# What is decoded; other files are no images by their names.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 MAX_LISTED = 20  # bad files in one message
-MAX_NAMED = 5  # of names in one sentence
 GIB = 2**30
 
 
@@ -69,7 +67,7 @@ class ImageFiles(ImageDataModule):
         classes: The class names to expect, in order; without them those that are found, sorted. With
             them `darkroom show` needs no files.
         on_bad_image: What a file that can't be read does: "error" lists all such files and stops before
-            training; "skip" leaves them out, and records which.
+            training; "skip" leaves them out, and records which, but never all of a part.
         cache: Folder of decoded images; null takes darkroom in the user's cache folder.
         cache_gib: Space that one data set may take there; a larger one is read from its files each epoch.
     """
@@ -175,6 +173,14 @@ class ImageFiles(ImageDataModule):
         )
         if bad and self.on_bad_image == "error":
             raise ValueError(refusal(bad, len(listing.ids)))
+        bad_ids = {each.id for each in bad}
+        good = torch.tensor([sample_id not in bad_ids for sample_id in listing.ids])
+        parts = [part for part, kept in zip(listing.parts, good.tolist(), strict=True) if kept]
+        gone = [part for part in dict.fromkeys(listing.parts) if part not in parts]
+        if gone:  # another would be drawn in its place, or none: that is more than to skip some files
+            raise ValueError(
+                refusal_of_part(gone[0], bad, dict(zip(listing.ids, listing.parts, strict=True)))
+            )
         if bad:
             self.skipped = list(bad)
             self.notes.append(f"{len(bad)} of {len(listing.ids)} files are no whole images and are left out")
@@ -183,9 +189,6 @@ class ImageFiles(ImageDataModule):
             self.notes.append(f"{len(odd)} files are read by their content: {odd[0][0]} {odd[0][1]}")
         targets = torch.from_numpy(listing.targets)
         everything = ImageStore(images, targets, listing.ids, listing.groups)
-        bad_ids = {each.id for each in bad}
-        good = torch.tensor([sample_id not in bad_ids for sample_id in listing.ids])
-        parts = [part for part, kept in zip(listing.parts, good.tolist(), strict=True) if kept]
         return self._parts(everything.subset(good), parts)
 
     def remedies_for_waiting(self) -> list[str]:
@@ -226,10 +229,10 @@ def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
     found = list(listing.class_names)
     strange, missing = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
     if strange or missing:
-        said = [f"{name} not among data.classes" for name in strange] + [f"no {name}" for name in missing]
-        raise ValueError(
-            f"data.classes expects {some(classes)}; found {some(found)} ({'; '.join(said[:MAX_NAMED])})"
+        said = [f"{some(strange)} not among data.classes"] * bool(strange) + [f"no {some(missing)}"] * bool(
+            missing
         )
+        raise ValueError(f"data.classes expects {some(classes)}; found {some(found)} ({'; '.join(said)})")
     order = np.array([found.index(name) for name in classes])
     several = listing.targets.ndim == 2
     targets = listing.targets[:, order] if several else np.argsort(order)[listing.targets]
@@ -238,72 +241,30 @@ def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
 
 def refusal(bad: Sequence[BadImage], total: int) -> str:
     """What there is to say of files that are no whole images: all of them, at once."""
+    return (
+        f"{len(bad)} of {total} files can't be read as images; repair or remove them, or leave them out "
+        f"with data.on_bad_image=skip:\n{_lines(bad)}"
+    )
+
+
+def refusal_of_part(part: str, bad: Sequence[BadImage], part_of: Mapping[str, str]) -> str:
+    """What there is to say where a part of the source has no image that is whole."""
+    lost = [each for each in bad if part_of[each.id] == part]
+    return (
+        f"data.on_bad_image=skip would leave nothing of the source's own {part} images: none of "
+        f"{len(lost)} can be read; repair them, or remove them from the source:\n{_lines(lost)}"
+    )
+
+
+def _lines(bad: Sequence[BadImage]) -> str:
     shown = bad[:MAX_LISTED]
     width = max(len(each.id) for each in shown)
     lines = [f"  {each.id:<{width}}  {each.reason}" for each in shown]
     if len(bad) > MAX_LISTED:
         lines.append(f"  and {len(bad) - MAX_LISTED} more")
-    return "\n".join(
-        [
-            f"{len(bad)} of {total} files can't be read as images; repair or remove them, or leave them out "
-            "with data.on_bad_image=skip:",
-            *lines,
-        ]
-    )
+    return "\n".join(lines)
 
 
 def default_cache() -> Path:
     """Where decoded images are kept where no folder is named."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom"
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is one by its name.
-
-    >>> is_image("cat.JPEG"), is_image(".cat.jpg"), is_image("jpg")
-    (True, False, False)
-    """
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-
-
-def refuse_undecodable(names: Sequence[str]) -> None:
-    """Refuses names of files that are not UTF-8: no table, page or record could hold them.
-
-    Raises:
-        ValueError: Some are not.
-    """
-    odd = [name for name in names if not name.isascii() and name != readable(name)]
-    if odd:
-        files = "1 file has a name" if len(odd) == 1 else f"{len(odd)} files have names"
-        raise ValueError(
-            f"{files} not in UTF-8, which all names must be in: {some([readable(name) for name in odd])} "
-            "(with \\x.. for what is not); rename them"
-        )
-
-
-def readable(name: str) -> str:
-    r"""A file's name as can be printed and written: bytes that are not UTF-8 in numbers.
-
-    >>> readable("café/" + b"caf\xe9.png".decode(errors="surrogateescape"))
-    'café/caf\\xe9.png'
-    """
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few, and how many more there are.
-
-    >>> some(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
-
-
-def counts_of(names: Mapping[str, int]) -> str:
-    """Numbers by name, in words.
-
-    >>> counts_of({".txt": 2, ".pdf": 1})
-    '2 .txt, 1 .pdf'
-    """
-    return ", ".join(f"{count} {name}" for name, count in names.items())

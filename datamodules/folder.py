@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.files import ImageFiles, Listing, counts_of, is_image, readable, some
+from datamodules.files import ImageFiles, Listing
+from datamodules.names import counts_of, is_image, readable, some
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datamodules.files import IMAGE_SUFFIXES, refuse_undecodable, some
+from datamodules.names import IMAGE_SUFFIXES, refuse_undecodable, some
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datamodules.files import MAX_NAMED, ImageFiles, Listing, refuse_undecodable, some
+from datamodules.files import ImageFiles, Listing
 from datamodules.folder import PARTS
+from datamodules.names import MAX_NAMED, refuse_undecodable, some
 from datamodules.spelling import likely_typos
 
 

@@ -112,6 +112,17 @@ def test_bad_files_are_listed_together_with_their_reasons(write_folder) -> None:
     assert set(data.facts()["skipped"]) == {"ant/empty.jpg", "bee/text.jpg", "cat/cut.png"}
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_of_which_no_image_is_whole_is_not_skipped(write_folder, part) -> None:
+    root = write_folder(COUNTS, ["train", "val"])
+    for path in (root / part).rglob("*.png"):
+        path.write_bytes(b"")
+    named = rf"nothing of the source's own {part} images: none of 60 can be read(.|\n)*{part}/ant/000.png"
+    with pytest.raises(ValueError, match=named) as error:
+        prepared(root, on_bad_image="skip")
+    assert str(error.value).endswith("and 40 more")
+
+
 def test_names_that_are_not_utf8_are_named_before_anything_is_decoded(write_folder, tmp_path) -> None:
     root = write_folder(COUNTS)
     for number in range(7):
