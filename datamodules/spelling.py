@@ -68,8 +68,8 @@ def _differ_in_numbers(name: str, other: str) -> bool:
 
 
 def _first(sentences: list[str]) -> list[str]:
-    more = len(sentences) - MAX_SAID
-    return sentences[:MAX_SAID] + ([f"and so do {more} more pairs of classes"] if more > 0 else [])
+    left_out = len(sentences) > MAX_SAID
+    return sentences[:MAX_SAID] + ([f"in all, {len(sentences)} names of classes look so"] if left_out else [])
 
 
 def _images(count: int) -> str:

@@ -31,6 +31,6 @@ def test_few_are_said_however_many_there_are_and_many_classes_take_no_time() -> 
     names = [f"flower{sign}{other}" for sign in "abcdefghij" for other in "klmnopqrst"]
     notes = likely_typos(names, np.array([1] * 99 + [1000]))
     assert len(notes) == 6
-    assert notes[-1] == "and so do 94 more pairs of classes"
+    assert notes[-1] == "in all, 99 names of classes look so"
     many = [f"flower {number:x}" for number in range(MAX_COMPARED)] + ["rose", "Rose"]
     assert len(likely_typos(many, np.array([1, 9] * (len(many) // 2)))) == 1

@@ -265,6 +265,24 @@ def test_each_problem_of_a_split_is_named() -> None:
     ]
 
 
+def test_of_many_problems_of_a_kind_the_first_five_are_named_and_the_others_counted() -> None:
+    ids = {"train": IDS[:100], "val": IDS[:100]}
+    targets = {"train": np.zeros(100, dtype=np.int64), "val": np.arange(100)}
+    problems = split_problems(ids, targets, [f"class{number}" for number in range(100)])
+    assert problems[4:6] == [
+        "Class class5 is in val (1 sample) but not in train.",
+        "In all, 99 classes have problems.",
+    ]
+    assert problems[6:] == [f"Id image{i} occurs 2 times (train, val)." for i in range(5)] + [
+        "In all, 100 ids occur several times."
+    ]
+    warnings = split_warnings({"train": 100, "val": 100}, 2, {"train": IDS[:100], "val": IDS[:6]})
+    assert warnings[4:] == [
+        "Group image4 straddles splits (1 in train, 1 in val).",
+        "In all, 6 groups straddle splits.",
+    ]
+
+
 def test_a_drawn_split_has_no_problems() -> None:
     held_out = hold_out(IDS, TARGETS, 0.1, purpose="val", seed=0, groups=GROUPS)
     parts = {"train": np.flatnonzero(~held_out), "val": np.flatnonzero(held_out)}
