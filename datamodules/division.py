@@ -48,15 +48,29 @@ class Division:
         if self.train_fraction is not None and self.train_per_class is not None:
             raise ValueError("give data.train_fraction or data.train_per_class, not both")
 
+    def check_targets(self, targets: Tensor | NDArray[np.generic]) -> None:
+        """Refuses what can't be done with the labels of images, (N,) or (N, K); needs no pixels.
+
+        Raises:
+            ValueError: Images of each class are to be counted out, and have several labels.
+        """
+        if self.train_per_class is not None and targets.ndim == 2:
+            raise ValueError(
+                f"data.train_per_class={self.train_per_class} needs images of one class each; these have "
+                f"{targets.shape[1]} labels, any of which may hold: use data.train_fraction"
+            )
+
     def divide(self, source: Mapping[str, ImageStore], class_names: Sequence[str]) -> dict[str, ImageStore]:
         """A source's parts as "train", "test" and "val", the latter two only where there are any.
 
         Raises:
-            ValueError: There are no training images, or too few, in all or of a class, for so many folds.
+            ValueError: There are no training images, or too few, in all or of a class, for so many folds; see
+                also `check_targets`.
         """
         if not len(source.get("train", ())):
             given = ", ".join(f"{len(part)} for {name}" for name, part in source.items()) or "none at all"
             raise ValueError(f"there are no training images (but {given}); see that some are for train")
+        self.check_targets(source["train"].targets)
         train, val, test = source["train"], source.get("val"), source.get("test")
         if test is None and self.test_fraction > 0:
             train, test = _part(train, self._held_out(train, self.test_fraction, "test"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,14 +17,11 @@ from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
 from datamodules.cache import BadImage, FileImages, FileOriginals, Originals, open_images
+from datamodules.names import counts_of, refuse_undecodable, some
 from datamodules.preprocess import Interpolation
 from datamodules.sizing import Sizing
 from datamodules.store import ImageStore, without_pixels
 
-# What is decoded; other files are no images by their names.
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
-)  # fmt: skip
 MAX_LISTED = 20  # bad files in one message
 GIB = 2**30
 
@@ -69,7 +67,7 @@ class ImageFiles(ImageDataModule):
         classes: The class names to expect, in order; without them those that are found, sorted. With
             them `darkroom show` needs no files.
         on_bad_image: What a file that can't be read does: "error" lists all such files and stops before
-            training; "skip" leaves them out, and records which.
+            training; "skip" leaves them out, and records which, but never all of a part.
         cache: Folder of decoded images; null takes darkroom in the user's cache folder.
         cache_gib: Space that one data set may take there; a larger one is read from its files each epoch.
     """
@@ -94,6 +92,9 @@ class ImageFiles(ImageDataModule):
             )
         if cache_gib < 0:
             raise ValueError(f"data.cache_gib must be at least 0, got {cache_gib}")
+        twice = [name for name, count in Counter(classes or []).items() if count > 1]
+        if twice:
+            raise ValueError(f"data.classes names {some(twice)} more than once; expected each class once")
         self.sizing = Sizing(
             size=image_size,
             resize=resize,
@@ -124,8 +125,20 @@ class ImageFiles(ImageDataModule):
 
     @cached_property
     def listing(self) -> Listing:
-        """`list_samples`, once, in the order of `classes` where they are given."""
+        """`list_samples`, once, in the order of `classes` where they are given.
+
+        Raises:
+            ValueError: Names are not UTF-8, nothing is in train, or classes are not those of `classes`;
+                see also `list_samples`.
+        """
         found = self.list_samples()
+        refuse_undecodable(found.ids)
+        if len(found.ids) and "train" not in found.parts:
+            parts = counts_of(Counter(found.parts))
+            raise ValueError(
+                f"no image is for training: expected some in train, found only {parts}"
+                + "".join(f"; {note}" for note in found.notes)
+            )
         return found if self.classes is None else in_order(found, self.classes)
 
     @property
@@ -142,6 +155,7 @@ class ImageFiles(ImageDataModule):
         """
         if not len(self.listing.ids):
             raise FileNotFoundError(f"{type(self).__name__} found no images")
+        self.division.check_targets(self.listing.targets)
 
     def listed(self) -> dict[str, ImageStore]:
         everything = without_pixels(self.listing.ids, torch.from_numpy(self.listing.targets))
@@ -159,6 +173,14 @@ class ImageFiles(ImageDataModule):
         )
         if bad and self.on_bad_image == "error":
             raise ValueError(refusal(bad, len(listing.ids)))
+        bad_ids = {each.id for each in bad}
+        good = torch.tensor([sample_id not in bad_ids for sample_id in listing.ids])
+        parts = [part for part, kept in zip(listing.parts, good.tolist(), strict=True) if kept]
+        gone = [part for part in dict.fromkeys(listing.parts) if part not in parts]
+        if gone:  # another would be drawn in its place, or none: that is more than to skip some files
+            raise ValueError(
+                refusal_of_part(gone[0], bad, dict(zip(listing.ids, listing.parts, strict=True)))
+            )
         if bad:
             self.skipped = list(bad)
             self.notes.append(f"{len(bad)} of {len(listing.ids)} files are no whole images and are left out")
@@ -167,9 +189,6 @@ class ImageFiles(ImageDataModule):
             self.notes.append(f"{len(odd)} files are read by their content: {odd[0][0]} {odd[0][1]}")
         targets = torch.from_numpy(listing.targets)
         everything = ImageStore(images, targets, listing.ids, listing.groups)
-        bad_ids = {each.id for each in bad}
-        good = torch.tensor([sample_id not in bad_ids for sample_id in listing.ids])
-        parts = [part for part, kept in zip(listing.parts, good.tolist(), strict=True) if kept]
         return self._parts(everything.subset(good), parts)
 
     def remedies_for_waiting(self) -> list[str]:
@@ -210,10 +229,10 @@ def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
     found = list(listing.class_names)
     strange, missing = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
     if strange or missing:
-        said = [f"{name} not among data.classes" for name in strange] + [f"no {name}" for name in missing]
-        raise ValueError(
-            f"data.classes expects {', '.join(classes)}; found {', '.join(found)} ({'; '.join(said)})"
+        said = [f"{some(strange)} not among data.classes"] * bool(strange) + [f"no {some(missing)}"] * bool(
+            missing
         )
+        raise ValueError(f"data.classes expects {some(classes)}; found {some(found)} ({'; '.join(said)})")
     order = np.array([found.index(name) for name in classes])
     several = listing.targets.ndim == 2
     targets = listing.targets[:, order] if several else np.argsort(order)[listing.targets]
@@ -222,38 +241,30 @@ def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
 
 def refusal(bad: Sequence[BadImage], total: int) -> str:
     """What there is to say of files that are no whole images: all of them, at once."""
+    return (
+        f"{len(bad)} of {total} files can't be read as images; repair or remove them, or leave them out "
+        f"with data.on_bad_image=skip:\n{_lines(bad)}"
+    )
+
+
+def refusal_of_part(part: str, bad: Sequence[BadImage], part_of: Mapping[str, str]) -> str:
+    """What there is to say where a part of the source has no image that is whole."""
+    lost = [each for each in bad if part_of[each.id] == part]
+    return (
+        f"data.on_bad_image=skip would leave nothing of the source's own {part} images: none of "
+        f"{len(lost)} can be read; repair them, or remove them from the source:\n{_lines(lost)}"
+    )
+
+
+def _lines(bad: Sequence[BadImage]) -> str:
     shown = bad[:MAX_LISTED]
     width = max(len(each.id) for each in shown)
     lines = [f"  {each.id:<{width}}  {each.reason}" for each in shown]
     if len(bad) > MAX_LISTED:
         lines.append(f"  and {len(bad) - MAX_LISTED} more")
-    return "\n".join(
-        [
-            f"{len(bad)} of {total} files can't be read as images; repair or remove them, or leave them out "
-            "with data.on_bad_image=skip:",
-            *lines,
-        ]
-    )
+    return "\n".join(lines)
 
 
 def default_cache() -> Path:
     """Where decoded images are kept where no folder is named."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darkroom"
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is one by its name.
-
-    >>> is_image("cat.JPEG"), is_image(".cat.jpg"), is_image("jpg")
-    (True, False, False)
-    """
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-
-
-def counts_of(names: Mapping[str, int]) -> str:
-    """Numbers by name, in words.
-
-    >>> counts_of({".txt": 2, ".pdf": 1})
-    '2 .txt, 1 .pdf'
-    """
-    return ", ".join(f"{count} {name}" for name, count in names.items())

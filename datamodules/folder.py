@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.files import ImageFiles, Listing, counts_of, is_image
+from datamodules.files import ImageFiles, Listing
+from datamodules.names import counts_of, is_image, readable, some
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -17,7 +19,8 @@ PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "t
 class ImageFolder(ImageFiles):
     """`root/class/image.jpg`, or the same below `root/train`, `root/val` (or `validation`) and `root/test`.
 
-    Parts that are there are kept as they are; the others are drawn from train.
+    Parts that are there are kept as they are; the others are drawn from train. Images beside the folders of
+    classes are left out, which a note says, and so are hidden files and folders.
 
     Args:
         root: The folder.
@@ -45,26 +48,29 @@ class ImageFolder(ImageFiles):
                 found += [(part, class_folder.name, f"{below}/{name}") for name in images]
                 if not images:
                     empty.append(str(below))
+        loose = loose_images(self.root, [folder for _, folder in parts])
         if not found:
             raise FileNotFoundError(
-                f"no image lies in data.root={self.root.resolve()}: expected class/image.jpg there, or "
-                "train/class/image.jpg"
+                f"no image lies in data.root={self.root.resolve()} in a class's folder: expected "
+                f"class/image.jpg there, or train/class/image.jpg{''.join(f'; {note}' for note in loose)}"
             )
         if empty:
             raise ValueError(
-                f"{self.root} has folders of classes without an image: {', '.join(empty)}; remove them, "
-                "or fill them"
+                f"{self.root} has folders of classes without an image: {some(empty)}; remove them, or fill "
+                "them"
             )
         class_names = sorted({name for _, name, _ in found})
         index = {name: place for place, name in enumerate(class_names)}
-        left_out = f"files that are no images by their names are left out: {counts_of(ignored)}"
+        notes = (
+            [f"files that are no images by their names are left out: {counts_of(ignored)}"] if ignored else []
+        )
         return Listing(
             ids=[name for _, _, name in found],
             targets=np.array([index[name] for _, name, _ in found], dtype=np.int64),
             parts=[part for part, _, _ in found],
             class_names=class_names,
             paths=[self.root / name for _, _, name in found],
-            notes=[left_out] if ignored else [],
+            notes=[*loose, *notes],
         )
 
 
@@ -89,16 +95,33 @@ def part_folders(root: Path) -> list[tuple[str, Path]]:
 
 
 def images_below(folder: Path) -> tuple[list[str], list[str]]:
-    """Images relative to the folder, sorted folder by folder; and of all other files what they are."""
+    """Images relative to the folder, sorted folder by folder; and of all other files what they are.
+
+    Hidden folders are not looked into.
+    """
     images, others = [], []
-    for place, _, names in os.walk(folder):  # names as they come: a million paths would take a minute
+    for place, folders, names in os.walk(folder):  # names as they come: a million paths would take a minute
+        folders[:] = [name for name in folders if not name.startswith(".")]  # such as .ipynb_checkpoints
         inside = place[len(str(folder)) + 1 :]
         for name in names:
             if is_image(name):
                 images.append(f"{inside}/{name}" if inside else name)
             else:
-                others.append(Path(name).suffix.lower() or name)
+                others.append(readable(Path(name).suffix.lower() or name))
     return sorted(images, key=lambda name: name.split("/")), others
+
+
+def loose_images(root: Path, parts: Sequence[Path]) -> list[str]:
+    """Sentences about images that lie in the root or a part beside the folders of classes, not in one."""
+    notes = []
+    for folder in dict.fromkeys([root, *parts]):
+        with os.scandir(folder) as entries:
+            count = sum(is_image(entry.name) and entry.is_file() for entry in entries)
+        place = f"data.root={root}" if folder == root else f"{folder.name}/"
+        if count:
+            lie, are = ("1 image lies", "is") if count == 1 else (f"{count} images lie", "are")
+            notes.append(f"{lie} in {place} itself, in no class's folder, and {are} left out")
+    return notes
 
 
 def subfolders(folder: Path) -> list[Path]:

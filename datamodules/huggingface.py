@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.cache import Originals
-from datamodules.class_names import alike
 from datamodules.files import ImageFiles, Listing
 from datamodules.folder import PARTS
+from datamodules.spelling import likely_typos
 
 MAX_NAMED = 5  # of wrong rows, in one message
 
@@ -135,6 +135,8 @@ class HuggingFaceDataset(ImageFiles):
         except ValueError as error:
             raise ValueError(f"data.path={self.path}: {error}") from error
         targets, class_names = encode([label for each in labels.values() for label in each], names)
+        several = targets.ndim == 2
+        counts = targets.sum(0) if several else np.bincount(targets, minlength=len(class_names))
         left_out = [
             f"Part {part} has no labels, all are hidden: nothing can be judged on it, it is left out"
             for part in self._hidden
@@ -144,7 +146,7 @@ class HuggingFaceDataset(ImageFiles):
             targets=targets,
             parts=[part for part, each in labels.items() for _ in each],
             class_names=class_names,
-            notes=[*left_out, *alike(class_names)],
+            notes=[*left_out, *likely_typos(class_names, counts)],
         )
 
     def originals(self, listing: Listing) -> Originals:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.files import IMAGE_SUFFIXES
+from datamodules.names import IMAGE_SUFFIXES
 
 
 def paths_of(datasets: Iterable[Any]) -> list[Path] | None:

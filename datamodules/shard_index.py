@@ -16,9 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datamodules.files import IMAGE_SUFFIXES
-
-MAX_NAMED = 5  # of wrong samples, in one message
+from datamodules.names import IMAGE_SUFFIXES, refuse_undecodable, some
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ def index_shard(file: IO[bytes], shard: str, label_extension: str) -> ShardIndex
         label_extension: Of the members that hold labels, such as "cls".
 
     Raises:
-        ValueError: It is no tar, is cut short, or a sample has not one image and one label.
+        ValueError: It is no tar, is cut short, or a sample has not one image and one label, or
+            a name that is not UTF-8.
     """
     split_name = importlib.import_module("webdataset.tariterators").base_plus_ext
     images: dict[str, list[tarfile.TarInfo]] = {}
@@ -96,6 +95,7 @@ def index_shard(file: IO[bytes], shard: str, label_extension: str) -> ShardIndex
     _refuse(shard, [key for key in images if len(images[key]) > 1], "several images")
     _refuse(shard, [key for key in images if not labels.get(key)], f"no label (.{label_extension})")
     members = [member for (member,) in images.values()]
+    refuse_undecodable([f"{shard}/{member.name}" for member in members])
     return ShardIndex(
         names=[member.name for member in members],
         offsets=np.array([member.offset_data for member in members], dtype=np.int64),
@@ -117,8 +117,7 @@ def kept_index(path: Path, make: Callable[[], ShardIndex]) -> ShardIndex:
 
 def _refuse(shard: str, keys: Sequence[str], problem: str) -> None:
     if keys:
-        more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
         raise ValueError(
-            f"shard {shard} has {problem} for {', '.join(keys[:MAX_NAMED])}{more}: expected one image and "
+            f"shard {shard} has {problem} for {some(keys)}: expected one image and "
             "one label in each sample; data.label_extension names what labels end in"
         )

@@ -19,6 +19,7 @@ from datamodules.loader import BatchLoader
 from datamodules.sampling import mix_shards
 from datamodules.shard_files import ShardFiles
 from datamodules.shard_index import ShardIndex, index_shard, kept_index
+from datamodules.spelling import likely_typos
 
 
 class ImageShards(ImageFiles):
@@ -91,11 +92,13 @@ class ImageShards(ImageFiles):
         self._check_room()
         labels = [label for index in self.shards.values() for label in index.labels]
         targets, class_names = encode_texts(labels, self.label_delimiter, self.classes)
+        counts = targets.sum(0) if self.multilabel else np.bincount(targets, minlength=len(class_names))
         return Listing(
             ids=[f"{shard}/{name}" for shard, index in self.shards.items() for name in index.names],
             targets=targets,
             parts=[self.part_of[shard] for shard, index in self.shards.items() for _ in index.names],
             class_names=class_names,
+            notes=likely_typos(class_names, counts),
         )
 
     def _index(self, shard: str) -> ShardIndex:

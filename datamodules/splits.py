@@ -16,6 +16,8 @@ from datamodules.stratification import (
     judge_and_learn_each_class,
 )
 
+MAX_SAID = 5  # sentences of one kind
+
 
 def hash_fraction(purpose: str, seed: int, sample_id: str) -> float:
     """A number in [0, 1) that depends on nothing but its arguments, on every machine.
@@ -41,13 +43,15 @@ def hold_out(
     """Marks the samples to hold out: those whose hash lies below `fraction`.
 
     Each sample's place depends on its own id alone, so adding images moves no other, and every class
-    is held out at the same rate. A class that would be left without a held-out sample gives the one
-    with the lowest hash, so that no class goes unjudged; one that would be held out whole keeps the one
-    with the highest, so that no class goes unlearned, and a class of one sample keeps it.
+    is held out at the same rate. Excepted are classes so small that chance leaves them on one side: one
+    without a held-out sample gives the one with the lowest hash, so that no class goes unjudged; one held
+    out whole keeps the one with the highest, so that no class goes unlearned, and a class of one sample
+    keeps it. A sample added to such a class may send the one that was moved back, or take its place; it
+    moves no other. At a fraction of 0.1 that is one class of 20 samples in eight, and of 50 in 200.
 
-    With groups it is the group's hash that decides, and whole groups that are given or kept. Several
-    labels without groups are spread by `iterative_stratification`: balancing rare labels needs to know
-    all images, so there, and only there, an added image may move others.
+    With groups it is the group's hash that decides, and whole groups that are given or kept, with their
+    samples of other classes. Several labels without groups are spread by `iterative_stratification`:
+    balancing rare labels needs to know all images, so there an added image may move any others.
 
     Args:
         ids: N sample ids.
@@ -95,8 +99,10 @@ def assign_folds(
 ) -> NDArray[np.int64]:
     """The fold of each sample for cross-validation, by its hash, or its group's.
 
-    As in `hold_out`, adding images moves no other, but for several labels without groups. A class with at
-    least `folds` samples (groups) is in every fold: a fold without it is given one from the fullest.
+    As in `hold_out`, adding images moves no other, but for several labels without groups and for small
+    classes. A class with at least `folds` samples (groups) is in every fold: a fold that chance leaves
+    without it is given one from the fullest. Only where that was needed may a sample added to the class
+    move others of it (with groups, whole groups): back, or in place of those that were given.
 
     Args:
         ids: N sample ids.
@@ -190,7 +196,7 @@ def split_problems(
     targets_by_split: Mapping[str, NDArray[np.integer]],
     class_names: Sequence[str],
 ) -> list[str]:
-    """What no split may be, one sentence each; empty where nothing is wrong.
+    """What no split may be, one sentence each, of each kind the first few; empty where nothing is wrong.
 
     Args:
         ids_by_split: Sample ids of each split, by its name ("train", "val", "test").
@@ -202,28 +208,29 @@ def split_problems(
     ['Class dog is in val (1 sample) but not in train.', 'Id a occurs 2 times (train, val).']
     """
     counts = {split: _class_counts(t, len(class_names)) for split, t in targets_by_split.items()}
-    problems = []
+    classes = []
     for label, name in enumerate(class_names):
         sizes = {split: int(count[label]) for split, count in counts.items()}
         if not any(sizes.values()):
-            problems.append(f"Class {name} is empty.")
+            classes.append(f"Class {name} is empty.")
         elif sizes.get("train") == 0:
-            problems += [
+            classes += [
                 f"Class {name} is in {split} ({size} sample{'s' * (size > 1)}) but not in train."
                 for split, size in sizes.items()
                 if size
             ]
-    for sample_id, splits in _places(ids_by_split).items():
-        if len(splits) > 1:
-            where = ", ".join(dict.fromkeys(splits))
-            problems.append(f"Id {sample_id} occurs {len(splits)} times ({where}).")
-    return problems
+    repeated = [
+        f"Id {sample_id} occurs {len(splits)} times ({', '.join(dict.fromkeys(splits))})."
+        for sample_id, splits in _places(ids_by_split).items()
+        if len(splits) > 1
+    ]
+    return _first(classes, "classes have problems") + _first(repeated, "ids occur several times")
 
 
 def split_warnings(
     sizes: Mapping[str, int], num_classes: int, groups: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """What a split had better not be, one sentence each: small, or with a group on both sides.
+    """What a split had better not be, a sentence each: small, or a group on both sides (the first few).
 
     Args:
         sizes: Samples in each split.
@@ -238,11 +245,18 @@ def split_warnings(
         for split, size in sizes.items()
         if size < num_classes
     ]
+    torn = []
     for group, splits in _places(groups).items():
         if len(set(splits)) > 1:
             where = ", ".join(f"{count} in {split}" for split, count in Counter(splits).items())
-            warnings.append(f"Group {group} straddles splits ({where}).")
-    return warnings
+            torn.append(f"Group {group} straddles splits ({where}).")
+    return warnings + _first(torn, "groups straddle splits")
+
+
+def _first(sentences: list[str], fact: str) -> list[str]:
+    """The first few, and how many there are in all."""
+    left_out = len(sentences) > MAX_SAID
+    return sentences[:MAX_SAID] + ([f"In all, {len(sentences)} {fact}."] if left_out else [])
 
 
 def _places(names_by_split: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

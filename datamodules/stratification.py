@@ -97,7 +97,8 @@ def judge_and_learn_each_class(
 
     A class held out whole takes back the unit with the highest hash, if there is one that leaves no other
     class unjudged. After that, a class of which nothing is held out gives the unit with the lowest hash
-    of those that leave no class unlearned, if any.
+    of those that leave no class unlearned, if any. So a unit's place depends on others where chance leaves a
+    class on one side, and only there: one more unit of that class may undo the move, or be moved instead.
 
     Args:
         held_out: Mask (U,) of the units.
@@ -140,7 +141,9 @@ def fill_empty_folds(
     """Moves single units such that no fold lacks a class that has at least as many units as there are folds.
 
     The fold that has most of the class gives its unit with the highest hash, passing over those whose
-    move would open as many gaps in other classes as it closes. Last, a fold still empty is given a unit.
+    move would open as many gaps in other classes as it closes. Last, a fold still empty is given a unit. So
+    a unit's place depends on others where chance leaves a gap, and only there: one more unit of that class
+    may close it, or change which fold is the fullest, and those that were moved lie elsewhere.
 
     Args:
         fold_of: The units' folds (U,), U at least `folds`.

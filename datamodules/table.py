@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,8 @@ from numpy.typing import NDArray
 
 from datamodules.files import ImageFiles, Listing
 from datamodules.folder import PARTS
-
-MAX_NAMED = 5  # of wrong rows, in one message
-RARE = 2  # images of a class that may be another one's name, misspelled
+from datamodules.names import MAX_NAMED, refuse_undecodable, some
+from datamodules.spelling import likely_typos
 
 
 class ImageTable(ImageFiles):
@@ -25,7 +25,8 @@ class ImageTable(ImageFiles):
         table: The CSV or Parquet file.
         root: The folder that paths are relative to; null takes the table's own. No path may leave it.
         image_column: Column with the paths.
-        label_columns: One column with each image's class; or, for multi-label tasks, several with 0 or 1.
+        label_columns: One column with each image's class; or, for multi-label tasks, several with 0 or 1,
+            or False or True.
         label_delimiter: For multi-label tasks in one column: what stands between an image's labels.
         split_column: Column that says train, val (or valid, validation) or test.
         group_column: Column with what must not be torn apart by a split, such as patients.
@@ -60,16 +61,25 @@ class ImageTable(ImageFiles):
 
     def list_samples(self) -> Listing:
         frame = self._read()
-        frame = frame[~frame.duplicated()].reset_index(drop=True)  # the very same row twice says nothing new
-        ids = [str(name) for name in frame[self.image_column]]
-        paths = [self._path(name) for name in ids]
-        self._check_rows(frame, ids, paths)
+        if not self.multilabel:
+            frame[self.label_columns[0]] = frame[self.label_columns[0]].astype(object).map(_bare)
+        self._check_cells(frame)
+        names = [str(name) for name in frame[self.image_column]]
+        paths = [self._path(name) for name in names]
+        self._check_files(names, paths)
+        # One file may be spelled in several ways, such as ./a.png and a.png.
+        ids = [self._id(path) for path in paths]
+        refuse_undecodable(ids)  # which pandas could not hold either
+        frame[self.image_column] = ids
+        new = ~frame.duplicated()  # the very same row twice says nothing new
+        frame, paths = frame[new], [path for path, is_new in zip(paths, new, strict=True) if is_new]
+        self._check_repeated(frame)
         targets, class_names, notes = self._labels(frame)
-        parts = ["train"] * len(ids)
+        parts = ["train"] * len(paths)
         if self.split_column is not None:
             parts = [self._part(str(name)) for name in frame[self.split_column]]
         return Listing(
-            ids=[self._id(path) for path in paths],
+            ids=frame[self.image_column].tolist(),
             targets=targets,
             parts=parts,
             class_names=class_names,
@@ -100,9 +110,32 @@ class ImageTable(ImageFiles):
             if self.table.suffix.lower() in (".parquet", ".pq"):
                 return pd.read_parquet(self.table)
             # Names stay names: a class called 01 or NA is not a number, nor missing.
-            return pd.read_csv(self.table, dtype=str, keep_default_na=False, na_values=[""])
-        except (ValueError, OSError, UnicodeDecodeError) as error:
+            frame = pd.read_csv(self.table, dtype=str, keep_default_na=False, na_values=[""])
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"data.table={self.table} is not in UTF-8 ({error}): save it so; images whose own names are "
+                "not in it must be renamed"
+            ) from error
+        except (ValueError, OSError) as error:
+            self._check_lengths()
             raise ValueError(f"data.table={self.table} can't be read as a table: {error}") from error
+        if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
+            self._check_lengths()
+        return frame
+
+    def _check_lengths(self) -> None:
+        """Refuses rows of a CSV that have more cells than its header."""
+        with self.table.open(newline="", encoding="utf-8", errors="replace") as file:
+            try:
+                header, *rows = [row for row in csv.reader(file) if row]
+            except (csv.Error, ValueError):
+                return
+        long = [number for number, row in enumerate(rows, start=1) if len(row) > len(header)]
+        if long:
+            raise ValueError(
+                f"{self.table} has more cells than the {len(header)} of its header in {_in_rows(long)}: "
+                "a cell with a comma in it must stand in quotes, and each column needs a name"
+            )
 
     def _read(self) -> pd.DataFrame:
         """What images are listed by."""
@@ -124,39 +157,57 @@ class ImageTable(ImageFiles):
         if frame.empty:
             raise ValueError(f"{self.table} has no rows")
         used = [column for columns in wanted.values() for column in columns if column is not None]
-        return frame[list(dict.fromkeys(used))]
+        return frame[list(dict.fromkeys(used))].reset_index(drop=True)
 
     def _path(self, name: str) -> Path:
         path = (self.root / name).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise ValueError(
-                f"{self.table} names {name}, which leaves {self.root}; set data.root to one above"
+                f"{self.table} names {name}, which leaves data.root={self.root}: {_way_out(self.root, name)}"
             )
         return path
 
     def _id(self, path: Path) -> str:
         return path.relative_to(self.root.resolve()).as_posix()
 
-    def _check_rows(self, frame: pd.DataFrame, ids: Sequence[str], paths: Sequence[Path]) -> None:
+    def _check_cells(self, frame: pd.DataFrame) -> None:
         for column in frame.columns:
             # An image without labels is one that has none, where several may be had.
             if column in self.label_columns and self.label_delimiter is not None:
                 continue
-            missing = [ids[row] for row in np.flatnonzero(frame[column].isna()).tolist()]
-            if missing:
-                raise ValueError(f"{self.table} has no {column} for {_some(missing)}")
-        repeated = frame[self.image_column].duplicated(keep=False)
-        if repeated.any():
+            missing = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
+            rows = [row + 1 for row in np.flatnonzero(missing).tolist()]
+            if not rows:
+                continue
+            names = some([str(name) for name in frame[self.image_column][missing]])
+            which = "" if column == self.image_column else f" for {names}"
             raise ValueError(
-                f"{self.table} has rows that contradict each other, for "
-                f"{_some(sorted(set(frame[self.image_column][repeated])))}: one image, one row"
+                f"{self.table} has no {column}{which} in {_in_rows(rows)}: fill the cells, or remove the rows"
             )
-        absent = [name for name, path in zip(ids, paths, strict=True) if not path.is_file()]
-        if absent:
-            raise FileNotFoundError(
-                f"{self.table} names files that are not in {self.root.resolve()}: {_some(absent)}; "
-                "data.root is the folder that paths are relative to"
-            )
+
+    def _check_files(self, names: Sequence[str], paths: Sequence[Path]) -> None:
+        absent = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
+        if not absent:
+            return
+        windows = sum("\\" in name and (self.root / name.replace("\\", "/")).is_file() for name in absent)
+        hint = f"; {windows} of them are there with / in place of \\: write paths so" if windows else ""
+        raise FileNotFoundError(
+            f"{self.table} names files that are not in {self.root.resolve()}: {some(absent)}; "
+            f"data.root is the folder that paths are relative to{hint}"
+        )
+
+    def _check_repeated(self, frame: pd.DataFrame) -> None:
+        repeated = frame[frame[self.image_column].duplicated(keep=False)]
+        if repeated.empty:
+            return
+        said = sorted(set(repeated[self.image_column]))
+        for place, name in enumerate(said[:MAX_NAMED]):
+            rows = repeated[repeated[self.image_column] == name]
+            differing = [str(column) for column in rows.columns if rows[column].nunique(dropna=False) > 1]
+            said[place] = f"{name} ({', '.join(differing)} in {_in_rows((rows.index + 1).tolist())})"
+        raise ValueError(
+            f"{self.table} has rows that contradict each other, for {some(said)}: one image, one row"
+        )
 
     def _labels(self, frame: pd.DataFrame) -> tuple[NDArray[Any], list[str], list[str]]:
         if self.label_delimiter is not None:
@@ -168,14 +219,16 @@ class ImageTable(ImageFiles):
             targets = np.array(rows, dtype=np.float32)
             return targets, names, likely_typos(names, targets.sum(0))
         if self.multilabel:
-            numbers = frame[self.label_columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+            cells = frame[self.label_columns].map(_as_number)
+            numbers = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
             wrong = ~np.isin(numbers, (0, 1))
             if wrong.any():
                 row, column = np.argwhere(wrong)[0]
                 name = self.label_columns[column]
                 raise ValueError(
                     f"{self.table} has {frame[name].iloc[row]!r} in {name} for "
-                    f"{frame[self.image_column].iloc[row]}: several label columns have 0 or 1 each"
+                    f"{frame[self.image_column].iloc[row]} (row {frame.index[row] + 1}): several label "
+                    "columns have 0 or 1 each, or False or True"
                 )
             return np.array(numbers), self.label_columns, []
         text = frame[self.label_columns[0]].astype(str)
@@ -193,21 +246,45 @@ class ImageTable(ImageFiles):
         return part
 
 
-def likely_typos(names: Sequence[str], counts: NDArray[Any]) -> list[str]:
-    """Sentences about rare classes that are spelled almost like frequent ones.
+def _way_out(root: Path, name: str) -> str:
+    """Why a path below a root is none, and what to do."""
+    if Path(name).is_absolute():
+        place = Path(name).resolve()
+        return f"it lies at {place}; set data.root to a folder above, such as {place.parent}"
+    parts = Path(name).parts
+    for depth in range(1, len(parts) + 1):
+        link, target = Path(*parts[:depth]), root.joinpath(*parts[:depth]).resolve()
+        if not (root / link).is_symlink() or target.is_relative_to(root.resolve()):
+            continue
+        if target.parts[-depth:] == link.parts:
+            return f"{link} is a link to {target}; set data.root to {Path(*target.parts[:-depth])}"
+        if target.is_dir():
+            return f"{link} is a link to {target}; set data.root to that, and leave {link}/ out of the paths"
+        return (
+            f"{link} is a link to {target}; set data.root to {target.parent} and write {target.name}, or put "
+            "the file itself in the link's place"
+        )
+    return "set data.root to a folder above both, and write paths from there, without .."
 
-    >>> likely_typos(["daisy", "dasiy", "rose"], np.array([90, 1, 80]))
-    ['class dasiy has 1 image and is spelled like daisy: a typo?']
+
+def _as_number(cell: Any) -> Any:
+    """False and True as 0 and 1, which they are in Parquet and words in CSV."""
+    return {"false": 0, "true": 1}.get(cell.strip().lower(), cell) if isinstance(cell, str) else cell
+
+
+def _in_rows(numbers: Sequence[int]) -> str:
+    """Rows of a table, in words.
+
+    >>> _in_rows([3])
+    'row 3 (below the header, from 1)'
     """
-    frequent = [name for name, count in zip(names, counts, strict=True) if count > RARE]
-    said = []
-    for name, count in zip(names, counts, strict=True):
-        near = {other.lower(): other for other in frequent if other != name}
-        match = difflib.get_close_matches(name.lower(), near, n=1, cutoff=0.75)
-        if count <= RARE and match:
-            images = "1 image" if count == 1 else f"{int(count)} images"
-            said.append(f"class {name} has {images} and is spelled like {near[match[0]]}: a typo?")
-    return said
+    noun = "row" if len(numbers) == 1 else "rows"
+    return f"{noun} {some([str(number) for number in numbers])} (below the header, from 1)"
+
+
+def _bare(cell: Any) -> str | None:
+    """A class's name without the blanks around it; None where there is none."""
+    return (str(cell).strip() or None) if not pd.isna(cell) else None
 
 
 def _split(text: object, delimiter: str) -> set[str]:
@@ -215,8 +292,3 @@ def _split(text: object, delimiter: str) -> set[str]:
     if not isinstance(text, str):
         return set()
     return {name.strip() for name in text.split(delimiter) if name.strip()}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

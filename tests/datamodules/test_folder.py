@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,75 @@ def test_bad_files_are_listed_together_with_their_reasons(write_folder) -> None:
     assert set(data.facts()["skipped"]) == {"ant/empty.jpg", "bee/text.jpg", "cat/cut.png"}
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_of_which_no_image_is_whole_is_not_skipped(write_folder, part) -> None:
+    root = write_folder(COUNTS, ["train", "val"])
+    for path in (root / part).rglob("*.png"):
+        path.write_bytes(b"")
+    named = rf"nothing of the source's own {part} images: none of 60 can be read(.|\n)*{part}/ant/000.png"
+    with pytest.raises(ValueError, match=named) as error:
+        prepared(root, on_bad_image="skip")
+    assert str(error.value).endswith("and 40 more")
+
+
+def test_names_that_are_not_utf8_are_named_before_anything_is_decoded(write_folder, tmp_path) -> None:
+    root = write_folder(COUNTS)
+    for number in range(7):
+        odd = os.fsdecode(os.fsencode(root) + b"/ant/caf\xe9%d.png" % number)
+        (root / "ant" / f"{number:03d}.png").rename(odd)
+    with pytest.raises(ValueError, match=r"7 files have names not in UTF-8.*: ant/caf\\xe90") as error:
+        prepared(root)
+    assert "and 2 more" in str(error.value)
+    assert "rename them" in str(error.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_note_on_a_file_that_is_no_image_can_be_printed(write_folder) -> None:
+    root = write_folder(COUNTS)
+    Path(os.fsdecode(os.fsencode(root) + b"/ant/notes.caf\xe9")).write_text("no image")
+    (note,) = [note for note in prepared(root).notes if "no images by their names" in note]
+    assert note.encode().endswith(b"1 .caf\\xe9")
+
+
+def test_images_in_no_classs_folder_are_counted_by_place(write_folder, write_image) -> None:
+    root = write_folder(COUNTS, ["train"])
+    for number in range(5):
+        write_image(root / "test" / f"{number}.png")
+    write_image(root / "cover.png")
+    data = prepared(root)
+    assert {"train", "val"} == set(data.splits)
+    assert "5 images lie in test/ itself, in no class's folder, and are left out" in data.notes
+    assert f"1 image lies in data.root={root} itself, in no class's folder, and is left out" in data.notes
+    (root / "train").rename(root.parent / "kept")
+    (root / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"train/class/image.jpg; .*5 images lie in test/ itself"):
+        prepared(root)
+
+
+def test_training_images_that_lie_in_no_classs_folder_are_missed(write_folder, write_image) -> None:
+    root = write_folder(COUNTS, ["val"])
+    write_image(root / "train" / "000.png")
+    with pytest.raises(ValueError, match=r"some in train, found only 60 val; 1 image lies in train/ itself"):
+        prepared(root)
+
+
+def test_images_beside_the_classes_folders_are_counted(write_folder, write_image) -> None:
+    root = write_folder(COUNTS)
+    for number in range(2):
+        write_image(root / f"{number}.png")
+    data = prepared(root)
+    assert sum(map(len, data.splits.values())) == 60
+    assert any(note.startswith(f"2 images lie in data.root={root} itself") for note in data.notes)
+
+
+def test_hidden_folders_are_not_read(write_folder, write_image) -> None:
+    root = write_folder(COUNTS)
+    write_image(root / "ant" / ".ipynb_checkpoints" / "000-checkpoint.png")
+    write_image(root / ".thumbnails" / "000.png")
+    data = prepared(root)
+    assert sum(map(len, data.splits.values())) == 60
+
+
 def test_a_file_of_another_format_than_its_suffix_says_is_read_and_pointed_out(write_folder) -> None:
     root = write_folder(COUNTS)
     (root / "ant" / "000.png").rename(root / "ant" / "000.jpg")
@@ -166,6 +236,11 @@ def test_what_is_not_there_is_said(tmp_path) -> None:
 def test_classes_that_are_not_the_expected_ones_are_named(write_folder) -> None:
     with pytest.raises(ValueError, match=r"bee not among data.classes; no wasp"):
         prepared(write_folder(COUNTS), classes=["ant", "wasp", "cat"])
+
+
+def test_a_class_that_is_expected_twice_is_named(write_folder) -> None:
+    with pytest.raises(ValueError, match=r"data.classes names ant more than once"):
+        prepared(write_folder(COUNTS), classes=["ant", "ant", "bee", "cat"])
 
 
 def test_random_resized_crops_depend_on_seed_epoch_and_step_alone(write_folder) -> None:

@@ -237,6 +237,13 @@ def test_a_sample_without_one_image_and_one_label_is_named(tmp_path, members, me
         opened(ImageShards, tmp_path / "odd", cache=str(tmp_path / "cache"))
 
 
+def test_a_member_whose_name_is_not_utf8_is_named(tmp_path) -> None:
+    odd = b"caf\xe9".decode(errors="surrogateescape")
+    write_tar(tmp_path / "odd" / "0.tar", {f"{odd}.png": b"", f"{odd}.cls": b"ant"})
+    with pytest.raises(ValueError, match=r"1 file has a name not in UTF-8.*: 0.tar/caf\\xe9.png"):
+        opened(ImageShards, tmp_path / "odd", cache=str(tmp_path / "cache"))
+
+
 def test_a_request_that_names_no_shard_or_one_twice_is_refused(shards) -> None:
     with pytest.raises(FileNotFoundError, match=r"no shard lies at .*train-9.tar"):
         shards(train="train-{00,9}.tar")
@@ -257,6 +264,14 @@ def test_labels_are_names_or_indices_into_the_classes(tmp_path, folder) -> None:
         opened(ImageShards, tmp_path / "indices", classes=["ant", "bee"], **arguments)
     several = opened(ImageShards, tmp_path / "indices", label_delimiter="0", **arguments)
     assert (several.class_names, several.class_counts()) == (("1",), [4])
+
+
+def test_a_misspelled_class_is_pointed_out(shards, root, folder) -> None:
+    picture = (folder / "ant" / "000.png").read_bytes()
+    write_tar(root / "train-06.tar", {"x.png": picture, "x.cls": b"antt", "y.png": picture, "y.cls": b"Bee"})
+    notes = shards(val_fraction=0.0).notes
+    assert any("class antt has 1 image and is spelled like ant, which has 20" in note for note in notes)
+    assert any("classes Bee (1 image) and bee (16 images) differ" in note for note in notes)
 
 
 def test_without_the_library_one_sentence_says_what_to_install(root, monkeypatch) -> None:

@@ -45,6 +45,29 @@ def test_adding_images_moves_no_other() -> None:
     np.testing.assert_array_equal(after[:3000], before)
 
 
+@pytest.mark.parametrize("size", [5, 12, 40])
+@pytest.mark.parametrize("purpose", ["val", "fold"])
+def test_an_image_moves_others_of_its_class_alone_where_chance_left_a_side_without_it(purpose, size) -> None:
+    def sides(ids: list[str], targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        if purpose == "fold":
+            return assign_folds(ids, targets, 5, seed=0)
+        return hold_out(ids, targets, 0.2, purpose="val", seed=0).astype(np.int64)
+
+    targets = np.arange(3 * size) % 3
+    moved = 0
+    for number in range(100):
+        ids = [f"{number}/{index}" for index in range(3 * size)]
+        by_chance = {int(hash_fraction(purpose, 0, sample_id) * 5) for sample_id in ids[1::3]}
+        gap = len(by_chance) < 5 if purpose == "fold" else len({fold == 0 for fold in by_chance}) < 2
+        after = sides([*ids, f"{number}/added"], np.append(targets, 1))[:-1]
+        others = np.flatnonzero(sides(ids, targets) != after)
+        assert gap or not len(others)
+        assert set(targets[others]) <= {1}
+        assert purpose == "fold" or len(others) <= 1
+        moved += len(others)
+    assert size > 5 or moved > 0
+
+
 def test_order_does_not_matter() -> None:
     order = np.random.default_rng(0).permutation(len(IDS))
     shuffled = hold_out([IDS[i] for i in order], TARGETS[order], 0.1, purpose="val", seed=0)
@@ -239,6 +262,24 @@ def test_each_problem_of_a_split_is_named() -> None:
     assert split_warnings({name: len(each) for name, each in ids.items()}, 3, groups) == [
         "Split test has 1 sample for 3 classes.",
         "Group p straddles splits (1 in train, 2 in val).",
+    ]
+
+
+def test_of_many_problems_of_a_kind_the_first_five_are_named_and_the_others_counted() -> None:
+    ids = {"train": IDS[:100], "val": IDS[:100]}
+    targets = {"train": np.zeros(100, dtype=np.int64), "val": np.arange(100)}
+    problems = split_problems(ids, targets, [f"class{number}" for number in range(100)])
+    assert problems[4:6] == [
+        "Class class5 is in val (1 sample) but not in train.",
+        "In all, 99 classes have problems.",
+    ]
+    assert problems[6:] == [f"Id image{i} occurs 2 times (train, val)." for i in range(5)] + [
+        "In all, 100 ids occur several times."
+    ]
+    warnings = split_warnings({"train": 100, "val": 100}, 2, {"train": IDS[:100], "val": IDS[:6]})
+    assert warnings[4:] == [
+        "Group image4 straddles splits (1 in train, 1 in val).",
+        "In all, 6 groups straddle splits.",
     ]
 
 

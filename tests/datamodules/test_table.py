@@ -100,7 +100,12 @@ def test_a_group_that_the_tables_own_split_tears_apart_is_pointed_out(write_tabl
     ("columns", "arguments", "named"),
     [
         ({"labels": NAMES}, {}, "no column 'label' .*did you mean labels"),
-        ({"label": [*NAMES[:-1], None]}, {}, "no label for pictures/059.png"),
+        ({"label": [*NAMES[:-1], None]}, {}, "no label for pictures/059.png in row 60 "),
+        (
+            {"label": NAMES, "part": ["val"] * 60},
+            {"split_column": "part"},
+            "some in train, found only 60 val",
+        ),
         (
             {"label": NAMES, "part": ["trian"] * 60},
             {"split_column": "part"},
@@ -118,6 +123,19 @@ def test_a_wrong_column_or_cell_is_named(write_table, columns, arguments, named)
         prepared(write_table(**columns), **arguments)
 
 
+def test_names_that_are_not_utf8_are_named_before_anything_is_decoded(write_table, tmp_path) -> None:
+    table = write_table(label=NAMES)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/pictures/caf\xe9.png"))
+    (tmp_path / "pictures" / "007.png").rename(odd)
+    (tmp_path / "pictures" / "007.png").symlink_to(odd)
+    with pytest.raises(ValueError, match=r"1 file has a name .* pictures/caf\\xe9.png.*; rename them"):
+        prepared(table)
+    assert not (tmp_path / "cache").exists()
+    table.write_bytes(b"image,label\npictures/caf\xe9.png,ant\n")
+    with pytest.raises(ValueError, match=r"table.csv is not in UTF-8 .* save it so"):
+        prepared(table)
+
+
 def test_rows_that_contradict_each_other_are_named_and_repeated_ones_taken_once(write_table) -> None:
     table = write_table(label=NAMES)
     frame = pd.read_csv(table)
@@ -129,6 +147,67 @@ def test_rows_that_contradict_each_other_are_named_and_repeated_ones_taken_once(
         prepared(table)
 
 
+def test_a_file_that_is_spelled_in_two_ways_is_one_file(write_table, tmp_path) -> None:
+    table = write_table(label=NAMES)
+    whole = table.read_text()
+    table.write_text(whole + "./pictures/007.png,bee\n")
+    assert sum(map(len, prepared(table, cache=str(tmp_path / "other")).splits.values())) == 60
+    table.write_text(whole + "./pictures/007.png,cat\npictures/../pictures/008.png,ant\n")
+    with pytest.raises(
+        ValueError, match=r"contradict each other, for pictures/007.png \(label in rows 8, 61 "
+    ):
+        prepared(table)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (
+            ["pictures/000.png,ant", ",bee", "pictures/001.png,bee", " ,cat"],
+            r"has no image in rows 2, 4 \(below",
+        ),
+        (["pictures/000.png,ant,", "pictures/001.png,bee"], "more cells than the 2 of its header in row 1 "),
+        (
+            ["pictures/000.png,ant", "pictures/001.png,bee, red"],
+            "than the 2 of its header in row 2 .* in quotes",
+        ),
+    ],
+)
+def test_rows_that_are_too_long_or_lack_an_image_are_named_by_number(write_table, lines, named) -> None:
+    table = write_table(label=NAMES)
+    table.write_text("\n".join(["image,label", *lines]))
+    with pytest.raises(ValueError, match=named):
+        prepared(table)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_label_columns_may_say_false_and_true(write_table, suffix) -> None:
+    red, white = np.arange(60) % 2 == 0, np.arange(60) % 3 == 0
+    data = prepared(write_table(suffix=suffix, red=red, white=white), label_columns=["red", "white"])
+    for store in data.splits.values():
+        numbers = np.array([int(Path(name).stem) for name in store.ids])
+        np.testing.assert_array_equal(store.targets.numpy(), np.stack([red, white], axis=1)[numbers])
+
+
+def test_paths_of_windows_are_pointed_out(write_table) -> None:
+    table = write_table(label=NAMES)
+    table.write_text(table.read_text().replace("pictures/", "pictures\\"))
+    with pytest.raises(
+        FileNotFoundError, match=r"60 of them are there with / in place of \\: write paths so"
+    ):
+        prepared(table)
+
+
+def test_counting_out_images_of_each_class_is_refused_where_they_have_several_labels(
+    write_table, tmp_path
+) -> None:
+    table = write_table(label=["red|white", "white"] * 30)
+    with pytest.raises(ValueError, match=r"data.train_per_class=5 .* 2 labels.*: use data.train_fraction"):
+        prepared(table, label_delimiter="|", train_per_class=5)
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_metadata_is_every_other_column_by_sample_id(write_table, suffix) -> None:
     table = write_table(suffix=suffix, label=NAMES, part=["train"] * 50 + ["test"] * 10, site=["a", "b"] * 30)
@@ -138,12 +217,31 @@ def test_metadata_is_every_other_column_by_sample_id(write_table, suffix) -> Non
     assert metadata.loc[list(data.splits["test"].ids), "site"].tolist() == ["a", "b"] * 5
 
 
-def test_a_misspelled_class_is_pointed_out(write_table) -> None:
-    names = ["daisy", "rose"] * 29 + ["dasiy", "dasiy"]
-    assert any(
-        "dasiy has 2 images and is spelled like daisy" in note
-        for note in prepared(write_table(label=names)).notes
-    )
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ["daisy", "rose"] * 29 + ["dasiy"] * 2,
+            "class dasiy has 2 images and is spelled like daisy, which has 29",
+        ),
+        (["ant"] * 28 + ["bee"] * 29 + ["antt"] * 3, "class antt has 3 images and is spelled like ant"),
+        (
+            ["Ant", "ant", "bee"] * 20,
+            "classes Ant (20 images) and ant (20 images) differ in upper and lower case",
+        ),
+    ],
+)
+def test_a_misspelled_class_is_pointed_out(write_table, given, said) -> None:
+    notes = prepared(write_table(label=given)).notes
+    assert [said in note for note in notes if "typo" in note] == [True]
+
+
+def test_blanks_around_a_class_are_no_part_of_its_name(write_table) -> None:
+    data = prepared(write_table(label=[" ant", "ant", "bee "] * 20))
+    assert data.class_names == ("ant", "bee")
+    assert not any("typo" in note for note in data.notes)
+    with pytest.raises(ValueError, match=r"no label for pictures/000.png"):
+        prepared(write_table(label=["  ", *NAMES[1:]]))
 
 
 def test_files_that_are_missing_or_outside_are_refused(write_table) -> None:
@@ -155,10 +253,40 @@ def test_files_that_are_missing_or_outside_are_refused(write_table) -> None:
         prepared(table)
     frame.loc[3, "image"] = "../../etc/passwd"
     frame.to_csv(table, index=False)
-    with pytest.raises(ValueError, match="leaves"):
+    with pytest.raises(
+        ValueError, match=r"leaves .*to a folder above both, and write paths from there, without \.\."
+    ):
         prepared(table)
     with pytest.raises(FileNotFoundError, match="is no file"):
         prepared(table.with_name("nowhere.csv"))
+
+
+def test_what_a_linked_folder_calls_for_is_said_and_works(write_table, tmp_path, tmp_path_factory) -> None:
+    table = write_table(label=NAMES)
+    whole = table.read_text()
+    elsewhere = tmp_path_factory.mktemp("disk") / "images"
+    (tmp_path / "pictures").rename(elsewhere)
+    (tmp_path / "pictures").symlink_to(elsewhere)
+    said = rf"pictures is a link to {elsewhere}; set data.root to that, and leave pictures/ out of the paths"
+    with pytest.raises(ValueError, match=said):
+        prepared(table)
+    table.write_text(whole.replace("pictures/", ""))
+    assert sum(map(len, prepared(table, root=str(elsewhere)).splits.values())) == 60
+    # A link that has the name of what it points to.
+    (tmp_path / "images").symlink_to(elsewhere)
+    table.write_text(whole.replace("pictures/", "images/"))
+    with pytest.raises(ValueError, match=rf"a link to {elsewhere}; set data.root to {elsewhere.parent}$"):
+        prepared(table)
+    assert sum(map(len, prepared(table, root=str(elsewhere.parent)).splits.values())) == 60
+    # Whole paths, and those of single files.
+    table.write_text(whole.replace("pictures/", f"{elsewhere}/"))
+    with pytest.raises(ValueError, match=rf"set data.root to a folder above, such as {elsewhere}$"):
+        prepared(table)
+    assert sum(map(len, prepared(table, root=str(elsewhere)).splits.values())) == 60
+    (tmp_path / "000.png").symlink_to(elsewhere / "007.png")
+    table.write_text("image,label\n000.png,ant\n")
+    with pytest.raises(ValueError, match=rf"set data.root to {elsewhere} and write 007.png"):
+        prepared(table)
 
 
 @pytest.mark.skipif("DARKROOM_DATA" not in os.environ, reason="DARKROOM_DATA names no folder of real images")

@@ -1,0 +1,63 @@
+"""Names of files and classes: which are images', which are no UTF-8, and many of them in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+# What is decoded; other files are no images by their names.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
+)  # fmt: skip
+MAX_NAMED = 5  # in one sentence
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is one by its name.
+
+    >>> is_image("cat.JPEG"), is_image(".cat.jpg"), is_image("jpg")
+    (True, False, False)
+    """
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def refuse_undecodable(names: Sequence[str]) -> None:
+    """Refuses names of files that are not UTF-8: no table, page or record could hold them.
+
+    Raises:
+        ValueError: Some are not.
+    """
+    odd = [name for name in names if not name.isascii() and name != readable(name)]
+    if odd:
+        files = "1 file has a name" if len(odd) == 1 else f"{len(odd)} files have names"
+        raise ValueError(
+            f"{files} not in UTF-8, which all names must be in: {some([readable(name) for name in odd])} "
+            "(with \\x.. for what is not); rename them"
+        )
+
+
+def readable(name: str) -> str:
+    r"""A file's name as can be printed and written: bytes that are not UTF-8 in numbers.
+
+    >>> readable("café/" + b"caf\xe9.png".decode(errors="surrogateescape"))
+    'café/caf\\xe9.png'
+    """
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+def counts_of(names: Mapping[str, int]) -> str:
+    """Numbers by name, in words.
+
+    >>> counts_of({".txt": 2, ".pdf": 1})
+    '2 .txt, 1 .pdf'
+    """
+    return ", ".join(f"{count} {name}" for name, count in names.items())
