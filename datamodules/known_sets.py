@@ -104,13 +104,7 @@ SETS: dict[str, Known] = {
     "ImageNet": Known(TRAIN_VAL),
     "Imagenette": Known(variants=each(TRAIN_VAL, "size", ("full", "320px", "160px"))),
     "KMNIST": Known(TRAIN_FLAG, (1, 28, 28)),
-    "Omniglot": Known(
-        variants={
-            "background": {"train": {"background": True}},
-            "evaluation": {"train": {"background": False}},
-        },
-        sort=True,
-    ),
+    "Omniglot": Known(variants=OMNIGLOT, sort=True),
     "OxfordIIITPet": Known(TRAINVAL_TEST),
     "PCAM": Known(ALL_THREE, classes=("no tumor", "tumor"), needs="h5py"),
     "Places365": Known(variants=PLACES365),

@@ -16,7 +16,7 @@ from datamodules.names import IMAGE_SUFFIXES
 
 
 def paths_of(datasets: Iterable[Any]) -> list[Path] | None:
-    """The files of torchvision's datasets in order; None where one does not tell them, or has PPMs."""
+    """The files of torchvision's datasets in order; None where one does not tell them, or has other kinds."""
     paths: list[Path] = []
     for dataset in datasets:
         files = _files_of(dataset)
