@@ -117,7 +117,7 @@ def loose_images(root: Path, parts: Sequence[Path]) -> list[str]:
     for folder in dict.fromkeys([root, *parts]):
         with os.scandir(folder) as entries:
             count = sum(is_image(entry.name) and entry.is_file() for entry in entries)
-        place = f"data.root={root}" if folder == root else f"{folder.name}/"
+        place = f"data.root={readable(str(root))}" if folder == root else f"{folder.name}/"
         if count:
             lie, are = ("1 image lies", "is") if count == 1 else (f"{count} images lie", "are")
             notes.append(f"{lie} in {place} itself, in no class's folder, and {are} left out")
