@@ -117,7 +117,8 @@ class ImageTable(ImageFiles):
                 "not in it must be renamed"
             ) from error
         except (ValueError, OSError) as error:
-            self._check_lengths()
+            if isinstance(error, pd.errors.ParserError):
+                self._check_lengths()
             raise ValueError(f"data.table={self.table} can't be read as a table: {error}") from error
         if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
             self._check_lengths()

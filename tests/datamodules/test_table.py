@@ -181,6 +181,14 @@ def test_rows_that_are_too_long_or_lack_an_image_are_named_by_number(write_table
         prepared(table)
 
 
+def test_a_parquet_that_is_none_is_refused(write_table) -> None:
+    table = write_table(label=NAMES)
+    table = table.rename(table.with_suffix(".parquet"))
+    table.write_text("image\npictures/000.png,ant\n")
+    with pytest.raises(ValueError, match=r"table.parquet can't be read as a table"):
+        prepared(table)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_label_columns_may_say_false_and_true(write_table, suffix) -> None:
     red, white = np.arange(60) % 2 == 0, np.arange(60) % 3 == 0
