@@ -229,9 +229,11 @@ def in_order(listing: Listing, classes: Sequence[str]) -> Listing:
     found = list(listing.class_names)
     strange, missing = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
     if strange or missing:
-        said = [f"{some(strange)} not among data.classes"] * bool(strange) + [f"no {some(missing)}"] * bool(
-            missing
-        )
+        said = []
+        if strange:
+            said.append(f"{some(strange)} not among data.classes")
+        if missing:
+            said.append(f"no {some(missing)}")
         raise ValueError(f"data.classes expects {some(classes)}; found {some(found)} ({'; '.join(said)})")
     order = np.array([found.index(name) for name in classes])
     several = listing.targets.ndim == 2

@@ -48,11 +48,11 @@ class ImageFolder(ImageFiles):
                 found += [(part, class_folder.name, f"{below}/{name}") for name in images]
                 if not images:
                     empty.append(str(below))
-        loose = loose_images(self.root, [folder for _, folder in parts])
+        notes = loose_images(self.root, [folder for _, folder in parts])
         if not found:
             raise FileNotFoundError(
                 f"no image lies in data.root={self.root.resolve()} in a class's folder: expected "
-                f"class/image.jpg there, or train/class/image.jpg{''.join(f'; {note}' for note in loose)}"
+                f"class/image.jpg there, or train/class/image.jpg{''.join(f'; {note}' for note in notes)}"
             )
         if empty:
             raise ValueError(
@@ -61,16 +61,15 @@ class ImageFolder(ImageFiles):
             )
         class_names = sorted({name for _, name, _ in found})
         index = {name: place for place, name in enumerate(class_names)}
-        notes = (
-            [f"files that are no images by their names are left out: {counts_of(ignored)}"] if ignored else []
-        )
+        if ignored:
+            notes.append(f"files that are no images by their names are left out: {counts_of(ignored)}")
         return Listing(
             ids=[name for _, _, name in found],
             targets=np.array([index[name] for _, name, _ in found], dtype=np.int64),
             parts=[part for part, _, _ in found],
             class_names=class_names,
             paths=[self.root / name for _, _, name in found],
-            notes=[*loose, *notes],
+            notes=notes,
         )
 
 
@@ -117,7 +116,7 @@ def loose_images(root: Path, parts: Sequence[Path]) -> list[str]:
     for folder in dict.fromkeys([root, *parts]):
         with os.scandir(folder) as entries:
             count = sum(is_image(entry.name) and entry.is_file() for entry in entries)
-        place = f"data.root={root}" if folder == root else f"{folder.name}/"
+        place = f"data.root={readable(str(root))}" if folder == root else f"{folder.name}/"
         if count:
             lie, are = ("1 image lies", "is") if count == 1 else (f"{count} images lie", "are")
             notes.append(f"{lie} in {place} itself, in no class's folder, and {are} left out")

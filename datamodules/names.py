@@ -28,10 +28,12 @@ def refuse_undecodable(names: Sequence[str]) -> None:
     """
     odd = [name for name in names if not name.isascii() and name != readable(name)]
     if odd:
-        files = "1 file has a name" if len(odd) == 1 else f"{len(odd)} files have names"
+        files, them = (
+            ("1 file has a name", "it") if len(odd) == 1 else (f"{len(odd)} files have names", "them")
+        )
         raise ValueError(
             f"{files} not in UTF-8, which all names must be in: {some([readable(name) for name in odd])} "
-            "(with \\x.. for what is not); rename them"
+            f"(with \\x.. for what is not); rename {them}"
         )
 
 

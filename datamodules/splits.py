@@ -224,7 +224,7 @@ def split_problems(
         for sample_id, splits in _places(ids_by_split).items()
         if len(splits) > 1
     ]
-    return _first(classes, "classes have problems") + _first(repeated, "ids occur several times")
+    return _first(classes, "problems with classes") + _first(repeated, "ids occur several times")
 
 
 def split_warnings(

@@ -117,7 +117,8 @@ class ImageTable(ImageFiles):
                 "not in it must be renamed"
             ) from error
         except (ValueError, OSError) as error:
-            self._check_lengths()
+            if isinstance(error, pd.errors.ParserError):
+                self._check_lengths()
             raise ValueError(f"data.table={self.table} can't be read as a table: {error}") from error
         if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
             self._check_lengths()
@@ -190,7 +191,7 @@ class ImageTable(ImageFiles):
         if not absent:
             return
         windows = sum("\\" in name and (self.root / name.replace("\\", "/")).is_file() for name in absent)
-        hint = f"; {windows} of them are there with / in place of \\: write paths so" if windows else ""
+        hint = f"; with / in place of \\ {windows} of them would be: write paths so" if windows else ""
         raise FileNotFoundError(
             f"{self.table} names files that are not in {self.root.resolve()}: {some(absent)}; "
             f"data.root is the folder that paths are relative to{hint}"
@@ -276,10 +277,10 @@ def _in_rows(numbers: Sequence[int]) -> str:
     """Rows of a table, in words.
 
     >>> _in_rows([3])
-    'row 3 (below the header, from 1)'
+    'row 3 below the header'
     """
     noun = "row" if len(numbers) == 1 else "rows"
-    return f"{noun} {some([str(number) for number in numbers])} (below the header, from 1)"
+    return f"{noun} {some([str(number) for number in numbers])} below the header"
 
 
 def _bare(cell: Any) -> str | None:

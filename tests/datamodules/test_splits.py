@@ -271,7 +271,7 @@ def test_of_many_problems_of_a_kind_the_first_five_are_named_and_the_others_coun
     problems = split_problems(ids, targets, [f"class{number}" for number in range(100)])
     assert problems[4:6] == [
         "Class class5 is in val (1 sample) but not in train.",
-        "In all, 99 classes have problems.",
+        "In all, 99 problems with classes.",
     ]
     assert problems[6:] == [f"Id image{i} occurs 2 times (train, val)." for i in range(5)] + [
         "In all, 100 ids occur several times."

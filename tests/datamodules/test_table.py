@@ -128,7 +128,7 @@ def test_names_that_are_not_utf8_are_named_before_anything_is_decoded(write_tabl
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/pictures/caf\xe9.png"))
     (tmp_path / "pictures" / "007.png").rename(odd)
     (tmp_path / "pictures" / "007.png").symlink_to(odd)
-    with pytest.raises(ValueError, match=r"1 file has a name .* pictures/caf\\xe9.png.*; rename them"):
+    with pytest.raises(ValueError, match=r"1 file has a name .* pictures/caf\\xe9.png.*; rename it"):
         prepared(table)
     assert not (tmp_path / "cache").exists()
     table.write_bytes(b"image,label\npictures/caf\xe9.png,ant\n")
@@ -165,7 +165,7 @@ def test_a_file_that_is_spelled_in_two_ways_is_one_file(write_table, tmp_path) -
     [
         (
             ["pictures/000.png,ant", ",bee", "pictures/001.png,bee", " ,cat"],
-            r"has no image in rows 2, 4 \(below",
+            r"has no image in rows 2, 4 below",
         ),
         (["pictures/000.png,ant,", "pictures/001.png,bee"], "more cells than the 2 of its header in row 1 "),
         (
@@ -181,6 +181,14 @@ def test_rows_that_are_too_long_or_lack_an_image_are_named_by_number(write_table
         prepared(table)
 
 
+def test_a_parquet_that_is_none_is_refused(write_table) -> None:
+    table = write_table(label=NAMES)
+    table = table.rename(table.with_suffix(".parquet"))
+    table.write_text("image\npictures/000.png,ant\n")
+    with pytest.raises(ValueError, match=r"table.parquet can't be read as a table"):
+        prepared(table)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_label_columns_may_say_false_and_true(write_table, suffix) -> None:
     red, white = np.arange(60) % 2 == 0, np.arange(60) % 3 == 0
@@ -193,9 +201,7 @@ def test_label_columns_may_say_false_and_true(write_table, suffix) -> None:
 def test_paths_of_windows_are_pointed_out(write_table) -> None:
     table = write_table(label=NAMES)
     table.write_text(table.read_text().replace("pictures/", "pictures\\"))
-    with pytest.raises(
-        FileNotFoundError, match=r"60 of them are there with / in place of \\: write paths so"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"with / in place of \\ 60 of them would be: write paths so"):
         prepared(table)
 
 
