@@ -120,7 +120,7 @@ class FineTuning:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
         network.train()
-        _evaluate_frozen(network)
+        _evaluate_frozen(network, is_next_frozen=False)
         if self.keep_statistics:
             for module in network.modules():
                 if isinstance(module, _NormBase) and module.track_running_stats:
@@ -193,11 +193,21 @@ def layers(network: nn.Module, coarse: bool) -> dict[str, int]:
     return {name: depths.get(name, deepest) for name, _ in network.named_parameters()}
 
 
-def _evaluate_frozen(module: nn.Module) -> None:
-    """Whatever trains none of its parameters: its batch norms must not move, nor its dropout draw."""
-    for child in module.children():
+def _evaluate_frozen(module: nn.Module, is_next_frozen: bool) -> bool:
+    """Whatever trains none of its parameters: its batch norms must not move, nor its dropout draw.
+
+    What has no parameters goes with what comes next, as networks name their parts in order: the dropout
+    after position embeddings with the first block, the one before the head with the head.
+
+    Returns:
+        Whether the first part is frozen.
+    """
+    for child in reversed(list(module.children())):
         parameters = list(child.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
+        if any(parameter.requires_grad for parameter in parameters):
+            is_first_frozen = _evaluate_frozen(child, is_next_frozen)
+            is_next_frozen = is_first_frozen and isinstance(child, nn.Sequential | nn.ModuleList)
+        elif parameters or is_next_frozen:
             child.eval()
-        else:
-            _evaluate_frozen(child)
+            is_next_frozen = True
+    return is_next_frozen

@@ -71,6 +71,39 @@ def test_nothing_of_a_frozen_trunk_is_kept_for_a_backward_pass():
     assert all(len(shape) <= 2 for shape in kept)  # features and head, no maps
 
 
+@pytest.mark.parametrize(
+    ("strategy", "epoch", "draws"),
+    [
+        ("linear_probe", 0, {"head_drop"}),
+        ("linear_then_full", 0, {"head_drop"}),
+        ("linear_then_full", 1, {"pos_drop", "patch_drop", "blocks.0.mlp.drop1", "blocks.1.mlp.drop1"}),
+        ("gradual", 0, {"head_drop"}),
+        ("gradual", 1, {"blocks.1.mlp.drop1"}),
+        ("norm_and_bias", 0, {"pos_drop", "patch_drop", "blocks.0.mlp.drop1", "blocks.1.mlp.drop1"}),
+    ],
+)
+def test_no_dropout_is_drawn_in_a_frozen_trunk(strategy, epoch, draws):
+    rates = {"drop_rate": 0.1, "pos_drop_rate": 0.1, "patch_drop_rate": 0.1, "proj_drop_rate": 0.1}
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=3, img_size=32, depth=2, weight_init="skip", **rates
+    )
+    FineTuning(strategy).apply(vit, epoch)
+    places = ("pos_drop", "patch_drop", "blocks.0.mlp.drop1", "blocks.1.mlp.drop1", "head_drop")
+    assert {place for place in places if vit.get_submodule(place).training} == draws | {"head_drop"}
+
+
+@pytest.mark.parametrize("strategy", ["norm_and_bias", "lora", "linear_probe"])
+def test_dropout_of_layers_that_train_is_drawn(strategy):
+    pytest.importorskip("peft")
+    vit = build_network(
+        "vit_tiny_patch16_224", {"depth": 1, "attn_drop_rate": 0.1}, num_outputs=3, image_shape=SHAPE
+    )
+    tuning = FineTuning(strategy)
+    tuning.adapt(vit, SHAPE)
+    tuning.apply(vit, epoch=0)
+    assert vit.get_submodule("blocks.0.attn.attn_drop").training == (strategy != "linear_probe")
+
+
 def test_the_head_comes_first_and_then_everything():
     before, after, model = train(1, strategy="linear_then_full", head_epochs=1)
     assert moved(before, after) == head_parameters(model.network)
