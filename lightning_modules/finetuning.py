@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from timm.layers import evo_norm, filter_response_norm, grn, norm, norm_act
 from timm.models import group_parameters
+from timm.models.mlp_mixer import Affine
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -16,7 +18,19 @@ from lightning_modules.weights import head_names
 
 Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]
 
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # timm's own are theirs too
+NORMS = (  # some of timm's own are torch's too
+    _NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    Affine,  # what ResMLP has in place of norms
+    *(
+        kind
+        for module in (evo_norm, filter_response_norm, grn, norm, norm_act)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module.__name__
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,21 @@ def test_norms_and_biases_are_trained_and_no_kernel_but_the_heads(backbone):
             assert parameter.ndim == 1
 
 
+@pytest.mark.parametrize(
+    ("backbone", "learns"),
+    [
+        ("resmlp_12_224", {"blocks.0.norm1.alpha", "norm.beta"}),
+        ("mobilenetv5_300m", {"conv_stem.bn.weight", "blocks.0.0.bn1.weight", "msfa.norm.weight"}),
+        ("convnextv2_atto", {"stages.0.blocks.0.mlp.grn.weight"}),
+        ("regnetz_c16_evos", {"stem.bn.v", "stem.bn.weight"}),
+    ],
+)
+def test_norms_of_all_kinds_are_trained(backbone, learns):
+    with torch.device("meta"):
+        tuned = timm.create_model(backbone, num_classes=3)
+    assert learns <= FineTuning("norm_and_bias").trained(tuned, epoch=0)
+
+
 @pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
 def test_layers_learn_at_timms_rates(backbone):
     tuned = network(backbone)
