@@ -18,7 +18,7 @@ from lightning_modules.weights import head_names
 
 Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]
 
-NORMS = (  # some of timm's own are torch's too
+NORMS: tuple[type[nn.Module], ...] = (  # some of timm's own are torch's too
     _NormBase,
     nn.LayerNorm,
     nn.GroupNorm,
@@ -147,14 +147,15 @@ class FineTuning:
         gradient, and optimizers leave it as it is.
         """
         exempt = set(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else set()  # type: ignore[operator]
-        head, depths = head_parameters(network), layers(network, coarse=False)
-        deepest = max(depths.values())
+        head = head_parameters(network)
+        depths = layers(network, coarse=False) if self.layer_decay < 1 else {}
+        deepest = max(depths.values(), default=0)
         ever = self.trained(network, epoch=2**31)
         groups: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in network.named_parameters():
             if name not in ever:
                 continue
-            rate = lr * self.layer_decay ** (deepest - depths[name])
+            rate = lr * self.layer_decay ** (deepest - depths.get(name, deepest))
             rate *= self.head_lr_factor if name in head else 1
             decay = 0.0 if parameter.ndim <= 1 or name in exempt else weight_decay
             group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
@@ -197,12 +198,15 @@ def layers(network: nn.Module, coarse: bool) -> dict[str, int]:
             name: next((depth for depth, part in enumerate(parts) if name.startswith(part)), len(parts))
             for name, _ in network.named_parameters()
         }
-    if not hasattr(network, "group_matcher"):
+    try:
+        matcher = network.group_matcher(coarse=coarse)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:  # it has none, or none so coarse
+        parts = "stages" if coarse else "layers"
         raise ValueError(
-            f"model.finetuning: {type(network).__name__} does not say which layers it has; strategies "
-            "full, linear_probe, linear_then_full and norm_and_bias need no layers, without layer_decay"
-        )
-    depths: dict[str, int] = group_parameters(network, network.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
+            f"model.finetuning: {type(network).__name__} does not say which {parts} it has; strategy gradual "
+            "needs stages and layer_decay < 1 needs layers, all else needs neither"
+        ) from error
+    depths: dict[str, int] = group_parameters(network, matcher, reverse=True)
     deepest = max(depths.values())
     return {name: depths.get(name, deepest) for name, _ in network.named_parameters()}
 

@@ -179,6 +179,38 @@ def test_layers_of_ours_are_as_deep_as_they_stand():
     assert depths["features.layer3.2.bn2.bias"] < depths["head.weight"] == max(depths.values())
 
 
+POOLFORMER = "poolformer_s12"  # says nothing of its layers
+
+
+@pytest.mark.parametrize("strategy", ["linear_probe", "linear_then_full", "norm_and_bias"])
+def test_a_network_without_layers_is_tuned_where_none_are_needed(strategy):
+    tuned = network(POOLFORMER)
+    tuning = FineTuning(strategy, head_lr_factor=10)
+    tuning.apply(tuned, epoch=0)
+    optimizer = build_optimizer(tuned, "sgd", 0.1, 0.0, {}, tuning)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    names = tuning.trained(tuned, epoch=9)
+    assert len(rates) == len(names)
+    for name in names:
+        rate = rates[id(tuned.get_parameter(name))]
+        assert rate == pytest.approx(1.0 if name in head_parameters(tuned) else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "knobs", "said"),
+    [
+        (POOLFORMER, {"layer_decay": 0.5}, "MetaFormer does not say which layers it has"),
+        (POOLFORMER, {"strategy": "gradual"}, "MetaFormer does not say which stages it has"),
+        ("rdnet_tiny", {"strategy": "gradual"}, "RDNet does not say which stages it has"),
+    ],
+)
+def test_layers_that_a_network_does_not_name_are_refused_where_they_are_needed(backbone, knobs, said):
+    with torch.device("meta"):
+        tuned = timm.create_model(backbone, num_classes=3)
+    with pytest.raises(ValueError, match=said):
+        build_optimizer(tuned, "sgd", 0.1, 0.0, {}, FineTuning(**knobs))
+
+
 def test_a_checkpoint_holds_it_as_plain_values(tmp_path):
     _, _, model = train(1, strategy="linear_probe", head_lr_factor=2.0)
     model.trainer.save_checkpoint(tmp_path / "probe.ckpt")
