@@ -201,9 +201,9 @@ def layers(network: nn.Module, coarse: bool) -> dict[str, int]:
     try:
         matcher = network.group_matcher(coarse=coarse)  # type: ignore[operator]
     except (AttributeError, AssertionError) as error:  # it has none, or none so coarse
-        parts = "stages" if coarse else "layers"
+        what = "stages" if coarse else "layers"
         raise ValueError(
-            f"model.finetuning: {type(network).__name__} does not say which {parts} it has; strategy gradual "
+            f"model.finetuning: {type(network).__name__} does not say which {what} it has; strategy gradual "
             "needs stages and layer_decay < 1 needs layers, all else needs neither"
         ) from error
     depths: dict[str, int] = group_parameters(network, matcher, reverse=True)
