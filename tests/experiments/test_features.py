@@ -51,11 +51,11 @@ def probe(tmp_path, monkeypatch):
     return probe
 
 
-def assert_same(ours, expected):
+def assert_same(ours, expected, atol=1e-5):
     for (name, value), other in zip(
         ours.model.network.state_dict().items(), expected.model.network.state_dict().values(), strict=True
     ):
-        torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-5, msg=name)
+        torch.testing.assert_close(value, other, rtol=1e-5, atol=atol, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -68,18 +68,34 @@ def assert_same(ours, expected):
         ("mobilenetv3_small_050", "0.3"),
         ("convnext_atto", "0.3"),
         ("repvit_m0_9", "0.0"),
+        ("dla46_c", "0.3"),  # whose head is a convolution
     ],
 )
 def test_the_result_is_that_of_the_long_way_and_each_image_is_seen_once(probe, backbone, dropout):
     keys = {"model.backbone": backbone, "model.dropout": dropout}
     short, seen = probe("short", **keys)
     long, seen_long = probe("long", **keys, **LONG)
-    assert_same(short, long)
+    has_norm = backbone == "repvit_m0_9"  # in its head, which enlarges the rounding of features
+    assert_same(short, long, atol=1e-4 if has_norm else 1e-5)
     head = head_parameters(long.model.network)
     assert any(long.model.network.get_parameter(name).abs().sum() > 0 for name in head)
     images = sum(len(long.data.splits[split]) for split in ("train", "val"))
     assert seen_long == 4 * images
     assert images < seen <= images + 2 * len(long.data.splits["train"])  # the first batch is asked twice more
+
+
+@pytest.mark.parametrize(("backbone", "image_size"), [("crossvit_9_240", 240), ("efficientvim_m1", 64)])
+def test_heads_of_several_features_are_trained_on_images(probe, backbone, image_size):
+    keys = {"model.backbone": backbone, "data.image_size": str(image_size), "data.num_images": "24"}
+    experiment, seen = probe(**keys, **{"trainer.max_epochs": "1"})
+    assert seen > sum(len(experiment.data.splits[split]) for split in ("train", "val"))
+
+
+def test_averages_measure_a_heads_batch_norms_on_images(probe):
+    keys = {"model.backbone": "repvit_m0_9", "trainer.averaging.method": "swa", "trainer.max_epochs": "2"}
+    short, _ = probe("short", **keys)
+    long, _ = probe("long", **keys, **LONG)
+    assert_same(short, long, atol=1e-4)
 
 
 @pytest.mark.parametrize("backbone", ["resnet10t", "repvit_m0_9"])
