@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from datamodules import ImageDataModule
 from datamodules.loader import BatchLoader
+from experiments.features import FeatureData
 from lightning_modules import ImageClassifier
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -87,7 +88,10 @@ class WeightAveraging(pl.Callback):
         if self.settings.method == "swa" and trainer.is_last_batch:  # validation comes next
             self._average.update_parameters(_network(pl_module))
             with trainer.precision_plugin.forward_context():
-                images = training_images(trainer.datamodule, pl_module.device)  # type: ignore[attr-defined]
+                data = trainer.datamodule  # type: ignore[attr-defined]
+                images = training_images(
+                    data.data if isinstance(data, FeatureData) else data, pl_module.device
+                )
                 remeasure(self._average.module, _network(pl_module), images)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

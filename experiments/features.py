@@ -81,6 +81,8 @@ class FeatureData(pl.LightningDataModule):
         """Whether features are all that the head needs, and fit into memory; asked of the first images."""
         model = self.model
         images, features = next(self._batches(stores["train"]))
+        if features is None:
+            return False
         size = features[0].numel() * features.element_size() * sum(map(len, stores.values()))
         if size > MEMORY_SHARE * psutil.virtual_memory().available:
             return False
@@ -90,10 +92,14 @@ class FeatureData(pl.LightningDataModule):
 
     def _features(self, store: ImageStore) -> torch.Tensor:
         """Of all images of a split, (N, F), in the processor's memory."""
-        return torch.cat([features.cpu() for _, features in self._batches(store)])
+        kept = []
+        for _, features in self._batches(store):
+            assert features is not None
+            kept.append(features.cpu())
+        return torch.cat(kept)
 
-    def _batches(self, store: ImageStore) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Normalised images (B, C, H, W) and their features (B, F), batch by batch."""
+    def _batches(self, store: ImageStore) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Normalised images (B, C, H, W) and their features (B, F), if the head gets any, batch by batch."""
         device = self.model.device
         self.data.preprocess.to(device)
         for batch in BatchLoader(store, self.data.evaluation_batch_size):

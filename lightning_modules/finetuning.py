@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from timm.layers import evo_norm, filter_response_norm, grn, norm, norm_act
 from timm.models import group_parameters
+from timm.models.mlp_mixer import Affine
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -16,7 +18,19 @@ from lightning_modules.weights import head_names
 
 Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]
 
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # timm's own are theirs too
+NORMS: tuple[type[nn.Module], ...] = (  # some of timm's own are torch's too
+    _NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    Affine,  # what ResMLP has in place of norms
+    *(
+        kind
+        for module in (evo_norm, filter_response_norm, grn, norm, norm_act)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module.__name__
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +134,7 @@ class FineTuning:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in trained)
         network.train()
-        _evaluate_frozen(network)
+        _evaluate_frozen(network, is_next_frozen=False)
         if self.keep_statistics:
             for module in network.modules():
                 if isinstance(module, _NormBase) and module.track_running_stats:
@@ -133,14 +147,15 @@ class FineTuning:
         gradient, and optimizers leave it as it is.
         """
         exempt = set(network.no_weight_decay()) if hasattr(network, "no_weight_decay") else set()  # type: ignore[operator]
-        head, depths = head_parameters(network), layers(network, coarse=False)
-        deepest = max(depths.values())
+        head = head_parameters(network)
+        depths = layers(network, coarse=False) if self.layer_decay < 1 else {}
+        deepest = max(depths.values(), default=0)
         ever = self.trained(network, epoch=2**31)
         groups: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in network.named_parameters():
             if name not in ever:
                 continue
-            rate = lr * self.layer_decay ** (deepest - depths[name])
+            rate = lr * self.layer_decay ** (deepest - depths.get(name, deepest))
             rate *= self.head_lr_factor if name in head else 1
             decay = 0.0 if parameter.ndim <= 1 or name in exempt else weight_decay
             group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
@@ -183,21 +198,34 @@ def layers(network: nn.Module, coarse: bool) -> dict[str, int]:
             name: next((depth for depth, part in enumerate(parts) if name.startswith(part)), len(parts))
             for name, _ in network.named_parameters()
         }
-    if not hasattr(network, "group_matcher"):
+    try:
+        matcher = network.group_matcher(coarse=coarse)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:  # it has none, or none so coarse
+        what = "stages" if coarse else "layers"
         raise ValueError(
-            f"model.finetuning: {type(network).__name__} does not say which layers it has; strategies "
-            "full, linear_probe, linear_then_full and norm_and_bias need no layers, without layer_decay"
-        )
-    depths: dict[str, int] = group_parameters(network, network.group_matcher(coarse=coarse), reverse=True)  # type: ignore[operator]
+            f"model.finetuning: {type(network).__name__} does not say which {what} it has; strategy gradual "
+            "needs stages and layer_decay < 1 needs layers, all else needs neither"
+        ) from error
+    depths: dict[str, int] = group_parameters(network, matcher, reverse=True)
     deepest = max(depths.values())
     return {name: depths.get(name, deepest) for name, _ in network.named_parameters()}
 
 
-def _evaluate_frozen(module: nn.Module) -> None:
-    """Whatever trains none of its parameters: its batch norms must not move, nor its dropout draw."""
-    for child in module.children():
+def _evaluate_frozen(module: nn.Module, is_next_frozen: bool) -> bool:
+    """Whatever trains none of its parameters: its batch norms must not move, nor its dropout draw.
+
+    What has no parameters goes with what comes next, as networks name their parts in order: the dropout
+    after position embeddings with the first block, the one before the head with the head.
+
+    Returns:
+        Whether the first part is frozen.
+    """
+    for child in reversed(list(module.children())):
         parameters = list(child.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
+        if any(parameter.requires_grad for parameter in parameters):
+            is_first_frozen = _evaluate_frozen(child, is_next_frozen)
+            is_next_frozen = is_first_frozen and isinstance(child, nn.Sequential | nn.ModuleList)
+        elif parameters or is_next_frozen:
             child.eval()
-        else:
-            _evaluate_frozen(child)
+            is_next_frozen = True
+    return is_next_frozen

@@ -45,7 +45,8 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
 
     Names may carry the prefixes that wrappers leave. The first convolution is adapted to `in_channels` as
     timm does it: colours are summed for one channel, else repeated and scaled. timm's own conversions for
-    the model are applied (position embeddings are resized). A head of other classes starts at zero.
+    the model are applied (position embeddings are resized). A head of other classes starts anew, and its
+    last layer at zero.
 
     Raises:
         ValueError: There is no such file, it can't be read as weights alone, or anything but the head
@@ -71,15 +72,17 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
     missing = [key for key in wanted if key not in state and key not in optional]
     unexpected = [key for key in state if key not in wanted]
     misshapen = [key for key in state if key in wanted and state[key].shape != wanted[key].shape]
-    new = sorted({head for head in heads for key in (*missing, *misshapen) if key.startswith(f"{head}.")})
-    old = {key for head in new for key in wanted if key.startswith(f"{head}.")}
+    new = sorted({head for head in heads for key in (*missing, *misshapen) if _is_of(key, head)})
+    last = {head: logit_layers(network.get_submodule(head), head) for head in new}
+    ends = {key for layers in last.values() for layer in layers for key in wanted if _is_of(key, layer)}
+    fresh = ends | {key for key in missing if any(_is_of(key, head) for head in new)}
     differences = [
-        *(f"missing {key}" for key in missing if key not in old),
+        *(f"missing {key}" for key in missing if key not in fresh),
         *(f"unexpected {key}" for key in unexpected),
         *(
             f"{key} of {_size(state[key])} for {_size(wanted[key])}"
             for key in misshapen
-            if key not in old or state[key].shape[1:] != wanted[key].shape[1:]
+            if key not in ends or state[key].shape[1:] != wanted[key].shape[1:]
         ),
     ]
     if differences:
@@ -90,11 +93,12 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
             "may differ. Are model.backbone and model.backbone_options those that the file was made with?"
         )
     for head in new:
-        there = state.get(f"{head}.weight")
+        there = next((state[f"{layer}.weight"] for layer in last[head] if f"{layer}.weight" in state), None)
         what = "no head" if there is None else f"a head of {len(there)} outputs"
         start_at_zero(network.get_submodule(head))
-        notes.append(f"{path.name} has {what}; {head} starts anew")
-    network.load_state_dict({key: tensor for key, tensor in state.items() if key not in old}, strict=False)
+        anew = sorted({key.rpartition(".")[0] for key in fresh if _is_of(key, head)})
+        notes.append(f"{path.name} has {what}; {', '.join(anew)} start{'s' * (len(anew) == 1)} anew")
+    network.load_state_dict({key: tensor for key, tensor in state.items() if key not in fresh}, strict=False)
     return LoadedWeights(content_hash(path), tuple(notes))
 
 
@@ -144,9 +148,27 @@ def start_at_zero(head: nn.Module) -> None:
     """All classes equally likely: networks' own first weights may be far too large for few classes.
 
     EfficientNet's, drawn for a thousand, cost a linear probe on two classes twenty points of accuracy.
+    Norms and hidden layers of a head stay as they are: were they zero too, no gradient would reach any.
     """
-    for parameter in head.parameters():
-        nn.init.zeros_(parameter)
+    for name in logit_layers(head):
+        for parameter in head.get_submodule(name).parameters():
+            nn.init.zeros_(parameter)
+
+
+def logit_layers(head: nn.Module, prefix: str = "") -> list[str]:
+    """The names of a head's layers that give logits: the last one, and others of as many outputs.
+
+    >>> logit_layers(nn.Linear(2, 3), "fc")
+    ['fc']
+    >>> logit_layers(nn.Sequential(nn.Linear(2, 8), nn.LayerNorm(8), nn.Linear(8, 3)), "fc")
+    ['fc.2']
+    """
+    widths = {
+        name: module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        for name, module in head.named_modules(prefix=prefix)
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    return [name for name, width in widths.items() if width == list(widths.values())[-1]]
 
 
 def head_names(network: nn.Module) -> list[str]:
@@ -157,6 +179,10 @@ def head_names(network: nn.Module) -> list[str]:
 
 
 # Names ------------------------------------------------------------------------------------------
+
+
+def _is_of(key: str, module_name: str) -> bool:
+    return key.startswith(f"{module_name}.")
 
 
 def _without_wrappers(state: State, wanted: Collection[str]) -> State:

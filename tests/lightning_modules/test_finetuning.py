@@ -71,6 +71,39 @@ def test_nothing_of_a_frozen_trunk_is_kept_for_a_backward_pass():
     assert all(len(shape) <= 2 for shape in kept)  # features and head, no maps
 
 
+@pytest.mark.parametrize(
+    ("strategy", "epoch", "draws"),
+    [
+        ("linear_probe", 0, {"head_drop"}),
+        ("linear_then_full", 0, {"head_drop"}),
+        ("linear_then_full", 1, {"pos_drop", "patch_drop", "blocks.0.mlp.drop1", "blocks.1.mlp.drop1"}),
+        ("gradual", 0, {"head_drop"}),
+        ("gradual", 1, {"blocks.1.mlp.drop1"}),
+        ("norm_and_bias", 0, {"pos_drop", "patch_drop", "blocks.0.mlp.drop1", "blocks.1.mlp.drop1"}),
+    ],
+)
+def test_no_dropout_is_drawn_in_a_frozen_trunk(strategy, epoch, draws):
+    rates = {"drop_rate": 0.1, "pos_drop_rate": 0.1, "patch_drop_rate": 0.1, "proj_drop_rate": 0.1}
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=3, img_size=32, depth=2, weight_init="skip", **rates
+    )
+    FineTuning(strategy).apply(vit, epoch)
+    places = ("pos_drop", "patch_drop", "blocks.0.mlp.drop1", "blocks.1.mlp.drop1", "head_drop")
+    assert {place for place in places if vit.get_submodule(place).training} == draws | {"head_drop"}
+
+
+@pytest.mark.parametrize("strategy", ["norm_and_bias", "lora", "linear_probe"])
+def test_dropout_of_layers_that_train_is_drawn(strategy):
+    pytest.importorskip("peft")
+    vit = build_network(
+        "vit_tiny_patch16_224", {"depth": 1, "attn_drop_rate": 0.1}, num_outputs=3, image_shape=SHAPE
+    )
+    tuning = FineTuning(strategy)
+    tuning.adapt(vit, SHAPE)
+    tuning.apply(vit, epoch=0)
+    assert vit.get_submodule("blocks.0.attn.attn_drop").training == (strategy != "linear_probe")
+
+
 def test_the_head_comes_first_and_then_everything():
     before, after, model = train(1, strategy="linear_then_full", head_epochs=1)
     assert moved(before, after) == head_parameters(model.network)
@@ -104,6 +137,21 @@ def test_norms_and_biases_are_trained_and_no_kernel_but_the_heads(backbone):
             assert parameter.ndim == 1
 
 
+@pytest.mark.parametrize(
+    ("backbone", "learns"),
+    [
+        ("resmlp_12_224", {"blocks.0.norm1.alpha", "norm.beta"}),
+        ("mobilenetv5_300m", {"conv_stem.bn.weight", "blocks.0.0.bn1.weight", "msfa.norm.weight"}),
+        ("convnextv2_atto", {"stages.0.blocks.0.mlp.grn.weight"}),
+        ("regnetz_c16_evos", {"stem.bn.v", "stem.bn.weight"}),
+    ],
+)
+def test_norms_of_all_kinds_are_trained(backbone, learns):
+    with torch.device("meta"):
+        tuned = timm.create_model(backbone, num_classes=3)
+    assert learns <= FineTuning("norm_and_bias").trained(tuned, epoch=0)
+
+
 @pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
 def test_layers_learn_at_timms_rates(backbone):
     tuned = network(backbone)
@@ -129,6 +177,38 @@ def test_layers_of_ours_are_as_deep_as_they_stand():
     depths = layers(build_network("cifar_resnet", {}, num_outputs=3, image_shape=SHAPE), coarse=True)
     assert depths["features.conv1.weight"] < depths["features.layer1.0.conv1.weight"]
     assert depths["features.layer3.2.bn2.bias"] < depths["head.weight"] == max(depths.values())
+
+
+POOLFORMER = "poolformer_s12"  # says nothing of its layers
+
+
+@pytest.mark.parametrize("strategy", ["linear_probe", "linear_then_full", "norm_and_bias"])
+def test_a_network_without_layers_is_tuned_where_none_are_needed(strategy):
+    tuned = network(POOLFORMER)
+    tuning = FineTuning(strategy, head_lr_factor=10)
+    tuning.apply(tuned, epoch=0)
+    optimizer = build_optimizer(tuned, "sgd", 0.1, 0.0, {}, tuning)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    names = tuning.trained(tuned, epoch=9)
+    assert len(rates) == len(names)
+    for name in names:
+        rate = rates[id(tuned.get_parameter(name))]
+        assert rate == pytest.approx(1.0 if name in head_parameters(tuned) else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "knobs", "said"),
+    [
+        (POOLFORMER, {"layer_decay": 0.5}, "MetaFormer does not say which layers it has"),
+        (POOLFORMER, {"strategy": "gradual"}, "MetaFormer does not say which stages it has"),
+        ("rdnet_tiny", {"strategy": "gradual"}, "RDNet does not say which stages it has"),
+    ],
+)
+def test_layers_that_a_network_does_not_name_are_refused_where_they_are_needed(backbone, knobs, said):
+    with torch.device("meta"):
+        tuned = timm.create_model(backbone, num_classes=3)
+    with pytest.raises(ValueError, match=said):
+        build_optimizer(tuned, "sgd", 0.1, 0.0, {}, FineTuning(**knobs))
 
 
 def test_a_checkpoint_holds_it_as_plain_values(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lightning_modules.backbones import build_network
+from lightning_modules.finetuning import head_parameters
 from lightning_modules.weights import load_weights
 
 OURS = ("small_cnn", {"widths": [4, 8]})
@@ -105,6 +107,62 @@ def test_a_head_of_other_classes_starts_at_zero_and_says_so(
         assert torch.equal(after[name], expected), name
     assert len(loaded.notes) == 1
     assert "starts anew" in loaded.notes[0]
+
+
+REPVIT = ("repvit_m0_9", {"embed_dim": (8, 8, 8, 8), "depth": (1, 1, 1, 1)})
+LEVIT = ("levit_128s", {"embed_dim": (8, 8, 8), "num_heads": (1, 1, 1), "key_dim": 4, "depth": (1, 1, 1)})
+CAFORMER = ("caformer_s18", {})
+
+
+@pytest.mark.parametrize("headless", [True, False])
+@pytest.mark.parametrize(
+    ("backbone", "last"),
+    [
+        (REPVIT, ("head.head.l", "head.head_dist.l")),
+        (LEVIT, ("head.linear", "head_dist.linear")),
+        (CAFORMER, ("head.fc.fc2",)),
+    ],
+    ids=["repvit", "levit", "caformer"],
+)
+def test_of_a_head_of_several_layers_the_last_starts_at_zero_and_all_learn(
+    backbone: tuple[str, dict[str, Any]], last: tuple[str, ...], headless: bool, tmp_path: Path
+) -> None:
+    source, network = built(backbone, 7), built(backbone)
+    for norm in source.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+            nn.init.uniform_(norm.weight)
+    state = source.state_dict()
+    if headless:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(last)}
+    loaded = load_weights(network, save(state, tmp_path / "weights.pth"), in_channels=3)
+    for name, tensor in network.state_dict().items():
+        zero = name.startswith(last)
+        assert torch.equal(tensor, torch.zeros_like(tensor) if zero else state[name]), name
+    what = "no head" if headless else "a head of 7 outputs"
+    for note in loaded.notes:
+        assert f"weights.pth has {what}; " in note
+    assert {layer for layer in last if any(layer in note for note in loaded.notes)} == set(last)
+
+    images, before = torch.rand(4, 3, 32, 32), dict(copy.deepcopy(network).named_parameters())
+    assert torch.equal(network(images), torch.zeros(4, 4))  # all classes equally likely
+    optimizer = torch.optim.SGD(network.train().parameters(), lr=0.01)
+    for _ in range(2):  # norms and hidden layers get a gradient from the second step on
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(images), torch.arange(4)).backward()
+        optimizer.step()
+    for name in head_parameters(network):
+        assert not torch.equal(network.get_parameter(name), before[name]), name
+
+
+def test_hidden_layers_of_a_head_that_a_file_lacks_keep_their_first_weights(tmp_path: Path) -> None:
+    source, network = built(CAFORMER, num_outputs=7), built(CAFORMER)
+    hidden = network.get_parameter("head.fc.fc1.weight").clone()
+    state = {name: tensor for name, tensor in source.state_dict().items() if ".fc." not in name}
+    loaded = load_weights(network, save(state, tmp_path / "weights.pth"), in_channels=3)
+    assert torch.equal(network.get_parameter("head.fc.fc1.weight"), hidden)
+    assert hidden.abs().sum() > 0
+    assert loaded.notes == ("weights.pth has no head; head.fc.fc1, head.fc.fc2, head.fc.norm start anew",)
 
 
 def test_a_transformers_position_embedding_is_resized_as_timm_does_it(tmp_path: Path) -> None:
