@@ -155,6 +155,17 @@ def test_of_a_head_of_several_layers_the_last_starts_at_zero_and_all_learn(
         assert not torch.equal(network.get_parameter(name), before[name]), name
 
 
+def test_a_pretrained_heads_norms_stay_as_timm_loads_them(tmp_path: Path) -> None:
+    source = built(REPVIT, num_outputs=1000)
+    norm = "head.head.bn.weight"
+    nn.init.uniform_(source.get_parameter(norm))
+    path = save(source.state_dict(), tmp_path / "weights.pth")
+    options = {**REPVIT[1], "pretrained_cfg_overlay": {"file": str(path)}}
+    network = build_network(REPVIT[0], options, num_outputs=4, image_shape=(3, 32, 32), pretrained=True)
+    assert torch.equal(network.get_parameter(norm), source.get_parameter(norm))
+    assert network.get_parameter("head.head.l.weight").abs().sum() == 0
+
+
 def test_hidden_layers_of_a_head_that_a_file_lacks_keep_their_first_weights(tmp_path: Path) -> None:
     source, network = built(CAFORMER, num_outputs=7), built(CAFORMER)
     hidden = network.get_parameter("head.fc.fc1.weight").clone()
