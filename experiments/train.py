@@ -37,7 +37,14 @@ from experiments.startup import without_collections
 from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
 from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
-from experiments.trainer import build_trainer, check_devices, check_goes_with_devices, check_is_reported
+from experiments.trainer import (
+    build_trainer,
+    check_devices,
+    check_epochs,
+    check_goes_with_devices,
+    check_is_reported,
+    check_takes_extra,
+)
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 from lightning_modules.sharding import FullySharded
 
@@ -148,8 +155,10 @@ def prepare(experiment: Experiment) -> None:
     pl.seed_everything(experiment.seed, verbose=False)
     try:
         check_devices(experiment.trainer)
+        check_epochs(experiment.trainer, model)
         experiment.build_model()
         experiment.settle_trainer()
+        check_takes_extra(experiment.trainer)
         check_is_reported(experiment.trainer, model.task)
         check_goes_with_devices(experiment.trainer, model)
         data.prepare_data()

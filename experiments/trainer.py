@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +16,8 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.averaging import Averaging
@@ -20,10 +25,27 @@ from experiments.errors import RequestError, nearest
 from experiments.hardware import trains_on_gpu
 from lightning_modules import ImageClassifier
 from lightning_modules.metrics import METRIC_NAMES
+from lightning_modules.optimization import shares_out
 from lightning_modules.sharding import FullySharded
 from lightning_modules.task import Task
 
 MINIMIZED = ("loss", "log_loss", "ece")
+
+PROCESSES_PER_CORE = 4  # more could only be a slip of the hand
+NAMED_OTHERWISE = {  # arguments of Lightning's Trainer, with the keys that they are given by
+    "max_epochs": "trainer.max_epochs",
+    "accelerator": "trainer.accelerator",
+    "devices": "trainer.devices",
+    "num_nodes": "trainer.num_nodes",
+    "precision": "trainer.precision",
+    "gradient_clip_val": "trainer.gradient_clip_norm",
+    "accumulate_grad_batches": "trainer.accumulate_batches",
+    "deterministic": "trainer.deterministic",
+    "enable_progress_bar": "trainer.progress",
+    "logger": "mlflow.enabled",
+}
+HEAD_ALONE = {"linear_then_full": "head_epochs", "gradual": "unfreeze_every"}  # for how many epochs
+SET_ALWAYS = ("callbacks", "enable_checkpointing", "enable_model_summary", "num_sanity_val_steps")
 
 
 def is_minimized(metric: str) -> bool:
@@ -117,8 +139,9 @@ class TrainerSettings:
             raise ValueError(f"trainer.devices must be at least 1, got {self.devices}")
         if self.num_nodes < 1:
             raise ValueError(f"trainer.num_nodes must be at least 1, got {self.num_nodes}")
-        if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
-            raise ValueError(f"trainer.gradient_clip_norm must be positive, got {self.gradient_clip_norm}")
+        norm = self.gradient_clip_norm
+        if norm is not None and not (norm > 0 and math.isfinite(norm)):
+            raise ValueError(f"trainer.gradient_clip_norm must be positive, got {norm}; 1 is customary")
         if self.accumulate_batches < 1:
             raise ValueError(f"trainer.accumulate_batches must be at least 1, got {self.accumulate_batches}")
         if self.checkpoint_every_n_steps is not None and self.checkpoint_every_n_steps < 1:
@@ -131,6 +154,7 @@ class TrainerSettings:
                 f"trainer.averaging.start_epoch must lie below trainer.max_epochs={self.max_epochs}, got "
                 f"{self.averaging.start_epoch}; three quarters of them are customary for swa, 0 for ema"
             )
+        check_extra(self.extra or {})
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -180,17 +204,92 @@ def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -
     )
 
 
-def check_devices(settings: TrainerSettings) -> None:
-    """Refuses more GPUs than there are.
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Refuses arguments that Lightning's Trainer does not have, or that are set by keys of ours.
 
     Raises:
         ValueError: So it is.
     """
-    gpus = torch.cuda.device_count()
+    known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+    for name in extra:
+        if name in NAMED_OTHERWISE:
+            raise ValueError(f"trainer.extra must not have {name}: that is given by {NAMED_OTHERWISE[name]}")
+        if name in SET_ALWAYS:
+            raise ValueError(f"trainer.extra must not have {name}, which Darkroom sets itself: leave it out")
+        if name not in known:
+            left = known - NAMED_OTHERWISE.keys() - set(SET_ALWAYS)
+            raise ValueError(
+                f"trainer.extra: Lightning's Trainer has no argument {name}; {nearest(str(name), left)}"
+            )
+
+
+def check_takes_extra(settings: TrainerSettings) -> None:
+    """Refuses values that Lightning's Trainer does not take; of settled settings.
+
+    Raises:
+        ValueError: `trainer.extra` has such.
+    """
+    if not settings.extra:
+        return
+    try:
+        build_trainer(settings, [])
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"trainer.extra={settings.extra} is not what Lightning takes: {said}") from error
+
+
+def check_devices(settings: TrainerSettings) -> None:
+    """Refuses what this machine does not have: an accelerator, so many GPUs, or nearly so many cores.
+
+    Raises:
+        ValueError: So it is.
+    """
+    _check_accelerator(settings.accelerator)
+    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
     if trains_on_gpu(settings.accelerator) and settings.devices > max(1, gpus):
         raise ValueError(
             f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "
             "trainer.accelerator=cpu trains without them"
+        )
+    if not trains_on_gpu(settings.accelerator) and settings.devices > PROCESSES_PER_CORE * cores:
+        raise ValueError(
+            f"trainer.devices must be at most {PROCESSES_PER_CORE * cores} here, got {settings.devices}: "
+            f"each is a process, and this machine has {cores} cores"
+        )
+
+
+def _check_accelerator(name: str) -> None:
+    registered = {each: AcceleratorRegistry[each]["accelerator"] for each in AcceleratorRegistry}
+    there = [each for each, accelerator in registered.items() if accelerator.is_available()]
+    if name not in ("auto", "gpu", *registered):
+        raise ValueError(
+            f"trainer.accelerator must be auto, gpu or one of {', '.join(registered)}, got {name!r}; this "
+            f"machine has {', '.join(there)}"
+        )
+    found = {"auto", "gpu", *there} if {"cuda", "mps"} & set(there) else {"auto", *there}
+    if name not in found:
+        raise ValueError(
+            f"trainer.accelerator={name} is not to be had: this machine has {', '.join(there)}; "
+            "trainer.accelerator=auto takes the fastest"
+        )
+
+
+def check_epochs(settings: TrainerSettings, model: ImageClassifier) -> None:
+    """Refuses epochs of the model's that training would never come to.
+
+    Raises:
+        ValueError: The model asks for them.
+    """
+    tuning, last = model.finetuning, settings.max_epochs
+    if (waits := HEAD_ALONE.get(tuning.strategy)) is not None and (epochs := getattr(tuning, waits)) >= last:
+        raise ValueError(
+            f"model.finetuning.{waits} must lie below trainer.max_epochs={last}, got {epochs}: the head "
+            "alone would be trained, which model.finetuning.strategy=linear_probe does faster"
+        )
+    if (epochs := model.hparams["warmup_epochs"]) > last:
+        raise ValueError(
+            f"model.warmup_epochs must be at most trainer.max_epochs={last}, got {epochs}: the rate would "
+            "never reach model.lr. A tenth of the epochs or less is customary"
         )
 
 
@@ -230,6 +329,9 @@ def check_goes_with_devices(settings: TrainerSettings, model: ImageClassifier) -
         "trainer.averaging": settings.averaging is not None,
         "trainer.compile": settings.compile,
         "trainer.precision=16-mixed": settings.precision == "16-mixed",
+        f"model.optimizer={hparams['optimizer']}": not shares_out(
+            hparams["optimizer"], hparams["optimizer_options"] or {}
+        ),
     }
     if settings.strategy == "fsdp" and any(given.values()):
         keys = ", ".join(key for key, is_given in given.items() if is_given)
