@@ -18,7 +18,7 @@ from experiments.config import Experiment, configuration_help, load_experiment
 from experiments.errors import RequestError
 from experiments.hardware import open_knobs
 from experiments.record import derived_values
-from experiments.trainer import check_devices
+from experiments.refusals import check_devices
 from lightning_modules import ImageClassifier
 
 MIB = 2**20

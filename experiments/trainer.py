@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,22 +15,15 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.averaging import Averaging
 from experiments.errors import RequestError, nearest
-from experiments.hardware import trains_on_gpu
-from lightning_modules import ImageClassifier
 from lightning_modules.metrics import METRIC_NAMES
-from lightning_modules.optimization import shares_out
 from lightning_modules.sharding import FullySharded
-from lightning_modules.task import Task
 
 MINIMIZED = ("loss", "log_loss", "ece")
 
-PROCESSES_PER_CORE = 4  # more could only be a slip of the hand
 NAMED_OTHERWISE = {  # arguments of Lightning's Trainer, with the keys that they are given by
     "max_epochs": "trainer.max_epochs",
     "accelerator": "trainer.accelerator",
@@ -44,7 +36,6 @@ NAMED_OTHERWISE = {  # arguments of Lightning's Trainer, with the keys that they
     "enable_progress_bar": "trainer.progress",
     "logger": "mlflow.enabled",
 }
-HEAD_ALONE = {"linear_then_full": "head_epochs", "gradual": "unfreeze_every"}  # for how many epochs
 SET_ALWAYS = ("callbacks", "enable_checkpointing", "enable_model_summary", "num_sanity_val_steps")
 
 
@@ -108,7 +99,7 @@ class TrainerSettings:
         averaging: Averages the weights; null judges and keeps them as they are trained.
         deterministic: Only algorithms that give the same bits each time, or an error where a GPU has none.
         progress: Show one line per epoch.
-        extra: Further arguments of Lightning's Trainer, passed as they are.
+        extra: Further arguments of Lightning's Trainer, of those that no key sets, passed as they are.
     """
 
     max_epochs: int = 10
@@ -223,76 +214,6 @@ def check_extra(extra: Mapping[str, Any]) -> None:
             )
 
 
-def check_takes_extra(settings: TrainerSettings) -> None:
-    """Refuses values that Lightning's Trainer does not take; of settled settings.
-
-    Raises:
-        ValueError: `trainer.extra` has such.
-    """
-    if not settings.extra:
-        return
-    try:
-        build_trainer(settings, [])
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"trainer.extra={settings.extra} is not what Lightning takes: {said}") from error
-
-
-def check_devices(settings: TrainerSettings) -> None:
-    """Refuses what this machine does not have: an accelerator, so many GPUs, or nearly so many cores.
-
-    Raises:
-        ValueError: So it is.
-    """
-    _check_accelerator(settings.accelerator)
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
-    if trains_on_gpu(settings.accelerator) and settings.devices > max(1, gpus):
-        raise ValueError(
-            f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "
-            "trainer.accelerator=cpu trains without them"
-        )
-    if not trains_on_gpu(settings.accelerator) and settings.devices > PROCESSES_PER_CORE * cores:
-        raise ValueError(
-            f"trainer.devices must be at most {PROCESSES_PER_CORE * cores} here, got {settings.devices}: "
-            f"each is a process, and this machine has {cores} cores"
-        )
-
-
-def _check_accelerator(name: str) -> None:
-    registered = {each: AcceleratorRegistry[each]["accelerator"] for each in AcceleratorRegistry}
-    there = [each for each, accelerator in registered.items() if accelerator.is_available()]
-    if name not in ("auto", "gpu", *registered):
-        raise ValueError(
-            f"trainer.accelerator must be auto, gpu or one of {', '.join(registered)}, got {name!r}; this "
-            f"machine has {', '.join(there)}"
-        )
-    found = {"auto", "gpu", *there} if {"cuda", "mps"} & set(there) else {"auto", *there}
-    if name not in found:
-        raise ValueError(
-            f"trainer.accelerator={name} is not to be had: this machine has {', '.join(there)}; "
-            "trainer.accelerator=auto takes the fastest"
-        )
-
-
-def check_epochs(settings: TrainerSettings, model: ImageClassifier) -> None:
-    """Refuses epochs of the model's that training would never come to.
-
-    Raises:
-        ValueError: The model asks for them.
-    """
-    tuning, last = model.finetuning, settings.max_epochs
-    if (waits := HEAD_ALONE.get(tuning.strategy)) is not None and (epochs := getattr(tuning, waits)) >= last:
-        raise ValueError(
-            f"model.finetuning.{waits} must lie below trainer.max_epochs={last}, got {epochs}: the head "
-            "alone would be trained, which model.finetuning.strategy=linear_probe does faster"
-        )
-    if (epochs := model.hparams["warmup_epochs"]) > last:
-        raise ValueError(
-            f"model.warmup_epochs must be at most trainer.max_epochs={last}, got {epochs}: the rate would "
-            "never reach model.lr. A tenth of the epochs or less is customary"
-        )
-
-
 def check_one_machine(settings: TrainerSettings, what: str) -> None:
     """Refuses to do with several machines what `darkroom train` alone does.
 
@@ -303,41 +224,6 @@ def check_one_machine(settings: TrainerSettings, what: str) -> None:
         raise RequestError(
             f"{what} trains on one machine: set trainer.num_nodes=1. A single run on several is for darkroom "
             "train; a sweep's trials go to several machines with --launcher"
-        )
-
-
-def check_goes_with_devices(settings: TrainerSettings, model: ImageClassifier) -> None:
-    """Refuses what can't be trained on several devices, or not shared out among them.
-
-    Raises:
-        ValueError: The settings or the model ask for it.
-    """
-    tuning, hparams = model.finetuning, model.hparams
-    if settings.devices * settings.num_nodes == 1:
-        return
-    if tuning.unfreezes:
-        raise ValueError(
-            f"model.finetuning.strategy={tuning.strategy} trains on one device: several must "
-            "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
-            "another strategy"
-        )
-    given = {
-        "model.sam_rho": hparams["sam_rho"] is not None,
-        # Lightning does not load the state of an optimizer that has none.
-        "model.optimizer_options.momentum=0": (hparams["optimizer_options"] or {}).get("momentum") == 0,
-        "model.finetuning.strategy=linear_probe": tuning.strategy == "linear_probe",
-        "trainer.averaging": settings.averaging is not None,
-        "trainer.compile": settings.compile,
-        "trainer.precision=16-mixed": settings.precision == "16-mixed",
-        f"model.optimizer={hparams['optimizer']}": not shares_out(
-            hparams["optimizer"], hparams["optimizer_options"] or {}
-        ),
-    }
-    if settings.strategy == "fsdp" and any(given.values()):
-        keys = ", ".join(key for key, is_given in given.items() if is_given)
-        raise ValueError(
-            f"trainer.strategy=fsdp does not go with {keys}: leave that out, or take trainer.strategy=ddp, "
-            "under which each device holds the whole network"
         )
 
 
@@ -355,23 +241,6 @@ def check_validation_metric(key: str, metric: str) -> None:
         )
     if name not in METRIC_NAMES:
         raise ValueError(f"{key}: no metric is named {name!r}; {nearest(name, METRIC_NAMES)}")
-
-
-def check_is_reported(settings: TrainerSettings, task: Task) -> None:
-    """Refuses to choose by a metric that the task does not have.
-
-    Raises:
-        ValueError: `trainer.monitor` or `trainer.early_stopping.monitor` is such.
-    """
-    monitored = {"trainer.monitor": settings.monitor}
-    if settings.early_stopping is not None:
-        monitored["trainer.early_stopping.monitor"] = settings.early_stopping.monitor
-    for key, metric in monitored.items():
-        if metric is not None and (name := metric.partition("/")[2]) not in task.metric_names:
-            raise ValueError(
-                f"{key}: a {task.name} task of {task.num_classes} classes has no {name}; "
-                f"it has {', '.join(task.metric_names)}"
-            )
 
 
 def _quieten_lightning() -> None:

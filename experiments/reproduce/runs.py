@@ -11,10 +11,10 @@ from experiments.config import Experiment, load_experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.hardware import OPEN_KNOBS, is_open
 from experiments.identity import in_common
+from experiments.refusals import HEAD_ALONE
 from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
 from experiments.train import Result, train
-from experiments.trainer import HEAD_ALONE
 
 Budget = Literal["smoke", "mini", "full"]
 
