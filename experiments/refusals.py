@@ -25,7 +25,7 @@ def check_devices(settings: TrainerSettings) -> None:
         ValueError: So it is.
     """
     _check_accelerator(settings.accelerator)
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
     if trains_on_gpu(settings.accelerator) and settings.devices > max(1, gpus):
         raise ValueError(
             f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "

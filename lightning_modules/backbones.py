@@ -151,8 +151,9 @@ def _build_timm(
 def _check_patches(name: str, network: nn.Module, height: int, width: int) -> None:
     """timm leaves out the pixels that fill no patch, without a word."""
     embedding = getattr(network, "patch_embed", None)
-    cut = getattr(embedding, "proj", None)
-    if not isinstance(cut, nn.Conv2d) or getattr(embedding, "dynamic_img_pad", False):
+    cut = getattr(embedding, "proj", getattr(embedding, "conv", None))  # "conv" is PiT's
+    pads = getattr(embedding, "dynamic_img_pad", False)
+    if getattr(embedding, "patch_size", None) is None or not isinstance(cut, nn.Conv2d) or pads:
         return
     assert isinstance(cut.padding, tuple)
     rows, columns = zip(cut.kernel_size, cut.stride, cut.padding, strict=True)

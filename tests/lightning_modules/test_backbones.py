@@ -175,6 +175,9 @@ def test_patches_that_overlap_leave_out_what_no_place_of_the_kernel_reaches() ->
         assert image.grad is not None
         assert unseen(side, 7, 5, 1) == int((image.grad[0, 0] == 0).all(dim=0).sum())
     build_network("pvt_v2_b0", {}, num_outputs=3, image_shape=(3, 64, 64))  # kernels of 7 pixels, 4 apart
+    build_network("volo_d1_224", {}, num_outputs=3, image_shape=(3, 34, 34))  # cuts what a stem has made
+    with pytest.raises(ValueError, match=r"patches of 16x16 .* 60x60 .*data\.image_size=(56|64) fits"):
+        build_network("pit_ti_224", {}, num_outputs=3, image_shape=(3, 60, 60))  # 8 apart
 
 
 @pytest.mark.parametrize(
