@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ def parse_experiment(
     arguments += [f"--{key}={value}" for key, value in overrides.items()]
     try:
         namespace = parser.parse_args(arguments)
+        _check_finite(namespace)
         _see_as_pretrained(namespace, given)
         objects = parser.instantiate(namespace)
     except (ArgumentError, ValueError, TypeError) as error:
@@ -267,6 +269,18 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 # Wrong values ------------------------------------------------------------------------------------
+
+
+def _check_finite(namespace: Namespace) -> None:
+    """Refuses NaN and infinity, of which no number of a configuration makes sense; a NaN passes comparisons.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for key, value in flatten(namespace.as_dict()).items():
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, float) and not math.isfinite(each):
+                raise ValueError(f"{key} must be a finite number, got {value}")
 
 
 def _check_backbone_options(model: ImageClassifier) -> None:

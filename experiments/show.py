@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
@@ -16,6 +18,7 @@ from experiments.config import Experiment, configuration_help, load_experiment
 from experiments.errors import RequestError
 from experiments.hardware import open_knobs
 from experiments.record import derived_values
+from experiments.refusals import check_devices
 from lightning_modules import ImageClassifier
 
 MIB = 2**20
@@ -51,23 +54,33 @@ def build_network(experiment: Experiment) -> None:
 def derived_table(experiment: Experiment) -> Table:
     """What follows from configuration and data: classes, steps, parameters, cost."""
     table = Table("derived", "value", title=experiment.name)
-    experiment.settle_trainer()
     values = {
         **derived_values(experiment),
         "trained_parameters": trained_share(experiment.model),
         "multiply_adds_per_image": count_multiply_adds(experiment.model),
         "kept_for_gradients_per_image": f"{activation_bytes(experiment.model) / MIB:.3g} MiB",
-        **{f"{name} (on this machine)": value for name, value in open_knobs(experiment.trainer).items()},
+        **knobs_here(experiment),
     }
     for name, value in values.items():
         table.add_row(name, f"{value:,}" if type(value) is int else str(value))
     return table
 
 
+def knobs_here(experiment: Experiment) -> dict[str, Any]:
+    """What the trainer's open knobs would be on this machine, or why it can't train this."""
+    try:
+        check_devices(experiment.trainer)
+    except ValueError as error:
+        return {"on this machine": error}
+    experiment.settle_trainer()
+    return {f"{name} (on this machine)": value for name, value in open_knobs(experiment.trainer).items()}
+
+
 def layer_table(model: ImageClassifier) -> Table:
     """One row for each layer that has none inside: name, type, output shape, parameters."""
     model.example_input_array = torch.zeros(1, *model.image_shape)
-    summary = ModelSummary(model, max_depth=-1)
+    with frozen(model):  # Lightning counts too
+        summary = ModelSummary(model, max_depth=-1)
     table = Table("layer", "type", "output", title="network")
     table.add_column("parameters", justify="right")
     rows = zip(summary.layer_names, summary.layer_types, summary.out_sizes, summary.param_nums, strict=True)
@@ -115,6 +128,17 @@ def activation_bytes(model: ImageClassifier) -> float:
 
 def count_multiply_adds(model: ImageClassifier) -> int:
     """Multiply-adds of one image's forward pass, in convolutions and matrix products."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with frozen(model), FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.zeros(1, *model.image_shape))
     return int(counter.get_total_flops() // 2)
+
+
+@contextmanager
+def frozen(model: ImageClassifier) -> Iterator[None]:
+    """For torch's counter, which fails without gradients where a layer is given a parameter, as in CaiT."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    yield
+    for parameter in trained:
+        parameter.requires_grad_(True)

@@ -33,11 +33,18 @@ from experiments.identity import INERT
 from experiments.predictions import record_predictions
 from experiments.ranks import Furnish, help_train, other_ranks
 from experiments.record import record_figures, record_model, record_start
+from experiments.refusals import (
+    check_devices,
+    check_epochs,
+    check_goes_with_devices,
+    check_is_reported,
+    check_takes_extra,
+)
 from experiments.startup import without_collections
 from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
 from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
-from experiments.trainer import build_trainer, check_devices, check_goes_with_devices, check_is_reported
+from experiments.trainer import build_trainer
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 from lightning_modules.sharding import FullySharded
 
@@ -148,8 +155,10 @@ def prepare(experiment: Experiment) -> None:
     pl.seed_everything(experiment.seed, verbose=False)
     try:
         check_devices(experiment.trainer)
+        check_epochs(experiment.trainer, model)
         experiment.build_model()
         experiment.settle_trainer()
+        check_takes_extra(experiment.trainer)
         check_is_reported(experiment.trainer, model.task)
         check_goes_with_devices(experiment.trainer, model)
         data.prepare_data()

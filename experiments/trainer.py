@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +19,24 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.averaging import Averaging
 from experiments.errors import RequestError, nearest
-from experiments.hardware import trains_on_gpu
-from lightning_modules import ImageClassifier
 from lightning_modules.metrics import METRIC_NAMES
 from lightning_modules.sharding import FullySharded
-from lightning_modules.task import Task
 
 MINIMIZED = ("loss", "log_loss", "ece")
+
+NAMED_OTHERWISE = {  # arguments of Lightning's Trainer, with the keys that they are given by
+    "max_epochs": "trainer.max_epochs",
+    "accelerator": "trainer.accelerator",
+    "devices": "trainer.devices",
+    "num_nodes": "trainer.num_nodes",
+    "precision": "trainer.precision",
+    "gradient_clip_val": "trainer.gradient_clip_norm",
+    "accumulate_grad_batches": "trainer.accumulate_batches",
+    "deterministic": "trainer.deterministic",
+    "enable_progress_bar": "trainer.progress",
+    "logger": "mlflow.enabled",
+}
+SET_ALWAYS = ("callbacks", "enable_checkpointing", "enable_model_summary", "num_sanity_val_steps")
 
 
 def is_minimized(metric: str) -> bool:
@@ -86,7 +99,7 @@ class TrainerSettings:
         averaging: Averages the weights; null judges and keeps them as they are trained.
         deterministic: Only algorithms that give the same bits each time, or an error where a GPU has none.
         progress: Show one line per epoch.
-        extra: Further arguments of Lightning's Trainer, passed as they are.
+        extra: Further arguments of Lightning's Trainer, of those that no key sets, passed as they are.
     """
 
     max_epochs: int = 10
@@ -117,8 +130,9 @@ class TrainerSettings:
             raise ValueError(f"trainer.devices must be at least 1, got {self.devices}")
         if self.num_nodes < 1:
             raise ValueError(f"trainer.num_nodes must be at least 1, got {self.num_nodes}")
-        if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0:
-            raise ValueError(f"trainer.gradient_clip_norm must be positive, got {self.gradient_clip_norm}")
+        norm = self.gradient_clip_norm
+        if norm is not None and not (norm > 0 and math.isfinite(norm)):
+            raise ValueError(f"trainer.gradient_clip_norm must be positive, got {norm}; 1 is customary")
         if self.accumulate_batches < 1:
             raise ValueError(f"trainer.accumulate_batches must be at least 1, got {self.accumulate_batches}")
         if self.checkpoint_every_n_steps is not None and self.checkpoint_every_n_steps < 1:
@@ -131,6 +145,7 @@ class TrainerSettings:
                 f"trainer.averaging.start_epoch must lie below trainer.max_epochs={self.max_epochs}, got "
                 f"{self.averaging.start_epoch}; three quarters of them are customary for swa, 0 for ema"
             )
+        check_extra(self.extra or {})
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -180,18 +195,23 @@ def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -
     )
 
 
-def check_devices(settings: TrainerSettings) -> None:
-    """Refuses more GPUs than there are.
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Refuses arguments that Lightning's Trainer does not have, or that are set by keys of ours.
 
     Raises:
         ValueError: So it is.
     """
-    gpus = torch.cuda.device_count()
-    if trains_on_gpu(settings.accelerator) and settings.devices > max(1, gpus):
-        raise ValueError(
-            f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "
-            "trainer.accelerator=cpu trains without them"
-        )
+    known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
+    for name in extra:
+        if name in NAMED_OTHERWISE:
+            raise ValueError(f"trainer.extra must not have {name}: that is given by {NAMED_OTHERWISE[name]}")
+        if name in SET_ALWAYS:
+            raise ValueError(f"trainer.extra must not have {name}, which Darkroom sets itself: leave it out")
+        if name not in known:
+            left = known - NAMED_OTHERWISE.keys() - set(SET_ALWAYS)
+            raise ValueError(
+                f"trainer.extra: Lightning's Trainer has no argument {name}; {nearest(str(name), left)}"
+            )
 
 
 def check_one_machine(settings: TrainerSettings, what: str) -> None:
@@ -204,38 +224,6 @@ def check_one_machine(settings: TrainerSettings, what: str) -> None:
         raise RequestError(
             f"{what} trains on one machine: set trainer.num_nodes=1. A single run on several is for darkroom "
             "train; a sweep's trials go to several machines with --launcher"
-        )
-
-
-def check_goes_with_devices(settings: TrainerSettings, model: ImageClassifier) -> None:
-    """Refuses what can't be trained on several devices, or not shared out among them.
-
-    Raises:
-        ValueError: The settings or the model ask for it.
-    """
-    tuning, hparams = model.finetuning, model.hparams
-    if settings.devices * settings.num_nodes == 1:
-        return
-    if tuning.unfreezes:
-        raise ValueError(
-            f"model.finetuning.strategy={tuning.strategy} trains on one device: several must "
-            "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
-            "another strategy"
-        )
-    given = {
-        "model.sam_rho": hparams["sam_rho"] is not None,
-        # Lightning does not load the state of an optimizer that has none.
-        "model.optimizer_options.momentum=0": (hparams["optimizer_options"] or {}).get("momentum") == 0,
-        "model.finetuning.strategy=linear_probe": tuning.strategy == "linear_probe",
-        "trainer.averaging": settings.averaging is not None,
-        "trainer.compile": settings.compile,
-        "trainer.precision=16-mixed": settings.precision == "16-mixed",
-    }
-    if settings.strategy == "fsdp" and any(given.values()):
-        keys = ", ".join(key for key, is_given in given.items() if is_given)
-        raise ValueError(
-            f"trainer.strategy=fsdp does not go with {keys}: leave that out, or take trainer.strategy=ddp, "
-            "under which each device holds the whole network"
         )
 
 
@@ -253,23 +241,6 @@ def check_validation_metric(key: str, metric: str) -> None:
         )
     if name not in METRIC_NAMES:
         raise ValueError(f"{key}: no metric is named {name!r}; {nearest(name, METRIC_NAMES)}")
-
-
-def check_is_reported(settings: TrainerSettings, task: Task) -> None:
-    """Refuses to choose by a metric that the task does not have.
-
-    Raises:
-        ValueError: `trainer.monitor` or `trainer.early_stopping.monitor` is such.
-    """
-    monitored = {"trainer.monitor": settings.monitor}
-    if settings.early_stopping is not None:
-        monitored["trainer.early_stopping.monitor"] = settings.early_stopping.monitor
-    for key, metric in monitored.items():
-        if metric is not None and (name := metric.partition("/")[2]) not in task.metric_names:
-            raise ValueError(
-                f"{key}: a {task.name} task of {task.num_classes} classes has no {name}; "
-                f"it has {', '.join(task.metric_names)}"
-            )
 
 
 def _quieten_lightning() -> None:

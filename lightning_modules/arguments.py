@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_modules.backbones import is_backbone
+from lightning_modules.backbones import is_backbone, pretrained_config
 from lightning_modules.criteria import check_loss
 from lightning_modules.networks import NETWORKS
-from lightning_modules.optimization import check_schedule, optimizer_names
+from lightning_modules.optimization import check_schedule, needs_second_derivatives, optimizer_names
 from lightning_modules.weights import check_weights
 
 SHARES = ("dropout", "label_smoothing")
@@ -24,6 +24,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     """
     if not is_backbone(given["backbone"]):
         raise ValueError(f"model.backbone: no backbone is named {given['backbone']!r}")
+    pretrained_config(given["backbone"])  # which refuses unknown tags
     if given["pretrained"] and given["backbone"] in NETWORKS:
         raise ValueError(
             f"model.pretrained: no hub has weights of {given['backbone']}; model.weights=FILE takes a file"
@@ -31,6 +32,11 @@ def check_arguments(given: Mapping[str, Any]) -> None:
     check_weights(given["weights"], given["pretrained"])
     if given["optimizer"].lower() not in optimizer_names():
         raise ValueError(f"model.optimizer: no optimizer is named {given['optimizer']!r}")
+    if needs_second_derivatives(given["optimizer"]):
+        raise ValueError(
+            f"model.optimizer={given['optimizer']} needs the gradients' own gradients, which are not "
+            "computed here; take another, such as adamw"
+        )
     lr = given["lr"]
     if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"model.lr must be positive, got {lr}; 0.001 is customary for Adam")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lightning_modules.networks import NETWORKS
-from lightning_modules.weights import head_names, start_at_zero
+from lightning_modules.weights import head_names, reason, start_at_zero
 
 Initialization = Literal["default", "glorot_uniform"]
 
@@ -25,6 +25,23 @@ def backbone_names() -> tuple[str, ...]:
 def is_backbone(name: str) -> bool:
     """Whether `build_network` takes the name; timm's pretrained tags ("resnet18.a1_in1k") included."""
     return name in NETWORKS or timm.is_model(name)
+
+
+def pretrained_config(name: str) -> Any | None:
+    """What timm knows of the weights that a backbone was pretrained to; None of networks of our own.
+
+    Raises:
+        ValueError: The name has a tag that timm has no weights of.
+    """
+    if name in NETWORKS:
+        return None
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        architecture, _, tag = name.partition(".")
+        tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+        there = f"its tags are {', '.join(tags)}" if tags else f"it has none: model.backbone={architecture}"
+        raise ValueError(f"model.backbone={name}: {architecture} has no weights {tag!r}; {there}") from error
 
 
 def backbone_options(name: str) -> set[str] | None:
@@ -71,7 +88,7 @@ def pretrained_statistics(name: str, channels: int) -> tuple[tuple[float, ...], 
     Raises:
         ValueError: It is a network of our own, which was pretrained on nothing.
     """
-    config = None if name in NETWORKS else timm.get_pretrained_cfg(name)
+    config = pretrained_config(name)
     if config is None:
         raise ValueError(
             f"data.normalization=backbone needs one that timm has weights of; model.backbone={name} has "
@@ -84,7 +101,7 @@ def pretrained_statistics(name: str, channels: int) -> tuple[tuple[float, ...], 
 
 def pretrained_size(name: str) -> int | None:
     """The side in pixels of the images that a backbone of timm's was pretrained with; None of all others."""
-    config = None if name in NETWORKS else timm.get_pretrained_cfg(name)
+    config = pretrained_config(name)
     return None if config is None else int(config.input_size[-1])
 
 
@@ -97,7 +114,7 @@ def _build_timm(
     pretrained: bool,
 ) -> nn.Module:
     channels, height, width = image_shape
-    config = timm.get_pretrained_cfg(name)
+    config = pretrained_config(name)
     if config is not None and config.fixed_input_size:
         options = {"img_size": (height, width), **options}
     try:
@@ -110,12 +127,20 @@ def _build_timm(
             **options,
         )
         with torch.no_grad():  # timm looks at the size of images only when they come
-            network.eval()(torch.zeros(1, *image_shape))
-    except (TypeError, AssertionError, RuntimeError) as error:
+            logits = network.eval()(torch.zeros(1, *image_shape))
+    except OSError:  # weights that are not to be had
+        raise
+    except Exception as error:  # options reach all of a network's code, and may fail anywhere in it
         raise ValueError(
             f"timm can't build model.backbone={name} for images of {channels}x{height}x{width}"
-            f"{f' with {options}' if options else ''}: {error}"
+            f"{f' with {options}' if options else ''}: {reason(error)}"
         ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, num_outputs):
+        came = "x".join(map(str, logits.shape)) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(
+            f"model.backbone={name} with {options} must give logits of 1x{num_outputs} for an image, and "
+            f"gives {came}: leave out what takes its head away"
+        )
     _check_patches(name, network, height, width)
     if pretrained and config is not None and config.num_classes != num_outputs:
         for head in head_names(network):
@@ -126,16 +151,31 @@ def _build_timm(
 def _check_patches(name: str, network: nn.Module, height: int, width: int) -> None:
     """timm leaves out the pixels that fill no patch, without a word."""
     embedding = getattr(network, "patch_embed", None)
-    patch = getattr(embedding, "patch_size", None)
-    if patch is None or getattr(embedding, "dynamic_img_pad", False):
+    cut = getattr(embedding, "proj", getattr(embedding, "conv", None))  # "conv" is PiT's
+    pads = getattr(embedding, "dynamic_img_pad", False)
+    if getattr(embedding, "patch_size", None) is None or not isinstance(cut, nn.Conv2d) or pads:
         return
-    rows, columns = (patch, patch) if isinstance(patch, int) else patch
-    if height % rows or width % columns:
-        fitting = max(rows, round(height / rows) * rows)
+    if isinstance(cut.padding, str):  # "same"
+        return
+    rows, columns = zip(cut.kernel_size, cut.stride, cut.padding, strict=True)
+    if unseen(height, *rows) or unseen(width, *columns):
+        sides = range(cut.kernel_size[0], height + max(cut.kernel_size))
+        fitting = min(
+            (side for side in sides if not unseen(side, *rows)), key=lambda side: abs(side - height)
+        )
         raise ValueError(
-            f"model.backbone={name} cuts images into patches of {rows}x{columns} pixels, and images of "
+            f"model.backbone={name} cuts images into patches of {rows[0]}x{columns[0]} pixels, and images of "
             f"{height}x{width} leave a rest that it would not see; data.image_size={fitting} fits"
         )
+
+
+def unseen(side: int, kernel: int, stride: int, padding: int) -> int:
+    """Pixels at the end of a side that no place of a convolution's kernel reaches.
+
+    >>> unseen(40, kernel=16, stride=16, padding=0), unseen(64, kernel=7, stride=4, padding=3)
+    (8, 0)
+    """
+    return max(0, (side + 2 * padding - kernel) % stride - padding)
 
 
 def _initialize_as_keras(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
 
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -19,6 +19,10 @@ from lightning_modules.finetuning import FineTuning
 Schedule = Literal["constant", "cosine", "multistep", "plateau", "poly", "step", "tanh"]
 
 MULTISTEP: dict[str, Any] = {"milestones": (0.5, 0.75), "gamma": 0.1}  # as He et al. 2015 have it for CIFAR
+
+# Parts of the names of those that fail, or take other steps, where each process has a share of the weights
+# (timm 1.0 on PyTorch's DTensor); and so do all that are cautious (Liang et al. 2024).
+WHOLE_ALONE = ("adafactor", "adamp", "kron", "mars", "muon", "novograd", "sgdp")
 
 
 class Plateau(Scheduler):
@@ -57,6 +61,23 @@ class Plateau(Scheduler):
 def optimizer_names() -> tuple[str, ...]:
     """Every name that `build_optimizer` takes."""
     return tuple(str(name) for name in list_optimizers())
+
+
+def needs_second_derivatives(name: str) -> bool:
+    """Whether the optimizer looks at the loss's curvature: its gradients must have gradients."""
+    return bool(get_optimizer_info(name.lower()).second_order)
+
+
+def shares_out(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the optimizer can train weights of which each process has a share.
+
+    >>> shares_out("adamw", {}), shares_out("adamw", {"caution": True}), shares_out("adafactor", {})
+    (True, False, False)
+    """
+    defaults = get_optimizer_info(name.lower()).defaults or {}
+    if any(part in name.lower() for part in WHOLE_ALONE):
+        return False
+    return not {**defaults, **options}.get("caution", False)
 
 
 def build_optimizer(

@@ -22,9 +22,20 @@ State = dict[str, Tensor]
 
 SUFFIXES = (".safetensors", ".pth", ".th", ".pt", ".ckpt")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # what others call the whole network
-AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")  # Inception's and GoogLeNet's: of no use after training
+# Inception's, GoogLeNet's and VOLO's: no logits come from them here.
+AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.", "aux_head.")
 HEADS = ("linear", "fc", "head", "classifier")  # what others call the last layer of a network like ours
 LISTED = 6
+# Of files that were cut off or are something else, whatever their bytes lead the readers to.
+UNREADABLE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True)
@@ -124,18 +135,34 @@ def read_weights(path: Path) -> State:
     """
     if not path.is_file():
         raise ValueError(f"model.weights={path}: there is no such file (looked for {path.resolve()})")
+    if path.stat().st_size == 0:
+        raise ValueError(f"model.weights={path} is empty: was its download or copy broken off?")
     try:
         state = load_state_dict(str(path), weights_only=True)  # not the default of all timm's versions
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except (AttributeError, TypeError) as error:  # timm takes for granted that names lead to tensors
         raise ValueError(
-            f"model.weights={path} can't be read as weights alone: {' '.join(str(error).split())}"
+            f"model.weights={path} holds something else than tensors by name, which are what "
+            "torch.save(network.state_dict(), FILE) writes"
         ) from error
+    except UNREADABLE as error:
+        raise ValueError(f"model.weights={path} can't be read as weights alone: {reason(error)}") from error
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ValueError(
-            f"model.weights={path} holds no tensors by name, but {', '.join(list(state)[:LISTED])}"
-        )
+        there = f", but {', '.join(list(state)[:LISTED])}" if state else ""
+        raise ValueError(f"model.weights={path} holds no tensors by name{there}")
     return tensors
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, on one line; its type where it says nothing.
+
+    >>> reason(ValueError("two\\n lines")), reason(AssertionError())
+    ('two lines', 'AssertionError')
+    """
+    said = " ".join(str(error).split())
+    return (
+        f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said or type(error).__name__
+    )
 
 
 def content_hash(path: Path) -> str:

@@ -11,6 +11,7 @@ from experiments.config import Experiment, load_experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.hardware import OPEN_KNOBS, is_open
 from experiments.identity import in_common
+from experiments.refusals import HEAD_ALONE
 from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
 from experiments.train import Result, train
@@ -50,13 +51,26 @@ def load_recipe(name: str, overrides: Mapping[str, str], budget: Budget) -> Expe
 
 
 def fraction(experiment: Experiment, budget: Budget) -> dict[str, str]:
-    """The keys that make less of a recipe: an epoch of a few batches, or a tenth of its epochs."""
+    """The keys that make less of a recipe: an epoch of a few batches, or a tenth of its epochs.
+
+    One more where the first would train the head alone; warm-up and the head's own epochs shrink too.
+    """
     if budget == "full":
         return {}
-    if budget == "mini":
-        return {"trainer.max_epochs": str(math.ceil(experiment.trainer.max_epochs / 10))}
-    extra = {**(experiment.trainer.extra or {}), "limit_train_batches": SMOKE_BATCHES}
-    return {"trainer.max_epochs": "1", "trainer.extra": str(extra)}
+    whole, model = experiment.trainer.max_epochs, experiment.model
+    part = math.ceil(whole / 10) if budget == "mini" else 1
+    keys = {}
+    if (waits := HEAD_ALONE.get(model.finetuning.strategy)) is not None:
+        epochs = max(1, getattr(model.finetuning, waits) * part // whole)
+        part = max(part, epochs + 1)
+        keys[f"model.finetuning.{waits}"] = str(epochs)
+    if model.hparams["warmup_epochs"] > part:
+        keys["model.warmup_epochs"] = str(part)
+    keys["trainer.max_epochs"] = str(part)
+    if budget == "smoke":
+        extra = {**(experiment.trainer.extra or {}), "limit_train_batches": SMOKE_BATCHES}
+        keys["trainer.extra"] = str(extra)
+    return keys
 
 
 def seeds_of(experiment: Experiment, budget: Budget) -> Sequence[int]:

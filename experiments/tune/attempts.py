@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytorch_lightning as pl
@@ -70,8 +71,10 @@ def _timed(experiment: Experiment, batch_size: int) -> Attempt:
 
 
 def _short(settings: TrainerSettings) -> TrainerSettings:
-    # A profiler of the user's would take the place of the one that times the steps.
-    limits = {"limit_train_batches": STEPS, "limit_val_batches": 1, "profiler": None}
+    # A profiler of the user's would take the place of the one that times the steps; an end of the user's
+    # might come before any was timed.
+    limits: dict[str, Any] = {"limit_train_batches": STEPS, "limit_val_batches": 1, "profiler": None}
+    limits |= {"max_steps": -1, "max_time": None, "fast_dev_run": False, "overfit_batches": 0.0}
     return replace(settings, max_epochs=NEVER, extra={**(settings.extra or {}), **limits})
 
 

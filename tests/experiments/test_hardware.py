@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from torch._dynamo.exc import TorchDynamoException
@@ -16,7 +18,7 @@ from experiments.config import load_experiment
 from experiments.hardware import settled
 from experiments.recipes import find_recipe, recipe_names
 from experiments.train import fit, prepare
-from experiments.trainer import TrainerSettings, build_trainer
+from experiments.trainer import NAMED_OTHERWISE, SET_ALWAYS, TrainerSettings, build_trainer
 from lightning_modules.backbones import build_network
 
 
@@ -104,6 +106,15 @@ def test_the_process_multiplies_as_the_trainer_is_told(tf32):
         assert torch.backends.cudnn.allow_tf32 is tf32
     finally:
         build_trainer(TrainerSettings(precision="32-true", accelerator="cpu"), [])
+
+
+def test_all_arguments_of_lightnings_trainer_that_no_key_sets_can_be_given() -> None:
+    arguments = inspect.signature(pl.Trainer.__init__).parameters.values()
+    ours = {*NAMED_OTHERWISE, *SET_ALWAYS}
+    extra = {each.name: each.default for each in arguments if each.name not in {*ours, "self"}}
+    assert {"plugins", "strategy", "max_steps", "benchmark"} <= extra.keys()
+    settings = TrainerSettings(precision="32-true", accelerator="cpu", extra=extra | {"max_steps": 7})
+    assert build_trainer(settings, []).max_steps == 7
 
 
 def test_a_compiled_network_learns_the_same(monkeypatch):

@@ -153,6 +153,8 @@ def test_a_sharded_network_lies_in_shares_and_goes_on_from_the_whole_of_its_chec
         ("model.sam_rho", "0.05"),
         ("model.finetuning.strategy", "linear_probe"),
         ("model.optimizer_options", "{momentum: 0}"),
+        ("model.optimizer", "adafactor"),
+        ("model.optimizer", "cadamw"),
     ],
 )
 def test_what_does_not_go_with_a_sharded_network_is_refused(key, value):

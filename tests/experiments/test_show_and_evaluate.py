@@ -81,6 +81,19 @@ def test_evaluate_refuses_other_classes_and_other_networks(trained, darkroom):
     assert "model.dropout" in changed.errors
 
 
+def test_show_tells_of_a_network_that_feeds_parameters_to_layers(darkroom):
+    cait = ["--model.backbone=cait_xxs24_224", "--model.backbone_options=null", "--data.image_size=32"]
+    answer = darkroom("show", "digits/cnn", *cait)
+    assert answer.status == 0, answer.errors
+    assert "multiply_adds_per_image" in answer.output
+
+
+def test_show_tells_why_this_machine_cant_train_it(darkroom):
+    answer = darkroom("show", "digits/cnn", "--trainer.accelerator=tpu")
+    assert answer.status == 0, answer.errors
+    assert "trainer.accelerator=tpu is not to be had" in answer.output
+
+
 def write_idx(path, array: torch.Tensor) -> None:
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     path.write_bytes(header + array.numpy().tobytes())

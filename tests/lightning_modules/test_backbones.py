@@ -12,7 +12,14 @@ from torch import nn
 from torchvision import models
 
 from lightning_modules import ImageClassifier
-from lightning_modules.backbones import backbone_names, backbone_options, build_network, is_backbone
+from lightning_modules.backbones import (
+    backbone_names,
+    backbone_options,
+    build_network,
+    is_backbone,
+    pretrained_size,
+    unseen,
+)
 from lightning_modules.networks import NETWORKS
 from lightning_modules.weights import load_weights
 
@@ -158,6 +165,47 @@ def test_torchvisions_weights_give_torchvisions_logits(name: str, tmp_path: Path
 def test_pixels_that_fill_no_patch_are_not_left_out_in_silence() -> None:
     with pytest.raises(ValueError, match=r"patches of 16x16 .* 40x40 .*data\.image_size=(32|48) fits"):
         build_network(VIT, {"depth": 1}, num_outputs=3, image_shape=(3, 40, 40))
+
+
+def test_patches_that_overlap_leave_out_what_no_place_of_the_kernel_reaches() -> None:
+    for side in range(7, 40):
+        kernel = nn.Conv2d(1, 1, 7, stride=5, padding=1)
+        image = torch.rand(1, 1, side, side, requires_grad=True)
+        kernel(image).sum().backward()
+        assert image.grad is not None
+        assert unseen(side, 7, 5, 1) == int((image.grad[0, 0] == 0).all(dim=0).sum())
+    build_network("pvt_v2_b0", {}, num_outputs=3, image_shape=(3, 64, 64))  # kernels of 7 pixels, 4 apart
+    build_network("volo_d1_224", {}, num_outputs=3, image_shape=(3, 34, 34))  # cuts what a stem has made
+    with pytest.raises(ValueError, match=r"patches of 16x16 .* 60x60 .*data\.image_size=(56|64) fits"):
+        build_network("pit_ti_224", {}, num_outputs=3, image_shape=(3, 60, 60))  # 8 apart
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        (
+            "resnet10t",
+            {"act_layer": "foo"},
+            "can't build model.backbone=resnet10t .*act_layer.*KeyError: 'foo'",
+        ),
+        ("resnet10t", {"features_only": True}, "logits of 1x3 for an image, and gives list"),
+        ("resnet10t", {"num_classes": 5}, "can't build .*num_classes"),
+        (VIT, {"patch_size": 0}, "can't build .*patch_size.*zero"),
+        (VIT, {"global_pool": ""}, "logits of 1x3 for an image, and gives 1x5x3"),
+    ],
+)
+def test_options_that_give_no_classifier_are_refused_with_a_reason(
+    name: str, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        build_network(name, options, num_outputs=3, image_shape=(3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["resnet10t.foo", "resnet10t."])
+def test_weights_that_timm_does_not_have_are_refused_by_their_tag(name: str) -> None:
+    for ask in (pretrained_size, ImageClassifier):
+        with pytest.raises(ValueError, match=r"resnet10t has no weights .*tags are c3_in1k"):
+            ask(name)
 
 
 def test_a_network_of_our_own_is_pretrained_nowhere() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from lightning_modules.backbones import build_network
 from lightning_modules.finetuning import head_parameters
-from lightning_modules.weights import load_weights
+from lightning_modules.weights import load_weights, read_weights
 
 OURS = ("small_cnn", {"widths": [4, 8]})
 MOBILENET = ("mobilenetv3_small_050", {})  # 1.6 million parameters: the smallest of its kind
@@ -219,3 +219,36 @@ def test_files_that_hold_no_weights_alone_are_refused(tmp_path: Path) -> None:
     for name in ("pickled.pth", "empty.pth", "page.safetensors", "page.pth", "absent.pth"):
         with pytest.raises(ValueError, match=rf"model\.weights=.*{name}"):
             load_weights(network, tmp_path / name, in_channels=3)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [[torch.ones(2)], torch.ones(2), {"state_dict": None}, {"model": [1]}, {1: torch.ones(2)}],
+    ids=repr,
+)
+def test_a_file_of_something_else_than_tensors_by_name_is_refused_as_such(held: Any, tmp_path: Path) -> None:
+    torch.save(held, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"weights\.pth holds something else than tensors by name"):
+        read_weights(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_files_that_were_broken_off_are_refused_with_a_reason(suffix: str, tmp_path: Path) -> None:
+    path = save(built(OURS).state_dict(), tmp_path / f"weights{suffix}")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"can't be read as weights alone: .+"):
+        read_weights(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="is empty"):
+        read_weights(path)
+
+
+def test_an_auxiliary_head_of_other_classes_is_left_behind(tmp_path: Path) -> None:
+    volo = ("volo_d1_224", {})
+    source, network = built(volo, num_outputs=7, shape=(3, 32, 32)), built(volo, shape=(3, 32, 32))
+    path = save(source.state_dict(), tmp_path / "weights.pth")
+    assert load_weights(network, path, in_channels=3).notes == (
+        "weights.pth has a head of 7 outputs; head starts anew",
+    )
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(network.forward_features(images), source.forward_features(images))  # type: ignore[operator]

@@ -10,9 +10,11 @@ import pytest
 from html_page import Page, shown_in_a_browser
 
 from experiments.claim import ClaimedValue
+from experiments.config import load_experiment
 from experiments.errors import RequestError
 from experiments.reproduce.document import BEGIN, END, HEAD, check_document, update_table
 from experiments.reproduce.page import render_page
+from experiments.reproduce.runs import fraction
 from experiments.reproduce.verdict import Row
 
 RECIPE = """
@@ -27,6 +29,18 @@ claim:
   seeds: [0, 1, 2]
   source: a test
 """
+
+
+def test_less_than_the_whole_keeps_both_parts_of_a_training_and_ends_its_warm_up() -> None:
+    experiment = load_experiment(["cats_dogs/finetune"], {"model.warmup_epochs": "3"})
+    less = {
+        "model.finetuning.head_epochs": "1",
+        "model.warmup_epochs": "2",
+        "trainer.max_epochs": "2",
+    }
+    assert fraction(experiment, "mini") == less  # of 12 epochs, 8 of them of the head alone
+    assert fraction(experiment, "smoke") == less | {"trainer.extra": "{'limit_train_batches': 5}"}
+    assert fraction(experiment, "full") == {}
 
 
 @pytest.fixture

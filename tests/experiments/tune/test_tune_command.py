@@ -201,6 +201,13 @@ def test_on_the_cpu_sizes_end_where_they_gain_nothing_or_leave_too_few_steps(rec
     assert "MiB" in answer.output
 
 
+def test_an_end_that_is_set_for_training_does_not_end_the_trying(recipe, darkroom):
+    ends = ["--data.val_fraction=0", "--trainer.monitor=null", "--trainer.extra={max_steps: 3}"]
+    answer = darkroom("tune", recipe, "--batch-size", *ends, "--mlflow.enabled=false")
+    assert answer.status == 0, answer.errors
+    assert "the smallest within 5 %" in answer.output
+
+
 def test_a_training_that_runs_out_of_a_gpus_memory_fails_in_one_paragraph(
     recipe, darkroom, store, monkeypatch
 ):

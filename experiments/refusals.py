@@ -1,0 +1,140 @@
+"""What can't be trained: on this machine, in so many epochs, or in this combination."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import AcceleratorRegistry
+
+from experiments.hardware import trains_on_gpu
+from experiments.trainer import TrainerSettings, build_trainer
+from lightning_modules import ImageClassifier
+from lightning_modules.optimization import shares_out
+from lightning_modules.task import Task
+
+PROCESSES_PER_CORE = 4  # more could only be a slip of the hand
+HEAD_ALONE = {"linear_then_full": "head_epochs", "gradual": "unfreeze_every"}  # for how many epochs
+
+
+def check_devices(settings: TrainerSettings) -> None:
+    """Refuses what this machine does not have: an accelerator, so many GPUs, or nearly so many cores.
+
+    Raises:
+        ValueError: So it is.
+    """
+    _check_accelerator(settings.accelerator)
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    if trains_on_gpu(settings.accelerator) and settings.devices > max(1, gpus):
+        raise ValueError(
+            f"trainer.devices must be at most {gpus}, the GPUs that are visible, got {settings.devices}; "
+            "trainer.accelerator=cpu trains without them"
+        )
+    if not trains_on_gpu(settings.accelerator) and settings.devices > PROCESSES_PER_CORE * cores:
+        raise ValueError(
+            f"trainer.devices must be at most {PROCESSES_PER_CORE * cores} here, got {settings.devices}: "
+            f"each is a process, and this machine has {cores} cores"
+        )
+
+
+def check_epochs(settings: TrainerSettings, model: ImageClassifier) -> None:
+    """Refuses epochs of the model's that training would never come to.
+
+    Raises:
+        ValueError: The model asks for them.
+    """
+    tuning, last = model.finetuning, settings.max_epochs
+    if (waits := HEAD_ALONE.get(tuning.strategy)) is not None and (epochs := getattr(tuning, waits)) >= last:
+        raise ValueError(
+            f"model.finetuning.{waits} must lie below trainer.max_epochs={last}, got {epochs}: the head "
+            "alone would be trained, which model.finetuning.strategy=linear_probe does faster"
+        )
+    if (epochs := model.hparams["warmup_epochs"]) > last:
+        raise ValueError(
+            f"model.warmup_epochs must be at most trainer.max_epochs={last}, got {epochs}: the rate would "
+            "never reach model.lr. A tenth of the epochs or less is customary"
+        )
+
+
+def check_takes_extra(settings: TrainerSettings) -> None:
+    """Refuses values that Lightning's Trainer does not take; of settled settings.
+
+    Raises:
+        ValueError: `trainer.extra` has such.
+    """
+    if not settings.extra:
+        return
+    try:
+        build_trainer(settings, [])
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"trainer.extra={settings.extra} is not what Lightning takes: {said}") from error
+
+
+def check_goes_with_devices(settings: TrainerSettings, model: ImageClassifier) -> None:
+    """Refuses what can't be trained on several devices, or not shared out among them.
+
+    Raises:
+        ValueError: The settings or the model ask for it.
+    """
+    tuning, hparams = model.finetuning, model.hparams
+    if settings.devices * settings.num_nodes == 1:
+        return
+    if tuning.unfreezes:
+        raise ValueError(
+            f"model.finetuning.strategy={tuning.strategy} trains on one device: several must "
+            "train the same parts in all epochs. Set trainer.devices=1 and trainer.num_nodes=1, or take "
+            "another strategy"
+        )
+    given = {
+        "model.sam_rho": hparams["sam_rho"] is not None,
+        # Lightning does not load the state of an optimizer that has none.
+        "model.optimizer_options.momentum=0": (hparams["optimizer_options"] or {}).get("momentum") == 0,
+        "model.finetuning.strategy=linear_probe": tuning.strategy == "linear_probe",
+        "trainer.averaging": settings.averaging is not None,
+        "trainer.compile": settings.compile,
+        "trainer.precision=16-mixed": settings.precision == "16-mixed",
+        f"model.optimizer={hparams['optimizer']}": not shares_out(
+            hparams["optimizer"], hparams["optimizer_options"] or {}
+        ),
+    }
+    if settings.strategy == "fsdp" and any(given.values()):
+        keys = ", ".join(key for key, is_given in given.items() if is_given)
+        raise ValueError(
+            f"trainer.strategy=fsdp does not go with {keys}: leave that out, or take trainer.strategy=ddp, "
+            "under which each device holds the whole network"
+        )
+
+
+def check_is_reported(settings: TrainerSettings, task: Task) -> None:
+    """Refuses to choose by a metric that the task does not have.
+
+    Raises:
+        ValueError: `trainer.monitor` or `trainer.early_stopping.monitor` is such.
+    """
+    monitored = {"trainer.monitor": settings.monitor}
+    if settings.early_stopping is not None:
+        monitored["trainer.early_stopping.monitor"] = settings.early_stopping.monitor
+    for key, metric in monitored.items():
+        if metric is not None and (name := metric.partition("/")[2]) not in task.metric_names:
+            raise ValueError(
+                f"{key}: a {task.name} task of {task.num_classes} classes has no {name}; "
+                f"it has {', '.join(task.metric_names)}"
+            )
+
+
+def _check_accelerator(name: str) -> None:
+    registered = {each: AcceleratorRegistry[each]["accelerator"] for each in AcceleratorRegistry}
+    there = [each for each, accelerator in registered.items() if accelerator.is_available()]
+    if name not in ("auto", "gpu", *registered):
+        raise ValueError(
+            f"trainer.accelerator must be auto, gpu or one of {', '.join(registered)}, got {name!r}; this "
+            f"machine has {', '.join(there)}"
+        )
+    found = {"auto", "gpu", *there} if {"cuda", "mps"} & set(there) else {"auto", *there}
+    if name not in found:
+        raise ValueError(
+            f"trainer.accelerator={name} is not to be had: this machine has {', '.join(there)}; "
+            "trainer.accelerator=auto takes the fastest"
+        )
