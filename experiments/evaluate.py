@@ -46,7 +46,8 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
         overrides: Keys of the data, to judge on other images of the same classes.
 
     Raises:
-        RequestError: The run has no checkpoint, the data is not to be had, or has other classes.
+        RequestError: The run has no checkpoint, the data is not to be had, or has other classes, or images
+            of a size that the network can't take.
     """
     foreign = [key for key in overrides if not key.startswith(("data", "trainer"))]
     if foreign:
@@ -68,8 +69,16 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
             f"this data has {', '.join(class_names)}"
         )
     prepare(experiment)
+    data_shape = experiment.data.image_shape
     experiment.data.normalize_with(facts["pixel_mean"], facts["pixel_std"])
-    load_weights(experiment.model, checkpoint)
+    try:
+        load_weights(experiment.model, checkpoint)
+    except RuntimeError as error:
+        trained_on, these = ("x".join(map(str, shape)) for shape in (facts["image_shape"], data_shape))
+        raise RequestError(
+            f"the run's network was trained on images of {trained_on}, and its weights do not fit one for "
+            f"{these}: leave out what changes the images' size"
+        ) from error
     return experiment
 
 

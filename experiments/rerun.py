@@ -58,13 +58,19 @@ class Outcome:
 
     def told(self) -> list[str]:
         """The verdict's grounds, in sentences."""
-        same = f"{self.epochs} epochs and {self.num_weights:,} weights were compared"
+        if self.num_weights == 0:
+            same = f"{self.epochs} epochs were compared, and no weights: a sweep keeps none of its trials"
+        else:
+            same = f"{self.epochs} epochs and {self.num_weights:,} weights were compared"
         if self.verdict == "bit-identical":
-            return [f"{same}; every metric and every weight is the same to the last bit"]
+            weights = " and every weight" if self.num_weights else ""
+            return [f"{same}; every metric{weights} is the same to the last bit"]
         lines = [same]
         if self.first is not None:
             lines.append(f"diverged at epoch {self.first}: {self.metric} differs by {self.by:.2g}")
         apart = f"differ by up to {self.weights:.2g}" if math.isfinite(self.weights) else "have other shapes"
+        if self.num_weights == 0:
+            return lines
         return [*lines, f"weights of the chosen checkpoints {apart}"]
 
 
@@ -188,6 +194,8 @@ def compare(original: RunRecord, repeated: RunRecord) -> Outcome:
     epochs = sorted(before.keys() & now.keys() - {0})
     first, metric, by = first_difference(before, now)
     final = largest_difference(original.metrics, repeated.metrics, ("best/", "test/"))
+    if original.is_trial:  # of which the sweep keeps no weights
+        return Outcome(len(epochs), first, metric, by, final, 0.0, 0)
     weights = [state_dict(run.download("checkpoints/best.ckpt")) for run in (original, repeated)]
     num_weights = sum(tensor.numel() for tensor in weights[0].values())
     return Outcome(len(epochs), first, metric, by, final, weight_difference(*weights), num_weights)

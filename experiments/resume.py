@@ -24,11 +24,16 @@ def find_resumable(store: Store, query: str) -> RunRecord:
     """The run, if it was killed or failed and can go on.
 
     Raises:
-        RequestError: It has finished, is only of the runs below it, or has left no checkpoint.
+        RequestError: It has finished, is a trial, is only of the runs below it, or has left no checkpoint.
     """
     record = store.find_run(query)
     if record.status == "FINISHED":
         raise RequestError(f"run {record.run_id} ({record.name}) has finished; there is nothing to resume")
+    if record.is_trial:
+        raise RequestError(
+            f"run {record.run_id} ({record.name}) is a trial of the sweep {record.tags['study']}, which "
+            "alone goes on with it: give the same darkroom sweep command again"
+        )
     if store.child_runs(record):
         raise RequestError(
             f"run {record.run_id} ({record.name}) tells of the runs below it: the command that it was begun "

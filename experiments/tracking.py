@@ -81,6 +81,11 @@ class RunRecord:
         return self.tags.get("role") not in NOT_TRAINED
 
     @property
+    def is_trial(self) -> bool:
+        """Whether a sweep trained it to judge a configuration, on validation alone."""
+        return self.tags.get("role") in ("trial", "confirmation")
+
+    @property
     def checkpoint_folder(self) -> Path:
         """Where this run's checkpoints lie until it has ended."""
         return CHECKPOINTS / self.run_id
@@ -274,9 +279,10 @@ class Store:
         """
         with _one_clear_paragraph():
             experiments = [e.experiment_id for e in self.client.search_experiments()]
-            runs = self._all_runs(experiments, f"attributes.run_name = '{query.replace(chr(39), '')}'")
-            if not runs:
-                runs = self._all_runs(experiments, f"attributes.run_id LIKE '{query.replace(chr(39), '')}%'")
+            quote = '"' if "'" in query else "'"
+            runs = self._all_runs(experiments, f"attributes.run_name = {quote}{query}{quote}")
+            if not runs and query.isalnum():  # as ids are; of other signs some stand for any
+                runs = self._all_runs(experiments, f"attributes.run_id LIKE '{query}%'")
         if len(runs) == 1:
             return RunRecord(self.client, runs[0])
         if not runs:

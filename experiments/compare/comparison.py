@@ -223,7 +223,8 @@ def _compare_two(
     if first.folds and first.folds == second.folds and len(paired) == len(one) == len(other):
         p_seeds = folds_p_value([a - b for a, b in paired], 1 / (first.folds - 1))
     else:
-        p_seeds = seeds_p_value(one, other)
+        shared = [1 / (group.folds - 1) if group.folds else 0.0 for group in (first, second)]
+        p_seeds = seeds_p_value(one, other, (shared[0], shared[1]))
     practical = None
     if rope is not None and len(paired) > 1:
         sign = -1 if minimized else 1
@@ -236,7 +237,7 @@ def _compare_two(
         p_mcnemar,
         p_bootstrap,
         p_seeds,
-        seeds_needed(one, other),
+        None if first.folds or second.folds else seeds_needed(one, other),  # folds can't be added
         practical,
     )
 

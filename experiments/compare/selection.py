@@ -29,10 +29,11 @@ def select_runs(store: Store, queries: Sequence[str], where: str | None) -> list
 
 
 def _meant(store: Store, query: str) -> list[RunRecord]:
-    """A recipe's runs but for trials of its sweeps and boosted members; those below a run; or one run."""
+    """A recipe's runs but for trials of its sweeps, boosted members and reruns; those below a run; or one."""
     runs = store.runs_of(query)
     if runs:
-        return [run for run in runs if "study" not in run.tags and run.tags.get("role") != "boosted"]
+        own = [run for run in runs if run.tags.get("role") != "boosted"]
+        return [run for run in own if not {"study", "rerun_of"} & run.tags.keys()]
     run = store.find_run(query)
     below = [] if run.tags.get("role") == "ensemble" else store.child_runs(run)
     return below or [run]

@@ -40,20 +40,31 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of the header."""
-        value, tolerance = _percent(self.claimed.value), _percent(self.claimed.tolerance)
+        value, tolerance = self._told(self.claimed.value), self._told(self.claimed.tolerance)
         least = "at least " if self.claimed.at_least else ""
         claim = f"{least}{value} (± {tolerance}) {self.metric}"
-        seeds = ", ".join(f"{100 * value:.2f}" for value in self.values) or "-"
+        seeds = ", ".join(map(self._number, self.values)) or "-"
         return (self.recipe, claim, self.source, self._obtained(), self.verdict, seeds, self._time())
 
     def _obtained(self) -> str:
         if not self.values:
             return "-"
-        mean = _percent(statistics.mean(self.values))
+        mean = self._told(statistics.mean(self.values))
         if len(self.values) < 2:
             return mean
         low, high = t_interval(self.values)
-        return f"{mean} [{100 * low:.2f}, {100 * high:.2f}]"
+        return f"{mean} [{self._number(low)}, {self._number(high)}]"
+
+    def _told(self, value: float) -> str:
+        return self._number(value) + ("" if self._is_loss else " %")
+
+    def _number(self, value: float) -> str:
+        return f"{value:.4f}" if self._is_loss else f"{100 * value:.2f}"
+
+    @property
+    def _is_loss(self) -> bool:
+        """Whether it is no share, of which percents would be told."""
+        return self.metric.endswith("loss")
 
     def _time(self) -> str:
         if not self.values:
@@ -105,7 +116,3 @@ def table(rows: Sequence[Row]) -> Table:
         cells = zip(HEADER, each.cells(), strict=True)
         shown.add_row(*(cell for name, cell in cells if name not in ("source", "seeds")))
     return shown
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

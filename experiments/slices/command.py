@@ -50,7 +50,7 @@ def find_slices(record: RunRecord, split: str, by: Sequence[str], overrides: Map
     Raises:
         RequestError: See `run`.
     """
-    if split == "test" and "test/loss" not in record.metrics:
+    if split == "test" and not any(name.startswith("test/") for name in record.metrics):
         raise RequestError(
             f"run {record.run_id} ({record.name}, {record.status}) was not tested; --split val judges it on "
             "validation, by which its epoch was chosen"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_train import TINY, run_id
 
 from experiments.rerun import first_difference, weight_difference
 
@@ -25,6 +26,14 @@ def test_on_the_same_machine_a_rerun_is_bit_identical_and_one_more_run(trained, 
     assert again.tags["rerun_of"] == trained
     assert again.tags["rerun_verdict"] == "bit-identical"
     assert again.metrics["test/log_loss"] == store.find_run(trained).metrics["test/log_loss"]
+
+
+def test_a_sweeps_trial_is_held_against_its_metrics_alone(darkroom, store):
+    trial = store.find_run(run_id(darkroom("train", "digits/cnn", *TINY).output))
+    trial.set_tags({"role": "trial", "study": "digits"})
+    answer = darkroom("rerun", trial.run_id)
+    assert answer.status == 0, answer.errors
+    assert "no weights: a sweep keeps none of its trials; every metric is the same" in answer.output
 
 
 def test_another_thread_count_is_named_before_the_run_begins(trained, darkroom):

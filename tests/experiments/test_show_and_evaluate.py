@@ -81,6 +81,18 @@ def test_evaluate_refuses_other_classes_and_other_networks(trained, darkroom):
     assert "model.dropout" in changed.errors
 
 
+def test_evaluate_refuses_images_of_a_size_that_the_network_cant_take(trained, darkroom):
+    answer = darkroom("evaluate", trained, "--data.image_size=16")
+    assert answer.status == 2
+    assert "trained on images of 1x8x8, and its weights do not fit one for 1x16x16" in answer.errors
+
+
+def test_a_run_is_found_by_its_own_signs_alone(trained, darkroom):
+    for query in ("%", f"{trained[:2]}_{trained[3:8]}"):
+        answer = darkroom("evaluate", query)
+        assert (answer.status, "has the id or name" in answer.errors) == (2, True)
+
+
 def test_show_tells_of_a_network_that_feeds_parameters_to_layers(darkroom):
     cait = ["--model.backbone=cait_xxs24_224", "--model.backbone_options=null", "--data.image_size=32"]
     answer = darkroom("show", "digits/cnn", *cait)

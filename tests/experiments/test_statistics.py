@@ -223,3 +223,8 @@ def test_what_is_better_in_practice_is_said_of_the_right_one():
     assert first + same + second == pytest.approx(1)
     assert practical_difference(lower, higher, rope=0.01)[2] > 0.9
     assert practical_difference(lower, higher, rope=0.1)[1] > 0.9
+
+
+def test_a_large_difference_is_found_among_many_pairs_too():
+    far = np.random.default_rng(0).normal(0.3, 0.02, 500)  # replicates, none near 0
+    assert max(holm([bootstrap_p_value(far)] * 100)) < 1e-6

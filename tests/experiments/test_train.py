@@ -130,6 +130,14 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(uninterrupted, workspac
     assert_same_run(store.find_run(uninterrupted), store.find_run(interrupted), store)
 
 
+def test_a_sweeps_trial_is_left_to_its_sweep(darkroom, store):
+    trial = store.start_run("digits/cnn", "lr=0.1", {"role": "trial", "study": "digits"})
+    trial.end("KILLED")
+    answer = darkroom("train", "--resume", trial.run_id)
+    assert answer.status == 2
+    assert "is a trial of the sweep digits, which alone goes on with it" in answer.errors
+
+
 @pytest.mark.slow
 def test_a_run_that_stopped_early_does_not_train_on_when_resumed(workspace, store):
     stopping = [*LONG, "--trainer.max_epochs=40", "--trainer.early_stopping={patience: 2}", "--model.lr=0.05"]

@@ -196,3 +196,11 @@ def test_a_file_whose_table_is_another_is_refused_before_anything_is_trained(lin
     path.write_text("\n".join(lines))
     with pytest.raises(RequestError, match=said):
         check_document(path)
+
+
+def test_a_loss_is_told_as_a_number_and_not_in_percent():
+    claimed = ClaimedValue(0.1, 0.05)
+    told = Row("digits/cnn", "ours", "test/log_loss", claimed, [0.09, 0.1, 0.11], 10.0, "reproduced").cells()
+    assert told[1] == "0.1000 (± 0.0500) test/log_loss"
+    assert told[3].startswith("0.1000 [0.0")
+    assert told[5] == "0.0900, 0.1000, 0.1100"
