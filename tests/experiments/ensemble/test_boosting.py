@@ -108,6 +108,12 @@ def test_a_members_record_is_enough_to_make_it_again(members, darkroom):
     assert "bit-identical" in answer.output
 
 
+def test_the_ensembles_test_predictions_are_divided_into_slices(parent, darkroom):
+    answer = darkroom("slices", parent.run_id, "--by", "class")
+    assert answer.status == 0, answer.errors
+    assert "class" in answer.output
+
+
 def test_a_recipes_members_are_compared_as_the_ensemble_that_they_are(parent, members, darkroom):
     answer = darkroom("compare", "digits/cnn", "--where", f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
     assert answer.status == 2
