@@ -222,10 +222,11 @@ def _check_images(study: optuna.Study, data: ImageDataModule) -> None:
 def _check_extension(
     name: str, known: Mapping[str, Any], asked: Mapping[str, Any], keys: Sequence[str], extend: bool
 ) -> None:
-    difference = ", ".join(f"{key} was {known.get(key)!r} and is {asked.get(key)!r}" for key in keys[:5])
-    fixed = [key for key in keys if not _is_extension(key, known.get(key), asked.get(key))]
+    fixed = [key for key in keys if not is_extension(key, known, asked)]
     if not fixed and extend:
         return
+    shown = (fixed if extend else keys)[:5]
+    difference = ", ".join(f"{key} was {known.get(key)!r} and is {asked.get(key)!r}" for key in shown)
     hint = "" if fixed else "; it can be continued so with --extend"
     raise RequestError(
         f"the study {name!r} searched with other settings: {difference}. "
@@ -233,12 +234,40 @@ def _check_extension(
     )
 
 
-def _is_extension(key: str, known: Any, asked: Any) -> bool:
-    """Whether a changed setting leaves the earlier trials comparable, and Optuna able to go on.
+def is_extension(key: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a changed setting leaves the earlier trials what they were, and Optuna able to go on.
 
-    Ranges may move, parameters come and go, and sampler and pruner change; what is measured and what is
-    trained may not, nor may a choice's values, which Optuna keeps fixed.
+    The ends and the step of a range may move, and sampler and pruner change. A dimension may come: earlier
+    trials had the recipe's value. What is measured and what is trained may not change, nor what a trial's
+    values mean: a dimension that goes, a constant, a condition or a label's settings would give earlier
+    trials what they were not trained with. A choice's values Optuna keeps fixed.
+
+    >>> known = {"sweep.space.a.low": 1, "sweep.space.a.high": 9, "sweep.space.a.log": False}
+    >>> is_extension("sweep.space.a.high", known, {**known, "sweep.space.a.high": 99})
+    True
+    >>> is_extension("sweep.space.a.high", known, {})
+    False
     """
-    if key.startswith("sweep.space."):
-        return not key.endswith((".choices", ".log")) or known is None or asked is None
-    return key.startswith(("sweep.sampler", "sweep.pruner", "sweep.start", "sweep.constraints"))
+    if not key.startswith("sweep.space."):
+        return key.startswith(("sweep.sampler", "sweep.pruner", "sweep.start", "sweep.constraints"))
+    before, after = _dimension(key, known), _dimension(key, asked)
+    if before is None:
+        return after is not None and asked.get(f"{after}.value") is None
+    if before != after or key not in {f"{before}.{setting}" for setting in ("low", "high", "step")}:
+        return False
+    # Optuna tells whole numbers from fractions, and ranges from choices.
+    return _kind(before, known) == _kind(before, asked)
+
+
+def _dimension(key: str, flat: Mapping[str, Any]) -> str | None:
+    """The dimension of the space to which a flat key belongs; both names may have dots."""
+    parts = key.split(".")
+    names = (".".join(parts[:count]) for count in range(3, len(parts)))
+    return next((name for name in names if f"{name}.low" in flat and f"{name}.high" in flat), None)
+
+
+def _kind(name: str, flat: Mapping[str, Any]) -> str:
+    ends = (flat[f"{name}.low"], flat[f"{name}.high"])
+    if None in ends:
+        return "no range"
+    return "whole numbers" if all(isinstance(end, int) for end in ends) else "fractions"
