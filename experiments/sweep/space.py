@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import optuna
 
 __all__ = [
-    "Confirm", "Dimension", "SweepSettings", "configuration_keys", "directions", "grid_size", "is_feasible",
+    "Confirm", "Dimension", "SweepSettings", "configuration_keys", "directions", "is_feasible",
     "overrides", "probes", "starting_points", "suggest",
 ]  # fmt: skip
 
@@ -198,15 +198,6 @@ def starting_points(settings: SweepSettings, configured: Mapping[str, Any]) -> l
         return sorted(grid, key=lambda point: _first_match(point, wanted))
     distinct = [point for place, point in enumerate(wanted) if point not in wanted[:place]]
     return [point for point in distinct if point and is_feasible(point, settings)]
-
-
-def grid_size(settings: SweepSettings) -> int:
-    """How many points the grid has, without those that a constraint refuses.
-
-    >>> grid_size(SweepSettings({"a": Dimension(low=1, high=3), "b": Dimension(choices=["x", "y"])}))
-    6
-    """
-    return len(grid_points(settings.space, settings.constraints))
 
 
 def configuration_keys(settings: SweepSettings) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from datamodules.randomness import derive_seed
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError, RunError
 from experiments.identity import INERT
+from experiments.sweep.points import grid_points
 from experiments.sweep.ranking import FOLD_VALUES, counted_trials
 from experiments.sweep.space import (
     SweepSettings,
@@ -70,7 +71,10 @@ class Search:
         self.total = total
 
     def draw(self, trial: optuna.Trial) -> bool:
-        return is_feasible(suggest(trial, self.settings), self.settings)
+        params = suggest(trial, self.settings)
+        # A point that waits since before the space was narrowed may lie outside.
+        inside = all(self.settings.space[name].takes(value) for name, value in params.items())
+        return inside and is_feasible(params, self.settings)
 
     def overrides(self, trial: FrozenTrial) -> dict[str, str]:
         seed = derive_seed(self.seed, trial.number) % 2**31
@@ -124,16 +128,25 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
     _check_images(study, experiment.data)
     asked = json.loads(json.dumps(_identity(experiment)))
     known = study.user_attrs.get("experiment")
-    if known is None:
+    if known is not None:
+        _check_extension(name, known, asked, extend)
+    if known is None or changed_keys(known, asked):
         for point in starting_points(settings, flatten(experiment.config)):
             study.enqueue_trial(point, skip_if_exists=True)
         study.set_user_attr("experiment", asked)  # last: a kill before it only enqueues again
-    elif changed := changed_keys(known, asked):
-        _check_extension(name, known, asked, changed, extend)
-        study.set_user_attr("experiment", asked)
     study.sampler = build_sampler(settings, derive_seed(experiment.seed, len(study.trials)) % 2**32)
     study.pruner = build_pruner(settings, settings.steps(experiment.trainer.max_epochs))
     return study
+
+
+def grid_trials(study: optuna.Study, settings: SweepSettings) -> int:
+    """How many trials a grid takes to its end: those that began, and its points that none of them has.
+
+    Of an extended study some may have begun outside the grid as it is now.
+    """
+    begun = [trial.params for trial in counted_trials(study)]
+    points = grid_points(settings.space, settings.constraints)
+    return len(begun) + sum(point not in begun for point in points)
 
 
 def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sightings) -> Claim | None:
@@ -219,11 +232,10 @@ def _check_images(study: optuna.Study, data: ImageDataModule) -> None:
     study.set_user_attr("images", images)
 
 
-def _check_extension(
-    name: str, known: Mapping[str, Any], asked: Mapping[str, Any], keys: Sequence[str], extend: bool
-) -> None:
+def _check_extension(name: str, known: Mapping[str, Any], asked: Mapping[str, Any], extend: bool) -> None:
+    keys = changed_keys(known, asked)
     fixed = [key for key in keys if not is_extension(key, known, asked)]
-    if not fixed and extend:
+    if not keys or (extend and not fixed):
         return
     shown = (fixed if extend else keys)[:5]
     difference = ", ".join(f"{key} was {known.get(key)!r} and is {asked.get(key)!r}" for key in shown)

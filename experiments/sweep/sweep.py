@@ -34,9 +34,9 @@ from experiments.sweep.preparation import prepare_sweep, share_out
 from experiments.sweep.ranking import best_trial, counted_trials, describe, leaderboard, savings
 from experiments.sweep.report import write_report
 from experiments.sweep.running import Slot
-from experiments.sweep.space import grid_size, overrides
+from experiments.sweep.space import overrides
 from experiments.sweep.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
-from experiments.sweep.study import Search, is_done, open_study
+from experiments.sweep.study import Search, grid_trials, is_done, open_study
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import Result, print_result, train
 
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     )
     trials = arguments.trials or settings.trials
     if settings.sampler == "grid":
-        trials = min(trials, grid_size(settings))
+        trials = min(trials, grid_trials(study, settings))
     console = Console()
     with recording(parent, to_continue="the same command again"):
         search(sweep, study, leases, slots, trials)

@@ -12,7 +12,6 @@ from experiments.errors import RequestError
 from experiments.sweep.space import (
     Dimension,
     SweepSettings,
-    grid_size,
     is_feasible,
     overrides,
     probes,
@@ -200,7 +199,7 @@ def test_a_grid_has_every_feasible_point_once_the_wanted_first_and_always_in_one
     }
     points = starting_points(settings, {"a": 0.4, "b": 2})
     assert {(point["a"], point["b"], point.get("c")) for point in points} == expected
-    assert len(points) == len(expected) == grid_size(settings)
+    assert len(points) == len(expected)
     assert points[0] == {"a": 0.4, "b": 2}
     assert {(point["a"], point["b"]) for point in points[1:3]} == {(0.5, 3)}
     assert points == starting_points(settings, {"a": 0.4, "b": 2})
