@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from experiments.sweep.space import SweepSettings
 
 MAX_GRID_POINTS = 100_000
-# Keys that say which images are in a fold, or that folds take the place of.
+# Keys that say on which images a trial is judged.
 DIVIDING = ("data.folds", "data.fold", "data.split_seed", "data.test_fraction", "data.val_fraction")
 WILCOXON_DEFAULTS = {"p_threshold": 0.1, "n_startup_steps": 2}  # Optuna's
 
@@ -50,26 +50,42 @@ def check_constraints(settings: SweepSettings) -> None:
             raise ValueError(f"sweep.start: {point} breaks the constraint {broken!r}")
 
 
-def check_folds(settings: SweepSettings) -> None:
-    """There are several, and of the same images in all trials.
+def check_keys(settings: SweepSettings) -> None:
+    """A trial trains with each of them, and is judged on the same images as all others.
 
     Raises:
-        ValueError: They are not.
+        ValueError: One it would not use, or would make trials that can't be compared.
     """
-    if settings.folds is None:
-        return
-    if settings.folds < 2:
+    for name, dimension in settings.space.items():
+        for key in written_keys(name, dimension):
+            if reason := _why_not_searched(key):
+                raise ValueError(f"sweep.space: {key} can't be searched: {reason}. Take it out of the space")
+
+
+def _why_not_searched(key: str) -> str | None:
+    if key == "seed":
+        return (
+            "each trial has a seed of its own, and the best seed is only the luckiest; sweep.confirm trains "
+            "the best on fresh seeds"
+        )
+    if key == "name" or key.partition(".")[0] in ("sweep", "claim", "mlflow"):
+        return "it means nothing to how a trial trains"
+    if key.replace(".init_args.", ".") in DIVIDING:
+        return "trials would be judged on different images, and could not be compared"
+    return None
+
+
+def check_folds(settings: SweepSettings) -> None:
+    """There are several.
+
+    Raises:
+        ValueError: There are not.
+    """
+    if settings.folds is not None and settings.folds < 2:
         raise ValueError(
             f"sweep.folds must be at least 2, got {settings.folds}; 5 is customary, and null judges trials "
             "on the recipe's own validation images"
         )
-    for name, dimension in settings.space.items():
-        for key in written_keys(name, dimension):
-            if key.replace(".init_args.", ".") in DIVIDING:
-                raise ValueError(
-                    f"sweep.space: {key} can't be varied with sweep.folds={settings.folds}: all trials are "
-                    "compared on the same folds. Take it out of the space, or set sweep.folds=null"
-                )
 
 
 def check_strategies(settings: SweepSettings) -> None:

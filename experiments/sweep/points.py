@@ -104,8 +104,8 @@ def stored_point(point: Mapping[str, Any], space: Space) -> dict[str, Any]:
 def configured_point(configured: Mapping[str, Any], space: Space) -> dict[str, Any]:
     """A configuration's own values by dotted key, where they lie within the space.
 
-    >>> space = {"model.lr": Dimension(low=0.1, high=1.0), "seed": Dimension(low=5, high=9)}
-    >>> configured_point({"model.lr": 0.3, "seed": 0}, space)
+    >>> space = {"model.lr": Dimension(low=0.1, high=1.0), "data.batch_size": Dimension(low=5, high=9)}
+    >>> configured_point({"model.lr": 0.3, "data.batch_size": 4}, space)
     {'model.lr': 0.3}
     """
     own: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from experiments.errors import nearest
 from experiments.overrides import to_text
-from experiments.sweep.checks import check_constraints, check_folds, check_strategies
+from experiments.sweep.checks import check_constraints, check_folds, check_keys, check_strategies
 from experiments.sweep.dimension import Dimension
 from experiments.sweep.points import (
     MAX_PROBED_POINTS,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import optuna
 
 __all__ = [
-    "Confirm", "Dimension", "SweepSettings", "configuration_keys", "directions", "grid_size", "is_feasible",
+    "Confirm", "Dimension", "SweepSettings", "configuration_keys", "directions", "is_feasible",
     "overrides", "probes", "starting_points", "suggest",
 ]  # fmt: skip
 
@@ -115,6 +115,7 @@ class SweepSettings:
         if self.trials < 1:
             raise ValueError(f"sweep.trials must be at least 1, got {self.trials}")
         check_space(self.space)
+        check_keys(self)
         check_start(self.start, self.space)
         check_constraints(self)
         check_folds(self)
@@ -160,9 +161,9 @@ def suggest(trial: optuna.Trial, settings: SweepSettings) -> dict[str, Any]:
 def overrides(params: Params, settings: SweepSettings) -> dict[str, str]:
     """The configuration overrides of a trial with these stored values, constants included.
 
-    >>> space = {"network": Dimension(choices={"small": {"model.lr": 0.1}}), "seed": Dimension(value=7)}
+    >>> space = {"network": Dimension(choices={"small": {"model.lr": 0.1}}), "model.a": Dimension(value=7)}
     >>> overrides({"network": "small"}, SweepSettings(space))
-    {'seed': '7', 'model.lr': '0.1'}
+    {'model.lr': '0.1', 'model.a': '7'}
     """
     values = configuration(params, settings.space)
     # A whole comes before its parts, which it would undo.
@@ -197,15 +198,6 @@ def starting_points(settings: SweepSettings, configured: Mapping[str, Any]) -> l
         return sorted(grid, key=lambda point: _first_match(point, wanted))
     distinct = [point for place, point in enumerate(wanted) if point not in wanted[:place]]
     return [point for point in distinct if point and is_feasible(point, settings)]
-
-
-def grid_size(settings: SweepSettings) -> int:
-    """How many points the grid has, without those that a constraint refuses.
-
-    >>> grid_size(SweepSettings({"a": Dimension(low=1, high=3), "b": Dimension(choices=["x", "y"])}))
-    6
-    """
-    return len(grid_points(settings.space, settings.constraints))
 
 
 def configuration_keys(settings: SweepSettings) -> list[str]:

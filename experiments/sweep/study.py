@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from datamodules.randomness import derive_seed
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError, RunError
 from experiments.identity import INERT
+from experiments.sweep.points import grid_points
 from experiments.sweep.ranking import FOLD_VALUES, counted_trials
 from experiments.sweep.space import (
     SweepSettings,
@@ -70,7 +71,10 @@ class Search:
         self.total = total
 
     def draw(self, trial: optuna.Trial) -> bool:
-        return is_feasible(suggest(trial, self.settings), self.settings)
+        params = suggest(trial, self.settings)
+        # A point that waits since before the space was narrowed may lie outside.
+        inside = all(self.settings.space[name].takes(value) for name, value in params.items())
+        return inside and is_feasible(params, self.settings)
 
     def overrides(self, trial: FrozenTrial) -> dict[str, str]:
         seed = derive_seed(self.seed, trial.number) % 2**31
@@ -124,16 +128,25 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
     _check_images(study, experiment.data)
     asked = json.loads(json.dumps(_identity(experiment)))
     known = study.user_attrs.get("experiment")
-    if known is None:
+    if known is not None:
+        _check_extension(name, known, asked, extend)
+    if known is None or changed_keys(known, asked):
         for point in starting_points(settings, flatten(experiment.config)):
             study.enqueue_trial(point, skip_if_exists=True)
         study.set_user_attr("experiment", asked)  # last: a kill before it only enqueues again
-    elif changed := changed_keys(known, asked):
-        _check_extension(name, known, asked, changed, extend)
-        study.set_user_attr("experiment", asked)
     study.sampler = build_sampler(settings, derive_seed(experiment.seed, len(study.trials)) % 2**32)
     study.pruner = build_pruner(settings, settings.steps(experiment.trainer.max_epochs))
     return study
+
+
+def grid_trials(study: optuna.Study, settings: SweepSettings) -> int:
+    """How many trials a grid takes to its end: those that began, and its points that none of them has.
+
+    Of an extended study some may have begun outside the grid as it is now.
+    """
+    begun = [trial.params for trial in counted_trials(study)]
+    points = grid_points(settings.space, settings.constraints)
+    return len(begun) + sum(point not in begun for point in points)
 
 
 def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sightings) -> Claim | None:
@@ -219,13 +232,13 @@ def _check_images(study: optuna.Study, data: ImageDataModule) -> None:
     study.set_user_attr("images", images)
 
 
-def _check_extension(
-    name: str, known: Mapping[str, Any], asked: Mapping[str, Any], keys: Sequence[str], extend: bool
-) -> None:
-    difference = ", ".join(f"{key} was {known.get(key)!r} and is {asked.get(key)!r}" for key in keys[:5])
-    fixed = [key for key in keys if not _is_extension(key, known.get(key), asked.get(key))]
-    if not fixed and extend:
+def _check_extension(name: str, known: Mapping[str, Any], asked: Mapping[str, Any], extend: bool) -> None:
+    keys = changed_keys(known, asked)
+    fixed = [key for key in keys if not is_extension(key, known, asked)]
+    if not keys or (extend and not fixed):
         return
+    shown = (fixed if extend else keys)[:5]
+    difference = ", ".join(f"{key} was {known.get(key)!r} and is {asked.get(key)!r}" for key in shown)
     hint = "" if fixed else "; it can be continued so with --extend"
     raise RequestError(
         f"the study {name!r} searched with other settings: {difference}. "
@@ -233,12 +246,40 @@ def _check_extension(
     )
 
 
-def _is_extension(key: str, known: Any, asked: Any) -> bool:
-    """Whether a changed setting leaves the earlier trials comparable, and Optuna able to go on.
+def is_extension(key: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a changed setting leaves the earlier trials what they were, and Optuna able to go on.
 
-    Ranges may move, parameters come and go, and sampler and pruner change; what is measured and what is
-    trained may not, nor may a choice's values, which Optuna keeps fixed.
+    The ends and the step of a range may move, and sampler and pruner change. A dimension may come: earlier
+    trials had the recipe's value. What is measured and what is trained may not change, nor what a trial's
+    values mean: a dimension that goes, a constant, a condition or a label's settings would give earlier
+    trials what they were not trained with. A choice's values Optuna keeps fixed.
+
+    >>> known = {"sweep.space.a.low": 1, "sweep.space.a.high": 9, "sweep.space.a.log": False}
+    >>> is_extension("sweep.space.a.high", known, {**known, "sweep.space.a.high": 99})
+    True
+    >>> is_extension("sweep.space.a.high", known, {})
+    False
     """
-    if key.startswith("sweep.space."):
-        return not key.endswith((".choices", ".log")) or known is None or asked is None
-    return key.startswith(("sweep.sampler", "sweep.pruner", "sweep.start", "sweep.constraints"))
+    if not key.startswith("sweep.space."):
+        return key.startswith(("sweep.sampler", "sweep.pruner", "sweep.start", "sweep.constraints"))
+    before, after = _dimension(key, known), _dimension(key, asked)
+    if before is None:
+        return after is not None and asked.get(f"{after}.value") is None
+    if before != after or key not in {f"{before}.{setting}" for setting in ("low", "high", "step")}:
+        return False
+    # Optuna tells whole numbers from fractions, and ranges from choices.
+    return _kind(before, known) == _kind(before, asked)
+
+
+def _dimension(key: str, flat: Mapping[str, Any]) -> str | None:
+    """The dimension of the space to which a flat key belongs; both names may have dots."""
+    parts = key.split(".")
+    names = (".".join(parts[:count]) for count in range(3, len(parts)))
+    return next((name for name in names if f"{name}.low" in flat and f"{name}.high" in flat), None)
+
+
+def _kind(name: str, flat: Mapping[str, Any]) -> str:
+    ends = (flat[f"{name}.low"], flat[f"{name}.high"])
+    if None in ends:
+        return "no range"
+    return "whole numbers" if all(isinstance(end, int) for end in ends) else "fractions"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,9 +34,9 @@ from experiments.sweep.preparation import prepare_sweep, share_out
 from experiments.sweep.ranking import best_trial, counted_trials, describe, leaderboard, savings
 from experiments.sweep.report import write_report
 from experiments.sweep.running import Slot
-from experiments.sweep.space import grid_size, overrides
+from experiments.sweep.space import overrides
 from experiments.sweep.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
-from experiments.sweep.study import Search, is_done, open_study
+from experiments.sweep.study import Search, grid_trials, is_done, open_study
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import Result, print_result, train
 
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     )
     trials = arguments.trials or settings.trials
     if settings.sampler == "grid":
-        trials = min(trials, grid_size(settings))
+        trials = min(trials, grid_trials(study, settings))
     console = Console()
     with recording(parent, to_continue="the same command again"):
         search(sweep, study, leases, slots, trials)
@@ -101,14 +102,23 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
 
 
 def parent_run(experiment: Experiment, study: optuna.Study, store: Store | None) -> RunRecord | None:
-    """The MLflow run under which all trials stand: the study's own, created with it."""
+    """The MLflow run under which all trials stand: the study's own, created with it.
+
+    Raises:
+        RequestError: The store no longer has it.
+    """
     if store is None:
         return None
     known = study.user_attrs.get("mlflow_run")
     if known is not None:
-        parent = store.run(known)
-        store.continue_run(parent)
-        return parent
+        found = store.runs_where(f"attributes.run_id = '{known}'")
+        if not found:
+            raise RequestError(
+                f"the study {study.study_name}'s run {known} is not in the store {store.uri}: put the store "
+                "back, or begin another study with --study NAME"
+            )
+        store.continue_run(found[0])
+        return found[0]
     tags = {"recipe": experiment.name, "role": "sweep", "study": study.study_name}
     parent = store.start_run(experiment.name, f"sweep {study.study_name}", tags)
     study.set_user_attr("mlflow_run", parent.run_id)
@@ -197,8 +207,11 @@ def record_search(sweep: Sweep, study: optuna.Study, live: bool = False) -> None
 
 def record_confirmation(sweep: Sweep, results: Sequence[Confirmed], flattery: float | None) -> None:
     """The means on fresh seeds, and by how much the search's best value was too good."""
-    if sweep.parent is None or "confirmed_trial" in sweep.parent.tags:
+    if sweep.parent is None:
         return
+    seeds = json.dumps({each.trial.number: len(each.values) for each in results})
+    if sweep.parent.tags.get("confirmed_seeds") == seeds:
+        return  # the same trials; more of the search may have found others
     metrics = {f"confirmed/{sweep.settings.metric}": results[0].mean}
     if flattery is not None:
         metrics["confirmed/optimism"] = flattery
@@ -206,7 +219,7 @@ def record_confirmation(sweep: Sweep, results: Sequence[Confirmed], flattery: fl
     with sweep.parent.artifacts() as folder:
         (folder / "tables").mkdir()
         confirmation_frame(results).to_csv(folder / "tables" / "confirmation.csv", index=False)
-    sweep.parent.set_tags({"confirmed_trial": str(results[0].trial.number)})
+    sweep.parent.set_tags({"confirmed_trial": str(results[0].trial.number), "confirmed_seeds": seeds})
 
 
 def record_winner(sweep: Sweep, study: optuna.Study, best: FrozenTrial, result: Result) -> None:

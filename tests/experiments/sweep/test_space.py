@@ -12,7 +12,6 @@ from experiments.errors import RequestError
 from experiments.sweep.space import (
     Dimension,
     SweepSettings,
-    grid_size,
     is_feasible,
     overrides,
     probes,
@@ -200,7 +199,7 @@ def test_a_grid_has_every_feasible_point_once_the_wanted_first_and_always_in_one
     }
     points = starting_points(settings, {"a": 0.4, "b": 2})
     assert {(point["a"], point["b"], point.get("c")) for point in points} == expected
-    assert len(points) == len(expected) == grid_size(settings)
+    assert len(points) == len(expected)
     assert points[0] == {"a": 0.4, "b": 2}
     assert {(point["a"], point["b"]) for point in points[1:3]} == {(0.5, 3)}
     assert points == starting_points(settings, {"a": 0.4, "b": 2})
@@ -314,12 +313,32 @@ def test_a_search_that_makes_no_sense_is_refused(settings, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-@pytest.mark.parametrize("key", ["data.fold", "data.init_args.split_seed", "data.val_fraction"])
-def test_what_would_give_trials_other_folds_is_not_varied(key):
-    space = {"split": Dimension(choices={"a": {key: 0}, "b": {key: 1}})}
-    with pytest.raises(ValueError, match=rf"{key} can't be varied with sweep.folds=5"):
-        SweepSettings(space, folds=5)
-    assert SweepSettings(space).folds is None
+@pytest.mark.parametrize("folds", [None, 5])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("data.fold", "on different images"),
+        ("data.init_args.split_seed", "on different images"),
+        ("data.val_fraction", "on different images"),
+        ("data.test_fraction", "on different images"),
+        ("seed", "sweep.confirm trains the best on fresh seeds"),
+        ("name", "nothing to how a trial trains"),
+        ("sweep.trials", "nothing to how a trial trains"),
+        ("claim", "nothing to how a trial trains"),
+        ("mlflow.run_name", "nothing to how a trial trains"),
+    ],
+)
+def test_a_key_that_no_trial_could_be_compared_by_is_not_searched(key, words, folds):
+    labels = {"split": Dimension(choices={"a": {key: 0}, "b": {key: 1}})}
+    for space in ({key: Dimension(low=0, high=1)}, {key: Dimension(value=1)}, labels):
+        with pytest.raises(ValueError, match=rf"^sweep\.space: {key} can't be searched: .*{words}"):
+            SweepSettings(space, folds=folds)
+
+
+def test_a_recipe_that_searches_its_seed_is_refused_in_one_paragraph():
+    with pytest.raises(RequestError, match=r"sweep\.space: seed can't be searched") as caught:
+        parsed("space: {seed: {low: 0, high: 9}}")
+    assert "\n" not in str(caught.value)
 
 
 def test_wilcoxon_is_taken_from_as_many_folds_on_as_can_stop_a_trial():

@@ -11,7 +11,13 @@ import pytest
 from html_page import shown_in_a_browser
 
 from datamodules.randomness import derive_seed
-from experiments.tracking import PARENT_TAG
+from experiments.config import parse_experiment
+from experiments.errors import RequestError
+from experiments.sweep.books import Sweep
+from experiments.sweep.confirm import Confirmed
+from experiments.sweep.space import Confirm, SweepSettings
+from experiments.sweep.sweep import parent_run, record_confirmation
+from experiments.tracking import PARENT_TAG, open_store
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +183,36 @@ def test_the_best_are_confirmed_on_fresh_seeds_and_only_the_winner_is_tested(
     assert parent.metrics["confirmed/val/accuracy"] == best["mean"]
     top = table.sort_values("search", ascending=False).iloc[0]
     assert parent.metrics["confirmed/optimism"] == pytest.approx(top["search"] - top["mean"])
+
+
+def test_a_confirmation_is_recorded_again_where_other_trials_are_confirmed(inside, study):
+    store = open_store()
+    parent = store.start_run("digits/searched", "confirmed twice", {})
+    settings = SweepSettings(confirm=Confirm())
+    facts = {"name": "x", "sources": [], "overrides": {}, "settings": settings, "seed": 0, "max_epochs": 4}
+    first, second = study.trials[:2]
+    for trials in ([first], [first], [second, first]):
+        sweep = Sweep(**facts, store=store, parent=store.run(parent.run_id))
+        record_confirmation(sweep, [Confirmed.of(trial, [0.5, trial.number]) for trial in trials], None)
+    parent = store.run(parent.run_id)
+    table = pd.read_csv(parent.download("tables/confirmation.csv"))
+    assert list(table["trial"]) == [1, 0]
+    assert parent.tags["confirmed_trial"] == "1"
+    assert parent.metrics["confirmed/val/accuracy"] == 0.75
+    values = store.client.get_metric_history(parent.run_id, "confirmed/val/accuracy")
+    assert [value.value for value in values] == [0.25, 0.75]
+    parent.end("FINISHED")
+
+
+def test_a_study_whose_run_the_store_has_lost_is_refused(inside):
+    store = open_store()
+    study = optuna.create_study(study_name="orphan")
+    study.set_user_attr("mlflow_run", "0" * 32)
+    experiment = parse_experiment(["name: x/y\ndata: Digits\nmodel: ImageClassifier"], {})
+    with pytest.raises(
+        RequestError, match=r"the study orphan's run 0{32} is not in the store .*--study NAME"
+    ):
+        parent_run(experiment, study, store)
 
 
 @pytest.mark.slow
