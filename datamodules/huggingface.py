@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from datamodules.cache import Originals
 from datamodules.files import ImageFiles, Listing
 from datamodules.folder import PARTS
+from datamodules.names import some
 from datamodules.spelling import likely_typos
-
-MAX_NAMED = 5  # of wrong rows, in one message
 
 
 class HuggingFaceDataset(ImageFiles):
@@ -263,7 +262,6 @@ def _rows(labels: Mapping[str, Sequence[Sequence[Any]]], wrong: Callable[[Any], 
     for part, each in labels.items():
         found = {place: label for place, row in enumerate(each) for label in row if wrong(label)}
         if found:
-            shown = [f"row {place}" + f" has {label}" * told for place, label in found.items()][:MAX_NAMED]
-            more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-            said.append(f"{len(found)} of {len(each)} in part {part} ({', '.join(shown)}{more})")
+            rows = some([f"row {place}" + f" has {label}" * told for place, label in found.items()])
+            said.append(f"{len(found)} of {len(each)} in part {part} ({rows})")
     return "; ".join(said)

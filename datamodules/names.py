@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
-MAX_NAMED = 5  # in one sentence
+MAX_NAMED = 5  # in one sentence, or sentences of one kind
 
 
 def is_image(name: str) -> bool:
@@ -46,14 +46,23 @@ def readable(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], shown: int = MAX_NAMED) -> str:
     """The first few, and how many more there are.
 
     >>> some(["a", "b", "c", "d", "e", "f", "g"])
     'a, b, c, d, e and 2 more'
     """
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def first_few(sentences: list[str], in_all: str) -> list[str]:
+    """Of sentences of one kind the first few; where there are more, one that tells of all ends them.
+
+    >>> first_few(["a", "b"], "two in all"), first_few(list("abcdef"), "six in all")
+    (['a', 'b'], ['a', 'b', 'c', 'd', 'e', 'six in all'])
+    """
+    return sentences if len(sentences) <= MAX_NAMED else [*sentences[:MAX_NAMED], in_all]
 
 
 def counts_of(names: Mapping[str, int]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.names import first_few
+
 ALIKE = 0.75  # of difflib's ratio
 RARE, RARE_SHARE = 3, 0.1  # images of a class that may be another one's name, or their share of the other's
 MAX_COMPARED = 1000  # classes: the names of more, such as species, are alike by nature, and pairs too many
-MAX_SAID = 5  # sentences of one kind
 
 
 def likely_typos(names: Sequence[str], counts: NDArray[np.number[Any]]) -> list[str]:
@@ -46,7 +47,11 @@ def likely_typos(names: Sequence[str], counts: NDArray[np.number[Any]]) -> list[
         for name, other in near.items()
         if other is not None
     ]
-    return _first(twins) + _first(typos)
+    return [
+        sentence
+        for kind in (twins, typos)
+        for sentence in first_few(kind, f"in all, {len(kind)} names of classes look so")
+    ]
 
 
 def _nearest(name: str, count_of: dict[str, int]) -> str | None:
@@ -65,11 +70,6 @@ def _differ_in_numbers(name: str, other: str) -> bool:
     """Whether both have digits and all else is the same: grade 1 and grade 2 are no typos of each other."""
     letters = ["".join(sign for sign in each if not sign.isdigit()) for each in (name, other)]
     return letters[0] == letters[1] and all(any(map(str.isdigit, each)) for each in (name, other))
-
-
-def _first(sentences: list[str]) -> list[str]:
-    left_out = len(sentences) > MAX_SAID
-    return sentences[:MAX_SAID] + ([f"in all, {len(sentences)} names of classes look so"] if left_out else [])
 
 
 def _images(count: int) -> str:

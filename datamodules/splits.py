@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.names import first_few
 from datamodules.stratification import (
     Membership,
     fill_empty_folds,
     iterative_stratification,
     judge_and_learn_each_class,
 )
-
-MAX_SAID = 5  # sentences of one kind
 
 
 def hash_fraction(purpose: str, seed: int, sample_id: str) -> float:
@@ -224,7 +223,10 @@ def split_problems(
         for sample_id, splits in _places(ids_by_split).items()
         if len(splits) > 1
     ]
-    return _first(classes, "problems with classes") + _first(repeated, "ids occur several times")
+    return [
+        *first_few(classes, f"In all, {len(classes)} problems with classes."),
+        *first_few(repeated, f"In all, {len(repeated)} ids occur several times."),
+    ]
 
 
 def split_warnings(
@@ -250,13 +252,7 @@ def split_warnings(
         if len(set(splits)) > 1:
             where = ", ".join(f"{count} in {split}" for split, count in Counter(splits).items())
             torn.append(f"Group {group} straddles splits ({where}).")
-    return warnings + _first(torn, "groups straddle splits")
-
-
-def _first(sentences: list[str], fact: str) -> list[str]:
-    """The first few, and how many there are in all."""
-    left_out = len(sentences) > MAX_SAID
-    return sentences[:MAX_SAID] + ([f"In all, {len(sentences)} {fact}."] if left_out else [])
+    return [*warnings, *first_few(torn, f"In all, {len(torn)} groups straddle splits.")]
 
 
 def _places(names_by_split: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from experiments.checkpoints import load_weights
 from experiments.config import Experiment, parse_experiment
 from experiments.errors import RequestError
 from experiments.prediction_store import read_outcome
+from experiments.recorded_data import check_same_classes
 from experiments.temperature import fit_temperatures
 from experiments.thresholds import at_thresholds, recorded_thresholds
 from experiments.tracking import RunRecord, open_store
@@ -63,18 +64,14 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
         class_names = list(experiment.data.class_names)
     except (ValueError, OSError) as error:  # of files that are not there any more
         raise RequestError(str(error)) from error
-    if class_names != facts["class_names"]:
-        raise RequestError(
-            f"the run knows the classes {', '.join(facts['class_names'])}; "
-            f"this data has {', '.join(class_names)}"
-        )
+    check_same_classes(record, class_names)
     prepare(experiment)
-    data_shape = experiment.data.image_shape
     experiment.data.normalize_with(facts["pixel_mean"], facts["pixel_std"])
     try:
         load_weights(experiment.model, checkpoint)
     except RuntimeError as error:
-        trained_on, these = ("x".join(map(str, shape)) for shape in (facts["image_shape"], data_shape))
+        shapes = facts["image_shape"], experiment.data.image_shape
+        trained_on, these = ("x".join(map(str, shape)) for shape in shapes)
         raise RequestError(
             f"the run's network was trained on images of {trained_on}, and its weights do not fit one for "
             f"{these}: leave out what changes the images' size"

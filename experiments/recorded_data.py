@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 
 from datamodules import ImageDataModule
 from experiments.config import Experiment, parse_experiment
+from experiments.errors import RequestError
 from experiments.tracking import RunRecord
 
 
@@ -24,6 +26,20 @@ def recorded_weights(record: RunRecord) -> dict[str, str]:
     if record.params.get("data.sample_weights", "None") == "None":
         return {}
     return {"data.sample_weights": str(record.download("data/sample_weights.parquet"))}
+
+
+def check_same_classes(record: RunRecord, class_names: Sequence[str]) -> None:
+    """Refuses to judge a run by images of other classes, or in another order.
+
+    Raises:
+        RequestError: The run knows others.
+    """
+    known = json.loads(record.read_text("data/facts.json"))["class_names"]
+    if known != list(class_names):
+        raise RequestError(
+            f"run {record.run_id[:8]} knows the classes {', '.join(known)}; this data has "
+            f"{', '.join(class_names)}"
+        )
 
 
 def load_recorded_data(record: RunRecord, overrides: Mapping[str, str]) -> ImageDataModule:

@@ -13,6 +13,7 @@ from experiments.trainer import TrainerSettings, build_trainer
 from lightning_modules import ImageClassifier
 from lightning_modules.optimization import shares_out
 from lightning_modules.task import Task
+from lightning_modules.weights import reason
 
 PROCESSES_PER_CORE = 4  # more could only be a slip of the hand
 HEAD_ALONE = {"linear_then_full": "head_epochs", "gradual": "unfreeze_every"}  # for how many epochs
@@ -68,8 +69,9 @@ def check_takes_extra(settings: TrainerSettings) -> None:
     try:
         build_trainer(settings, [])
     except (MisconfigurationException, ValueError, TypeError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"trainer.extra={settings.extra} is not what Lightning takes: {said}") from error
+        raise ValueError(
+            f"trainer.extra={settings.extra} is not what Lightning takes: {reason(error)}"
+        ) from error
 
 
 def check_goes_with_devices(settings: TrainerSettings, model: ImageClassifier) -> None:

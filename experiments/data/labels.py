@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +14,7 @@ from datamodules import ImageDataModule
 from experiments.data.examination import sample_at
 from experiments.data.findings import LabelIssue, Sample
 from experiments.errors import RequestError
+from experiments.recorded_data import check_same_classes
 from experiments.tracking import RunRecord, open_store
 
 
@@ -37,12 +37,7 @@ def validation_probabilities(runs: Sequence[RunRecord], class_names: Sequence[st
     """
     frames = []
     for run in runs:
-        known = json.loads(run.read_text("data/facts.json"))["class_names"]
-        if known != list(class_names):
-            raise RequestError(
-                f"run {run.run_id[:8]} knows the classes {', '.join(known)}; this data has "
-                f"{', '.join(class_names)}"
-            )
+        check_same_classes(run, class_names)
         frames.append(run.predictions("val").set_index("id").filter(regex=r"^prob_\d+$"))
     return pd.concat(frames).groupby(level=0).mean()
 

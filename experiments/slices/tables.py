@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from datamodules.names import some
 from experiments.slices.judgement import MIN_IMAGES, Judged
 from experiments.statistics import Interval
 
@@ -44,7 +45,9 @@ class Findings:
             found = f"worse than the rest beyond chance, of {len(tested)} slices: {', '.join(worse)}"
         else:
             found = f"none of {len(tested)} slices is worse than the rest beyond chance"
-        too_small = f"too small to tell, or with a rest too small (below {MIN_IMAGES} images): {_some(small)}"
+        too_small = (
+            f"too small to tell, or with a rest too small (below {MIN_IMAGES} images): {some(small, 10)}"
+        )
         return [found, *([too_small] if small else []), *self.notes]
 
 
@@ -151,8 +154,3 @@ def _narrow(cell: str) -> str:
 
 def _finite(value: float) -> float:
     return value if math.isfinite(value) else math.nan
-
-
-def _some(names: Sequence[str], shown: int = 10) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

@@ -221,7 +221,10 @@ def _check_images(study: optuna.Study, data: ImageDataModule) -> None:
     if not data.splits:
         return
     images = {**data.source_fingerprints, "split": data.division.fingerprint(data.splits)}
-    known = study.user_attrs.get("images", images)
+    known = study.user_attrs.get("images")
+    if known is None:
+        study.set_user_attr("images", images)
+        return
     other = [part for part in sorted({*known, *images}) if known.get(part) != images.get(part)]
     if other:
         raise RequestError(
@@ -229,7 +232,6 @@ def _check_images(study: optuna.Study, data: ImageDataModule) -> None:
             "is another one than its first trials', with which no further one could be compared. Put the "
             "images back as they were, or give this sweep its own --study NAME"
         )
-    study.set_user_attr("images", images)
 
 
 def _check_extension(name: str, known: Mapping[str, Any], asked: Mapping[str, Any], extend: bool) -> None:
