@@ -70,6 +70,7 @@ class ImageDataModule(pl.LightningDataModule):
     class_names: tuple[str, ...]
     source_shape: tuple[int, int, int]
     multilabel: bool = False
+    group_column: str | None = None  # what the images' groups are, such as patients, where a source knows any
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,25 @@ class Outcome:
         ids: Of the images, (N,).
         targets: Class indices, (N,), or 0 and 1 for each label, (N, K).
         probabilities: Of each class or label, float32 (N, C).
+        groups: Of the images, such as patients, (N,); None where the data has none, or none are recorded.
+        grouped_by: What the groups are, the name of their column in the data; None where it has none.
     """
 
     ids: NDArray[np.str_]
     targets: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    groups: NDArray[np.str_] | None = None
+    grouped_by: str | None = None
+
+    def at(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> Outcome:
+        """What was said of some of the images, by their places (M,) or a mask (N,)."""
+        return replace(
+            self,
+            ids=self.ids[places],
+            targets=self.targets[places],
+            probabilities=self.probabilities[places],
+            groups=None if self.groups is None else self.groups[places],
+        )
 
     @property
     def task(self) -> TaskName:
@@ -53,10 +67,15 @@ def read_outcome(run: RunRecord, split: str) -> Outcome:
     """
     frame = run.predictions(split)
     targets: Any = frame["target"] if "target" in frame else frame.filter(regex=r"^target_\d+$")
+    # A fold recorded before groups were leaves its images without one.
+    grouped = "group" in frame and bool(frame["group"].notna().all())
+    column = run.params.get("data.group_column", "None")
     return Outcome(
         ids=frame["id"].to_numpy(dtype=np.str_),
         targets=targets.to_numpy(dtype=np.int64, copy=True),
         probabilities=frame.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float32, copy=True),
+        groups=frame["group"].to_numpy(dtype=np.str_) if grouped else None,
+        grouped_by=None if column == "None" else column,
     )
 
 

@@ -50,19 +50,36 @@ def record_predictions(
 
 def split_frame(split: str, predictions: Predictions, data: ImageDataModule) -> pd.DataFrame:
     """The prediction store of one split, its images by id."""
-    ids = [data.splits[split].ids[index] for index in predictions.indices.tolist()]
-    return prediction_frame(ids, predictions.targets.cpu().numpy(), predictions.probabilities.cpu().numpy())
+    store, places = data.splits[split], predictions.indices.tolist()
+    return prediction_frame(
+        [store.ids[place] for place in places],
+        predictions.targets.cpu().numpy(),
+        predictions.probabilities.cpu().numpy(),
+        None if store.groups is None else [store.groups[place] for place in places],
+    )
 
 
-def prediction_frame(ids: list[str], targets: NDArray[Any], probabilities: Floats) -> pd.DataFrame:
+def prediction_frame(
+    ids: list[str], targets: NDArray[Any], probabilities: Floats, groups: Sequence[str] | None = None
+) -> pd.DataFrame:
     """The prediction store: `id`, `target`, and `prob_0` ... of which a binary task keeps `prob_1` alone.
 
-    Labels (N, K) have `target_0` ... and `prob_0` ... for each label.
+    Labels (N, K) have `target_0` ... and `prob_0` ... for each label. `group` is there where the data has
+    groups, such as patients.
     """
     num_classes = probabilities.shape[1]
     kept = [1] if num_classes == 2 and targets.ndim == 1 else range(num_classes)
     columns = {f"prob_{label}": probabilities[:, label] for label in kept}
-    return pd.DataFrame({"id": ids, **target_columns(targets), **columns})
+    return pd.DataFrame({"id": ids, **group_column(groups), **target_columns(targets), **columns})
+
+
+def group_column(groups: Sequence[str] | None) -> dict[str, list[str]]:
+    """The groups of images as a column, where there are groups.
+
+    >>> group_column(["ann", "bob"]), group_column(None)
+    ({'group': ['ann', 'bob']}, {})
+    """
+    return {} if groups is None else {"group": list(groups)}
 
 
 def target_columns(targets: NDArray[Any]) -> dict[str, NDArray[np.int64]]:

@@ -21,7 +21,12 @@ from datamodules.loader import batches_per_epoch
 from datamodules.store import ImageStore
 from experiments.calibration import Calibration
 from experiments.config import Experiment, flatten
-from experiments.predictions import confusion_counts, label_confusion_counts, target_columns
+from experiments.predictions import (
+    confusion_counts,
+    group_column,
+    label_confusion_counts,
+    target_columns,
+)
 from experiments.provenance import git_state, hardware, packages
 from experiments.tracking import RunRecord
 from lightning_modules import ImageClassifier
@@ -193,7 +198,14 @@ def _write_data(folder: Path, data: ImageDataModule) -> None:
     folder.mkdir()
     (folder / "facts.json").write_text(json.dumps(data.facts(), indent=2))
     frames = [
-        pd.DataFrame({"id": list(store.ids), **target_columns(store.targets.numpy()), "split": name})
+        pd.DataFrame(
+            {
+                "id": list(store.ids),
+                **group_column(store.groups),
+                **target_columns(store.targets.numpy()),
+                "split": name,
+            }
+        )
         for name, store in data.splits.items()
     ]
     pd.concat(frames).to_parquet(folder / "split.parquet")

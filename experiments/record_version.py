@@ -18,7 +18,8 @@ class Repair:
     Attributes:
         version: The record version that it came with.
         what: What is different since, as a sentence without its full stop.
-        concerns: Whether it can change the numbers of a run with these recorded params (flat keys, text values).
+        concerns: Whether it can change the numbers of a run with these recorded params (flat keys, text
+            values).
         before: Configuration keys, and the values with which they do what was done before the repair;
             empty where no key does.
     """

@@ -95,11 +95,14 @@ def as_predictions(
 
 def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> Outcome:
     """The other way round."""
-    ids = [data.splits[split].ids[index] for index in predictions.indices.tolist()]
+    store, places = data.splits[split], predictions.indices.tolist()
+    groups = None if store.groups is None else np.array([store.groups[place] for place in places], np.str_)
     return Outcome(
-        np.array(ids, dtype=np.str_),
+        np.array([store.ids[place] for place in places], dtype=np.str_),
         predictions.targets.cpu().numpy().astype(np.int64),
         predictions.probabilities.cpu().float().numpy(),
+        groups,
+        data.group_column,
     )
 
 

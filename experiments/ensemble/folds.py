@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,9 +49,8 @@ def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     """What several networks said of the same images, in the same order, on average."""
     first = outcomes[0]
     assert all(np.array_equal(each.ids, first.ids) for each in outcomes)
-    return Outcome(
-        first.ids, first.targets, np.mean([each.probabilities for each in outcomes], axis=0, dtype=np.float32)
-    )
+    mean = np.mean(np.stack([each.probabilities for each in outcomes]), axis=0, dtype=np.float32)
+    return replace(first, probabilities=np.asarray(mean))
 
 
 def judge_all_training_images(data: ImageDataModule) -> None:

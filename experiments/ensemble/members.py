@@ -126,8 +126,7 @@ def _read_member(run: RunRecord, networks: tuple[RunRecord, ...]) -> Member:
 
 def in_order(outcome: Outcome) -> Outcome:
     """The same, by ids."""
-    order = np.argsort(outcome.ids)
-    return Outcome(outcome.ids[order], outcome.targets[order], outcome.probabilities[order])
+    return outcome.at(np.argsort(outcome.ids))
 
 
 def check_alike(one: Member, other: Member) -> None:
