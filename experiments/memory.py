@@ -8,8 +8,10 @@ import torch
 from pytorch_lightning.utilities.memory import is_cuda_out_of_memory, is_out_of_cpu_memory
 
 REMEDY = (
-    "Half of data.batch_size with twice trainer.accumulate_batches takes as many images into each step and "
-    "needs about half the memory; darkroom tune EXPERIMENT --batch-size finds what fits"
+    "Half of data.batch_size with twice trainer.accumulate_batches takes as many images into each step, all "
+    "with the same weight, and needs about half the memory; only batch norms, whose statistics are then of "
+    "smaller batches, and mixup or cutmix make another step of it. darkroom tune EXPERIMENT --batch-size "
+    "finds what fits"
 )
 
 

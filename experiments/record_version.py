@@ -30,5 +30,33 @@ class Repair:
     before: Mapping[str, str] = field(default_factory=dict)
 
 
+def _weighed_accumulated_images_unequally(params: Mapping[str, str]) -> bool:
+    """Whether some step had fewer batches than others, a shorter one, or batches of other class weights.
+
+    >>> _weighed_accumulated_images_unequally({"trainer.accumulate_batches": "1"})
+    False
+    >>> params = {"trainer.accumulate_batches": "2", "data.batch_size": "8", "num_train_images": "160"}
+    >>> _weighed_accumulated_images_unequally(params)
+    False
+    >>> _weighed_accumulated_images_unequally({**params, "num_train_images": "161"})
+    True
+    """
+    batches = int(params.get("trainer.accumulate_batches", "1"))
+    known = {"data.batch_size", "num_train_images"} <= params.keys()
+    if batches == 1 or not known or params.get("model.class_weights", "none") != "none":
+        return batches > 1
+    return int(params["num_train_images"]) % (batches * int(params["data.batch_size"])) > 0
+
+
 # One entry for each repair. Keep each on lines of its own: many changes add to this list.
-REPAIRS: tuple[Repair, ...] = ()
+REPAIRS: tuple[Repair, ...] = (
+    Repair(
+        2,
+        what=(
+            "with trainer.accumulate_batches each image counts the same within its optimizer step; before, "
+            "an epoch's last step was divided by the full number of batches, a short batch counted as much "
+            "as a whole one, and class weights were normalised within each batch"
+        ),
+        concerns=_weighed_accumulated_images_unequally,
+    ),
+)

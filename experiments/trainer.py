@@ -93,7 +93,9 @@ class TrainerSettings:
         compile: The network by torch.compile: faster steps on a GPU, for half a minute or more before the
             first of them, at each start. On the CPU it gained nothing.
         gradient_clip_norm: Largest norm of the gradient; null does not clip.
-        accumulate_batches: Batches whose gradients are added before each step.
+        accumulate_batches: Batches that make a step of the optimizer, whose gradient is the mean over all
+            their images. An epoch's last step takes the batches that are left. One large batch would take the
+            same step, except that batch norms and mixing see each small batch for itself.
         checkpoint_every_n_steps: Steps of the optimizer after which the last checkpoint is also written, with
             the epoch's outputs so far; null writes it at the ends of epochs alone.
         averaging: Averages the weights; null judges and keeps them as they are trained.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_modules.accumulation import Accumulation
 from lightning_modules.arguments import check_arguments
 from lightning_modules.backbones import Initialization, build_network, pretrained_statistics
 from lightning_modules.batch import Batch
@@ -117,6 +118,8 @@ class ImageClassifier(pl.LightningModule):
         check_arguments(self.hparams)
         self.finetuning = as_finetuning(finetuning)
         self.hparams["finetuning"] = asdict(self.finetuning)  # checkpoints hold no classes of ours
+        self.accumulation = Accumulation()
+        self._accumulated = 1  # batches that a step is made of
         self._sharpness = None if sam_rho is None else SharpnessAware(sam_rho)
         # Lightning starts no epoch when it goes on in the midst of one, hence the default.
         self._outputs: defaultdict[Stage, EpochOutputs] = defaultdict(EpochOutputs)
@@ -208,11 +211,16 @@ class ImageClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed_dropout(batch.seed)
         again = self._sharpness is not None and self._sharpness.has_seen(batch)
-        loss = self._step("train", batch, recorded=not again)
+        loss, weight = self._step("train", batch, recorded=not again)
         if batch_idx % FINITE_CHECK_STEPS == 0 and not again:
             self._check_finite()
         l1, l2 = self.hparams["l1"], self.hparams["l2"]
-        return loss + weight_penalty(self.network, l1, l2) if l1 or l2 else loss
+        if l1 or l2:
+            loss = loss + weight_penalty(self.network, l1, l2)
+        if self._accumulated == 1:
+            return loss
+        begins = batch_idx % self._accumulated == 0
+        return self.accumulation.weighted(loss, weight, begins=begins, again=again)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step("val", batch)
@@ -220,18 +228,20 @@ class ImageClassifier(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._step("test", batch)
 
-    def _step(self, stage: Stage, batch: Batch, recorded: bool = True) -> Tensor:
+    def _step(self, stage: Stage, batch: Batch, recorded: bool = True) -> tuple[Tensor, Tensor | int]:
+        """The loss, and what the global batch counts as against others; recorded for the epoch's metrics."""
         images, targets, all_targets = self._mixed(batch) if stage == "train" else _given(batch)
         logits = self(images)[: len(targets)]  # (B, K); an empty share has an image all the same
         loss = self._loss(logits, targets, all_targets)
+        weight = self.criterion.weight(targets if all_targets is None else all_targets)
         if not recorded:
-            return loss
+            return loss, weight
         outputs = self._outputs[stage]
         outputs.losses.append(loss.detach())
         outputs.logits.append(logits.detach())
         outputs.targets.append(batch.targets)
         outputs.indices.append(batch.indices)
-        return loss
+        return loss, weight
 
     def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images, their targets, and those of all processes, mixed where they are to be.
@@ -262,6 +272,7 @@ class ImageClassifier(pl.LightningModule):
     def on_train_start(self) -> None:
         # Lightning starts no epoch when it goes on in the midst of one.
         self.finetuning.apply(self.network, self.current_epoch)
+        self._accumulated = self.trainer.accumulate_grad_batches
         if self._outputs_before is not None:
             place = (self.global_rank, self.device)
             self._outputs["train"] = EpochOutputs.unpacked(self._outputs_before, *place)
@@ -362,6 +373,10 @@ class ImageClassifier(pl.LightningModule):
         if self._sharpness is not None and optimizer_closure is not None:
             optimizer_closure = self._sharpness.closure(self, optimizer, optimizer_closure)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self._accumulated > 1:
+            self.accumulation.complete(optimizer, self._accumulated)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step_update(self.global_step)

@@ -21,8 +21,9 @@ class SharpnessAware:
     """Gives each step of an optimizer the gradient at w + rho g / |g|, with g the gradient at the weights w.
 
     Whatever a step's gradients are added up from, accumulated batches or several processes' shares, g is the
-    sum. For that the step's batches are kept until they were gone through a second time. What comes after,
-    clipping and the optimizer itself, knows nothing of it, and nothing of it outlasts the step.
+    sum, in which each image counts the same. For that the step's batches are kept until they were gone
+    through a second time. What comes after, clipping and the optimizer itself, knows nothing of it, and
+    nothing of it outlasts the step.
 
     Args:
         rho: The distance from the weights, in the Euclidean norm over all trained parameters.

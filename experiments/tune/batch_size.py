@@ -142,13 +142,28 @@ def pays(attempts: Sequence[Attempt]) -> bool:
     return len(rates) < 3 or max(rates[-2:]) > (1 + WORTH) * max(rates[:-2])
 
 
+def divide_step(images: int, largest: int) -> tuple[int, int]:
+    """A batch size that fits, and how many such batches make a step of so many images.
+
+    Exactly so many where that takes no batches of less than half the size that fits, else a few more.
+
+    >>> divide_step(64, 24), divide_step(300, 80), divide_step(61, 24)
+    ((16, 4), (75, 4), (21, 3))
+    """
+    fewest = math.ceil(images / largest)
+    exact = [parts for parts in range(fewest, 2 * fewest + 1) if images % parts == 0]
+    parts = exact[0] if exact else fewest
+    return math.ceil(images / parts), parts
+
+
 def sizes_told(found: Search) -> list[str]:
     """What was found, in sentences with the keys to give.
 
     >>> attempts = [Attempt(8, 100, 1), Attempt(16, 190, 1), Attempt(24, 194, 1)]
     >>> print(*sizes_told(Search(Asked(1000, configured=64), attempts, too_large=26)), sep="\\n")
     the largest batch that fits: 24 images (26 are too many): --data.batch_size=24
-    the recipe's 64 do not fit; as many in each step: --data.batch_size=22 --trainer.accumulate_batches=3
+    the recipe's 64 do not fit; as many in each step (64): --data.batch_size=16 --trainer.accumulate_batches=4
+    batch norms and mixing, if there are any, see batches of 16, so with them it is not the same training
     the smallest within 5 % of the most images/s (194): --data.batch_size=16
     """
     asked, lines = found.asked, []
@@ -168,12 +183,17 @@ def sizes_told(found: Search) -> list[str]:
     elif found.largest == asked.sensible:
         lines.append(f"larger batches would leave fewer than {STEPS_AN_EPOCH} steps an epoch")
     if asked.to_the_limit and found.too_large is not None and asked.configured > found.largest:
-        parts = math.ceil(asked.configured / found.largest)
-        lines.append(
-            f"the recipe's {asked.configured:,} do not fit; as many in each step: "
-            f"--data.batch_size={math.ceil(asked.configured / parts)} "
-            f"--trainer.accumulate_batches={parts * asked.accumulated}"
-        )
+        images = asked.configured * asked.accumulated
+        size, parts = divide_step(images, found.largest)
+        as_many = f"as many in each step ({images:,})"
+        if size * parts != images:
+            as_many = f"nearly as many in each step ({size * parts:,} for {images:,})"
+        lines += [
+            f"the recipe's {asked.configured:,} do not fit; {as_many}: "
+            f"--data.batch_size={size} --trainer.accumulate_batches={parts}",
+            f"batch norms and mixing, if there are any, see batches of {size}, so with them it is not the "
+            "same training",
+        ]
     lines.append(
         f"the smallest within {100 * WORTH:.0f} % of the most images/s "
         f"({found.fastest.images_per_second:,.0f}): --data.batch_size={found.sufficient}"

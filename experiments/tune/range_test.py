@@ -79,11 +79,11 @@ class RangeTest(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Lightning has divided it by the batches that make a step.
-        self._parts.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        self._parts.append(float(outputs["loss"]))
         stepped = trainer.global_step > len(self.losses)
         if stepped or not math.isfinite(self._parts[-1]):
-            self._note(sum(self._parts) / len(self._parts))
+            assert isinstance(pl_module, ImageClassifier)
+            self._note(sum(self._parts) * pl_module.accumulation.correction)
             self._parts = []
             trainer.should_stop = self.diverged
 

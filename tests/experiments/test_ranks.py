@@ -107,6 +107,19 @@ def test_two_processes_train_the_weights_of_one_and_measure_the_same(keys, tmp_p
     assert torch.allclose(obtained.probabilities, expected.probabilities, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("keys", [{}, SHARDED], ids=["plain", "sharded"])
+def test_steps_of_two_processes_that_accumulate_are_those_of_one_with_larger_batches(keys, tmp_path):
+    # Of 1,286 images 6 batches of 255 are left: a step of 4 and one of 2, the last batch with 11 images.
+    accumulated = {**keys, "trainer.accumulate_batches": "4"}
+    large, alone = trained(tmp_path / "one", 1, **{**keys, "data.batch_size": "1020"})
+    small, shared = trained(tmp_path / "two", 2, **accumulated)
+    ours, theirs = large.model.network.state_dict(), small.model.network.state_dict()
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-5), name
+    # The rate has fallen by the steps that were taken: two an epoch.
+    assert shared.history[-1]["lr"] == pytest.approx(alone.history[-1]["lr"], abs=1e-12)
+
+
 def test_what_two_processes_measure_is_what_their_checkpoint_gives_on_one(tmp_path):
     # With batch-norm, whose running statistics differ between processes, and dropout.
     normalized = {"model.backbone_options": "{widths: [8, 8]}", "model.dropout": "0.3"}

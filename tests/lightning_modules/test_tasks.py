@@ -186,11 +186,11 @@ def loss_of_a_share(rank: int) -> dict[str, float]:
             model.weigh_classes([5, 3, 1], 9)
             model.on_train_epoch_start()
             batch = Batch(images[mine], targets[mine], mine, 10 + rank, targets)
-            found[f"{name} {task}"] = float(model._step("train", batch))
+            found[f"{name} {task}"] = float(model._step("train", batch)[0])
             mixed, soft, _ = model._mixed(batch)
             found[f"{name} {task} alone"] = float(model.criterion(model(mixed), soft))
             empty = Batch(images[:1], targets[:0], mine[:0], 10 + rank, targets)
-            found[f"{name} {task} empty"] = float(model._step("train", empty))
+            found[f"{name} {task} empty"] = float(model._step("train", empty)[0])
     return found
 
 

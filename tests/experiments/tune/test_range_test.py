@@ -49,16 +49,18 @@ def test_its_losses_are_those_of_a_bare_loop_with_the_same_rates(accumulated):
         batches = list(loader)
         for start in range(0, len(batches), accumulated):
             part = batches[start : start + accumulated]
+            images = sum(len(batch.targets) for batch in part)
             optimizer.zero_grad()
-            step = []
+            step = 0.0
             for batch in part:
                 logits = network(data.preprocess(batch.images))
                 loss = torch.nn.functional.cross_entropy(logits, batch.targets, label_smoothing=0.1)
-                (loss / accumulated).backward()
-                step.append(loss.item())
+                share = len(batch.targets) / images
+                (share * loss).backward()
+                step += share * loss.item()
             if len(losses) < ramp.steps:
                 optimizer.param_groups[0]["lr"] = ramp.rate(len(losses))
-                losses.append(float(np.mean(step)))
+                losses.append(step)
             optimizer.step()
     np.testing.assert_allclose(measured.losses, losses, rtol=1e-3)
 
