@@ -59,4 +59,28 @@ REPAIRS: tuple[Repair, ...] = (
         ),
         concerns=_weighed_accumulated_images_unequally,
     ),
+    Repair(
+        2,
+        what=(
+            "with model.warmup_epochs the schedules cosine, poly, tanh and step begin at model.lr when "
+            "warm-up ends; before, warm-up counted as their first epochs, and cosine, poly and tanh stayed "
+            "below model.lr"
+        ),
+        concerns=lambda params: (
+            int(params.get("model.warmup_epochs", "0")) > 0
+            and params.get("model.schedule") in ("cosine", "poly", "tanh", "step")
+        ),
+        before={"model.warmup_prefix": "false"},
+    ),
+    Repair(
+        2,
+        what=(
+            "where max_steps ends training early, warm-up and milestones are counted in epochs of the data; "
+            "before, in as many parts of those steps as there are epochs at most"
+        ),
+        concerns=lambda params: (
+            "max_steps" in params.get("trainer.extra", "")
+            and (params.get("model.schedule") != "constant" or params.get("model.warmup_epochs", "0") != "0")
+        ),
+    ),
 )

@@ -60,7 +60,7 @@ class ImageClassifier(pl.LightningModule):
         dropout: Probability of dropping a feature before the head, in [0, 1).
         optimizer: One of timm's names: adam, adamw, sgd, rmsprop, lamb, ...
         optimizer_options: Further arguments of the optimizer.
-        lr: Peak learning rate, reached after warm-up.
+        lr: Peak learning rate, reached when warm-up ends.
         weight_decay: Of weights, not of biases and norms.
         sam_rho: Steps follow the gradient of the worst loss within this distance of the weights
             (sharpness-aware minimisation, Foret et al. 2021), for two passes in place of one; 0.05 is
@@ -69,6 +69,10 @@ class ImageClassifier(pl.LightningModule):
         schedule_options: Of multistep: milestones, after each of which the rate is multiplied by gamma: below
             1 they are shares of training, from 1 on epochs. Null takes [0.5, 0.75] and 0.1.
         warmup_epochs: Epochs over which the learning rate rises from zero.
+        warmup_prefix: The schedule begins when warm-up ends, and takes the epochs that are left, so that the
+            rate reaches lr. False counts warm-up as the schedule's first epochs, as timm does by default: the
+            rate goes on from where the schedule stands by then, below lr. The milestones of multistep count
+            from the beginning of training either way.
         loss: One of cross_entropy, bce, focal and poly1; of several labels bce, focal, asymmetric and poly1.
             Null takes the first that is named here.
         loss_options: gamma of focal; gamma_positive, gamma_negative and margin of asymmetric; epsilon of
@@ -104,6 +108,7 @@ class ImageClassifier(pl.LightningModule):
         schedule: Schedule = "constant",
         schedule_options: dict[str, Any] | None = None,
         warmup_epochs: int = 0,
+        warmup_prefix: bool = True,
         loss: LossName | None = None,
         loss_options: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
@@ -344,13 +349,16 @@ class ImageClassifier(pl.LightningModule):
         optimizer = self._build_optimizer()
         max_epochs = self.trainer.max_epochs
         assert max_epochs is not None  # our trainer always sets it
-        steps_per_epoch = math.ceil(self.trainer.estimated_stepping_batches / max_epochs)
+        steps = self.trainer.estimated_stepping_batches  # which first loads the batches, to count them
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         scheduler = build_schedule(
             optimizer,
             self.hparams["schedule"],
             max_epochs=max_epochs,
             warmup_epochs=self.hparams["warmup_epochs"],
-            steps_per_epoch=steps_per_epoch,
+            warmup_prefix=self.hparams["warmup_prefix"],
+            steps_per_epoch=max(1, steps_per_epoch),
+            max_steps=max(1, int(steps)),
             options=self.hparams["schedule_options"],
         )
         if scheduler is None:

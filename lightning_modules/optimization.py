@@ -139,6 +139,8 @@ def build_schedule(
     max_epochs: int,
     warmup_epochs: int,
     steps_per_epoch: int,
+    max_steps: int | None = None,
+    warmup_prefix: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> Scheduler | None:
     """The schedule, moving at each step; None for a constant rate without warm-up.
@@ -146,37 +148,53 @@ def build_schedule(
     "cosine", "poly" and "tanh" fall to zero at the end; "step" divides by ten after each third of
     the epochs, "multistep" multiplies by `gamma` after each of its `milestones`; "plateau" divides by ten
     at the end of the sixth epoch in a row without improvement.
+
+    Args:
+        optimizer: Whose groups have their peak rates.
+        name: Of the schedule.
+        max_epochs: Of training, warm-up included.
+        warmup_epochs: Over which the rate rises from zero.
+        steps_per_epoch: Of the optimizer.
+        max_steps: After which training ends, if that is earlier.
+        warmup_prefix: "cosine", "poly", "tanh" and "step" begin when warm-up ends, at the peak, and take the
+            epochs that are left. Otherwise they begin with training: the rate goes from warm-up to where
+            they stand by then. The milestones of "multistep" count from the beginning of training always.
+        options: Of "multistep".
     """
+    total = max_epochs * steps_per_epoch
+    total = total if max_steps is None else min(total, max_steps)
+    warmup = warmup_epochs * steps_per_epoch
     if name == "plateau":
         return Plateau(optimizer, warmup_epochs, steps_per_epoch)
     if name == "multistep":
-        return _build_multistep(optimizer, max_epochs, warmup_epochs, steps_per_epoch, options or {})
+        return _build_multistep(optimizer, total / steps_per_epoch, warmup, steps_per_epoch, options or {})
+    falling = max(1, total - warmup) if warmup_prefix else total
+    third = -(-falling // (3 * steps_per_epoch)) * steps_per_epoch  # of whole epochs
     if name == "constant":
-        if warmup_epochs == 0:
+        if warmup == 0:
             return None
-        name, decay_epochs = "step", max_epochs + 1  # warm-up, then a step that never comes
-    else:
-        decay_epochs = max(1, -(-max_epochs // 3))
+        name, third = "step", total + 1  # warm-up, then a step that never comes
     scheduler: Scheduler
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=name,
-        num_epochs=max_epochs,
-        decay_epochs=decay_epochs,
+        num_epochs=falling,
+        decay_epochs=third,
         decay_rate=1.0 if name == "poly" else 0.1,  # for "poly" the power: a straight line
         min_lr=0.0,
-        warmup_epochs=warmup_epochs,
+        warmup_epochs=warmup,
         warmup_lr=0.0,
+        warmup_prefix=warmup_prefix,
         step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
+        updates_per_epoch=1,  # all of these are numbers of steps
     )
     return scheduler
 
 
 def _build_multistep(
     optimizer: Optimizer,
-    max_epochs: int,
-    warmup_epochs: int,
+    epochs: float,
+    warmup: int,
     steps_per_epoch: int,
     options: Mapping[str, Any],
 ) -> Scheduler:
@@ -184,19 +202,19 @@ def _build_multistep(
     return MultiStepLRScheduler(
         optimizer,
         # timm moves one step ahead of its milestones.
-        decay_t=[step + 1 for step in milestone_steps(milestones, max_epochs, steps_per_epoch)],
+        decay_t=[step + 1 for step in milestone_steps(milestones, epochs, steps_per_epoch)],
         decay_rate=gamma,
-        warmup_t=warmup_epochs * steps_per_epoch,
+        warmup_t=warmup,
         warmup_prefix=False,
         t_in_epochs=False,
     )
 
 
-def milestone_steps(milestones: Sequence[float], max_epochs: int, steps_per_epoch: int) -> list[int]:
+def milestone_steps(milestones: Sequence[float], epochs: float, steps_per_epoch: int) -> list[int]:
     """Steps that are taken before each milestone: below 1 it is a share of training, from 1 on an epoch.
 
-    >>> milestone_steps([0.5, 0.75], max_epochs=10, steps_per_epoch=4), milestone_steps([3, 9], 10, 4)
+    >>> milestone_steps([0.5, 0.75], epochs=10, steps_per_epoch=4), milestone_steps([3, 9], 10, 4)
     ([20, 30], [12, 36])
     """
-    epochs = [each * max_epochs if each < 1 else each for each in milestones]
-    return [round(epoch * steps_per_epoch) for epoch in epochs]
+    reached = [each * epochs if each < 1 else each for each in milestones]
+    return [round(epoch * steps_per_epoch) for epoch in reached]

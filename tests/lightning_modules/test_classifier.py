@@ -259,7 +259,19 @@ def test_the_rate_warms_up_and_falls_by_the_step() -> None:
     fitted.fit(built(data, schedule="cosine", warmup_epochs=1, lr=0.01), data)
     total = 4 * steps
     rising = [0.01 * step / steps for step in range(steps)]
-    falling = [0.005 * (1 + math.cos(math.pi * step / total)) for step in range(steps, total)]
+    left = total - steps
+    falling = [0.005 * (1 + math.cos(math.pi * step / left)) for step in range(left)]
+    assert log.rates == pytest.approx(rising + falling)
+
+
+def test_with_a_limit_of_steps_the_rate_falls_to_zero_at_the_last_and_warms_up_over_epochs() -> None:
+    data, log = prepared(batch_size=16), RateLog()
+    steps = len(data.train_dataloader())
+    fitted = trainer(max_epochs=9, max_steps=2 * steps + 3, callbacks=[log])
+    fitted.fit(built(data, schedule="cosine", warmup_epochs=1, lr=0.01), data)
+    left = steps + 3
+    rising = [0.01 * step / steps for step in range(steps)]
+    falling = [0.005 * (1 + math.cos(math.pi * step / left)) for step in range(left)]
     assert log.rates == pytest.approx(rising + falling)
 
 

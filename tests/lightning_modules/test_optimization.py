@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from timm.scheduler import CosineLRScheduler, PolyLRScheduler, StepLRScheduler, TanhLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
@@ -86,15 +88,23 @@ class Run:
     """An optimizer and its schedule, driven as the classifier drives them."""
 
     def __init__(
-        self, name: Schedule, max_epochs: int, warmup_epochs: int = 0, steps: int = 4, **options: Any
+        self,
+        name: Schedule,
+        max_epochs: int,
+        warmup_epochs: int = 0,
+        steps: int = 4,
+        prefix: bool = True,
+        **options: Any,
     ) -> None:
-        parameters = nn.Linear(1, 1)
-        self.optimizer: Optimizer = torch.optim.SGD(parameters.parameters(), lr=PEAK)
+        weight, bias = nn.Linear(1, 1).parameters()
+        groups = [{"params": [weight]}, {"params": [bias], "lr": PEAK / 8}]  # a layer with a rate of its own
+        self.optimizer: Optimizer = torch.optim.SGD(groups, lr=PEAK)
         self.schedule = build_schedule(
             self.optimizer,
             name,
             max_epochs=max_epochs,
             warmup_epochs=warmup_epochs,
+            warmup_prefix=prefix,
             steps_per_epoch=steps,
             options=options,
         )
@@ -107,6 +117,7 @@ class Run:
         for loss in losses:
             for step in range(self.steps):
                 rates.append(self.optimizer.param_groups[0]["lr"])
+                assert self.optimizer.param_groups[1]["lr"] == pytest.approx(rates[-1] / 8)
                 self.optimizer.step()
                 if self.schedule is not None:
                     self.schedule.step_update(self.epoch * self.steps + step + 1)
@@ -140,12 +151,60 @@ def test_a_falling_schedule_never_rises_and_ends_at_zero(name: Schedule) -> None
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "multistep", "plateau", "poly", "step", "tanh"])
-def test_warm_up_rises_linearly_from_zero_at_each_step(name: Schedule) -> None:
+def test_warm_up_rises_linearly_from_zero_to_the_peak(name: Schedule) -> None:
     rates = rates_of(name, 10, warmup_epochs=2)
-    # timm aims at where tanh stands when warm-up ends, a little below the peak; the others go on from
-    # where they would stand by then, of which the straight line of poly has come down the furthest.
-    assert rates[:8] == pytest.approx([PEAK * step / 8 for step in range(8)], rel=1e-4)
-    assert 0.8 * PEAK <= rates[8] + 1e-9 <= PEAK + 1e-9
+    # tanh begins at 1 - 8e-7.
+    assert rates[:9] == pytest.approx([PEAK * step / 8 for step in range(9)], rel=2e-6)
+
+
+def after_warm_up(name: str, steps: int, every: int, gone: int, prefix: bool) -> Scheduler:
+    """timm's own schedule of so many steps, with `gone` of warm-up."""
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=PEAK)
+    warm: dict[str, Any] = {"warmup_t": gone, "warmup_prefix": prefix, "t_in_epochs": False}
+    makers: dict[str, Callable[[], Scheduler]] = {
+        "cosine": lambda: CosineLRScheduler(optimizer, t_initial=steps, **warm),
+        "poly": lambda: PolyLRScheduler(optimizer, t_initial=steps, power=1.0, **warm),
+        "tanh": lambda: TanhLRScheduler(optimizer, t_initial=steps, **warm),
+        "step": lambda: StepLRScheduler(optimizer, decay_t=every, decay_rate=0.1, **warm),
+    }
+    return makers[name]()
+
+
+@pytest.mark.parametrize("name", ["cosine", "poly", "step", "tanh"])
+@pytest.mark.parametrize(("warmup", "steps"), [(1, 7), (3, 5), (0, 3), (10, 4)])
+def test_a_schedule_with_warm_up_is_timms_own_with_that_prefix(
+    name: Schedule, warmup: int, steps: int
+) -> None:
+    left = 10 - warmup
+    reference = after_warm_up(
+        name, max(1, left * steps), math.ceil(left / 3) * steps or 1, warmup * steps, True
+    )
+    run = Run(name, 10, warmup, steps)
+    rates = run.train([1.0] * 10)
+    assert rates == pytest.approx([reference._get_lr(step)[0] for step in range(10 * steps)], abs=1e-6)
+    if left and name != "step":  # the whole of it fits into training
+        assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["cosine", "poly", "step", "tanh"])
+def test_without_the_prefix_warm_up_takes_the_place_of_the_first_epochs(name: Schedule) -> None:
+    reference = after_warm_up(name, 40, 16, 8, prefix=False)
+    rates = Run(name, 10, 2, prefix=False).train([1.0] * 10)
+    assert rates == pytest.approx([reference._get_lr(step)[0] for step in range(40)], abs=1e-12)
+    unwarmed = rates_of(name, 10)
+    assert rates[8:] == pytest.approx(unwarmed[8:])
+    assert (rates[8] < 0.99 * PEAK) == (name in ("cosine", "poly"))  # the others have not begun to fall
+
+
+def test_where_steps_end_training_schedules_end_there_and_epochs_stay_epochs() -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=PEAK)
+    schedule = build_schedule(
+        optimizer, "cosine", max_epochs=100, warmup_epochs=1, steps_per_epoch=8, max_steps=20
+    )
+    assert schedule is not None
+    falling = [PEAK * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]
+    rising = [PEAK * step / 8 for step in range(8)]
+    assert [schedule._get_lr(step)[0] for step in range(20)] == pytest.approx(rising + falling)
 
 
 def test_poly_is_a_straight_line() -> None:
