@@ -50,6 +50,10 @@ def _data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _any_version(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--any-version", action="store_true", help=help)
+
+
 def _tune(parser: argparse.ArgumentParser) -> None:
     _experiments(parser)
     parser.add_argument(
@@ -115,6 +119,7 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extend", action="store_true", help="go on with a study although its space was changed"
     )
+    _any_version(parser, "go on with a study that was begun before repairs that change numbers")
     parser.add_argument(
         "--launcher",
         choices=("local", "ray", "slurm"),
@@ -186,6 +191,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="a Bayesian test too: is any difference larger than this, which matters in practice?",
     )
+    _any_version(parser, "take seeds of one configuration together whatever repairs came between them")
     parser.add_argument(
         "--out",
         action="append",
@@ -251,6 +257,7 @@ def _reproduce(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="less than the whole: an epoch of five batches, or a tenth of the epochs, of one seed",
     )
+    _any_version(parser, "count runs that were recorded before repairs that change numbers")
     parser.add_argument("--fresh", action="store_true", help="train all seeds, whatever is recorded")
     parser.add_argument("--recorded", action="store_true", help="train nothing: judge what is recorded")
     parser.add_argument(

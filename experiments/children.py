@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from experiments.ending import working_folder
 from experiments.errors import RequestError
+from experiments.record_version import is_outdated, version_label
 from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
 from experiments.train import Result
@@ -25,8 +26,22 @@ def fingerprint(configuration: Mapping[str, Any]) -> str:
 
 def unfinished(store: Store, name: str, tags: Mapping[str, str]) -> RunRecord | None:
     """The newest run of an experiment that has these tags and was stopped before its end."""
-    stopped = (run for run in store.runs_of(name) if run.status != "FINISHED")
-    return next((run for run in stopped if tags.items() <= run.tags.items()), None)
+    return next((run for run in begun(store, name, tags) if run.status != "FINISHED"), None)
+
+
+def begun(store: Store, name: str, tags: Mapping[str, str]) -> list[RunRecord]:
+    """The runs of an experiment that have these tags and are of the present record version, newest first.
+
+    Runs below one of an older version would be mixed with those that the present code trains.
+    """
+    same = [run for run in store.runs_of(name) if tags.items() <= run.tags.items()]
+    current = [run for run in same if not is_outdated(run.tags)]
+    if same and not current:
+        print(
+            f"note: run {same[0].run_id[:8]} of the same command is of record version "
+            f"{version_label(same[0].tags)}, before repairs that change numbers: another is begun"
+        )
+    return current
 
 
 @contextlib.contextmanager

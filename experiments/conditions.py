@@ -11,6 +11,7 @@ from experiments.config import Experiment
 from experiments.errors import RequestError
 from experiments.provenance import git_state, hardware, packages
 from experiments.record import derived_values
+from experiments.record_version import RECORD_VERSION, repairs_since, version_label
 from experiments.tracking import RunRecord
 
 LISTED = 12  # packages named in one line
@@ -62,6 +63,18 @@ def code_changes(original: RunRecord) -> list[str]:
     return changes
 
 
+def repairs_told(original: RunRecord) -> list[str]:
+    """What the present code does otherwise than the code of the run's record version, in sentences.
+
+    What a key restores is not among it: such keys have their former values, as `parse_recorded` gives them.
+    """
+    return [
+        f"repaired since record version {version_label(original.tags)}: {repair.what}"
+        for repair in repairs_since(original.tags, original.params)
+        if not repair.before
+    ]
+
+
 def changed_data(original: RunRecord, experiment: Experiment) -> list[str]:
     """Images, labels and split that are not as the record has them, and what follows from them."""
     return changed_images(original, experiment.data) + [
@@ -80,6 +93,9 @@ def changed_images(original: RunRecord, data: ImageDataModule) -> list[str]:
         for part, was in facts["fingerprint"].items()
         if now["fingerprint"].get(part) != was
     ]
+    if now["class_names"] != facts["class_names"]:
+        before, after = (", ".join(each["class_names"]) for each in (facts, now))
+        changes.append(f"data: the classes were {before}, are {after}")
     if now["split_fingerprint"] != facts["split_fingerprint"]:
         changes.append(split_change(pd.read_parquet(original.download("data/split.parquet")), data))
     return changes
@@ -96,6 +112,24 @@ def check_same_images(original: RunRecord, data: ImageDataModule) -> None:
         raise RequestError(
             f"run {original.run_id} ({original.name}) was begun with other images, and can't go on with "
             f"these. {'; '.join(changes)}. Put the images back as they were, or train anew"
+        )
+
+
+def check_not_trained_on(original: RunRecord, data: ImageDataModule, split: str) -> None:
+    """Refuses to judge a run on images that its record has among the training images.
+
+    Raises:
+        RequestError: The split is not as the run recorded it.
+    """
+    recorded = pd.read_parquet(original.download("data/split.parquet"))
+    trained = set(recorded.loc[recorded["split"] == "train", "id"])
+    seen = trained.intersection(data.splits[split].ids)
+    if seen:
+        raise RequestError(
+            f"run {original.run_id} ({original.name}) was trained on {len(seen):,} of the "
+            f"{len(data.splits[split].ids):,} {split} images that its configuration gives today, such as "
+            f"{min(seen)}: its split was another (record version {version_label(original.tags)}, the present "
+            f"one is {RECORD_VERSION}). Judge it on images of your own with --data.root=..., or train it anew"
         )
 
 

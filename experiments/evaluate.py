@@ -11,10 +11,11 @@ from rich.table import Table
 
 from experiments.calibration import CALIBRATION_METRICS, arrays, judge
 from experiments.checkpoints import load_weights
-from experiments.config import Experiment, parse_experiment
+from experiments.conditions import check_not_trained_on, repairs_told
+from experiments.config import Experiment
 from experiments.errors import RequestError
 from experiments.prediction_store import read_outcome
-from experiments.recorded_data import check_same_classes
+from experiments.recorded_data import check_same_classes, parse_recorded
 from experiments.temperature import fit_temperatures
 from experiments.thresholds import at_thresholds, recorded_thresholds
 from experiments.tracking import RunRecord, open_store
@@ -29,6 +30,10 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if arguments.split not in experiment.data.splits:
         there = " and ".join(experiment.data.splits)
         raise RequestError(f"the data has no {arguments.split} images; it has {there} (--split)")
+    if not any(key.startswith("data") for key in overrides):
+        check_not_trained_on(record, experiment.data, arguments.split)
+    for line in repairs_told(record):
+        print(f"note: {line}")
     metrics = evaluate(experiment, [arguments.split])
     if experiment.model.task.name == "multilabel" and arguments.split == "test":
         thresholds = recorded_thresholds(record)
@@ -56,7 +61,7 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
             f"{foreign[0]} can't be changed: the network is trained. Keys of data and trainer can"
         )
     unweighted = {"data.sample_weights": "null", **overrides}  # which are of training alone
-    experiment = parse_experiment([record.read_text("config.yaml")], unweighted)
+    experiment = parse_recorded(record, unweighted)
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
     checkpoint = record.download("checkpoints/best.ckpt")
     facts = json.loads(record.read_text("data/facts.json"))

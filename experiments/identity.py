@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.config import flatten, parse_experiment
+from experiments.config import flatten
 from experiments.errors import RequestError
+from experiments.recorded_data import parse_recorded
 from experiments.tracking import RunRecord
 
 PLACES = ("data.root", "data.table", "data.path", "data.cache")  # where files lie says nothing of a run
@@ -23,7 +24,8 @@ def in_common(config: Mapping[str, Any], *varied: str) -> dict[str, Any]:
 def with_later_keys(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
     """The runs' params; a key that one lacks because it is older has the value that it stands for by default.
 
-    A recipe that does not name a key trains today as it did before the key could be given.
+    A recipe that does not name a key trains today as it did before the key could be given, unless the key
+    came with a repair: then the run has the value of before it.
     """
     everything = {key for run in runs for key in run.params}
     defaults: dict[tuple[object, ...], Mapping[str, str]] = {}  # the same for all that lack the same
@@ -40,7 +42,7 @@ def with_later_keys(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
 def _parsed(run: RunRecord) -> dict[str, str]:
     """Its configuration as the present code reads it; nothing where it has keys that are no more."""
     try:
-        experiment = parse_experiment([run.read_text("config.yaml")], {})
+        experiment = parse_recorded(run, {})
     except RequestError:
         return {}
     return {key: str(value) for key, value in flatten(experiment.config).items()}

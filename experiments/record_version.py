@@ -30,6 +30,51 @@ class Repair:
     before: Mapping[str, str] = field(default_factory=dict)
 
 
+def version_label(tags: Mapping[str, str]) -> str:
+    """The record version of a run with these tags; "1+2" where it was begun at 1 and went on at 2.
+
+    >>> version_label({}), version_label({"record_version": "2"})
+    ('1', '2')
+    """
+    return tags.get(RECORD_VERSION_TAG, "1")
+
+
+def is_outdated(tags: Mapping[str, str]) -> bool:
+    """Whether a run was recorded, at least in part, before the latest repairs."""
+    return version_label(tags) != str(RECORD_VERSION)
+
+
+def continued_label(label: str) -> str:
+    """The version of a run that goes on with the present code.
+
+    >>> continued_label("2"), continued_label("1")
+    ('2', '1+2')
+    """
+    newest = label.rpartition("+")[2]
+    return label if newest == str(RECORD_VERSION) else f"{label}+{RECORD_VERSION}"
+
+
+def repairs_since(tags: Mapping[str, str], params: Mapping[str, str]) -> list[Repair]:
+    """The repairs that came after a run was begun and can change its numbers, the oldest first."""
+    begun = int(version_label(tags).partition("+")[0])
+    return [repair for repair in REPAIRS if repair.version > begun and repair.concerns(params)]
+
+
+def former_values(tags: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
+    """Keys, and the values with which the present code does what the code of the run's record version did.
+
+    The first repair that names a key decides: its value is the oldest.
+    """
+    values: dict[str, str] = {}
+    for repair in repairs_since(tags, params):
+        for key, value in repair.before.items():
+            values.setdefault(key, value)
+    return values
+
+
+# Repairs --------------------------------------------------------------------------------------
+
+
 def _weighed_accumulated_images_unequally(params: Mapping[str, str]) -> bool:
     """Whether some step had fewer batches than others, a shorter one, or batches of other class weights.
 

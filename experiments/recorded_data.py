@@ -5,10 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+import yaml
+
 from datamodules import ImageDataModule
-from experiments.config import Experiment, parse_experiment
+from experiments.config import Experiment, flatten, parse_experiment
 from experiments.errors import RequestError
+from experiments.keys import CLASS_SECTIONS
+from experiments.record_version import former_values
 from experiments.tracking import RunRecord
+
+
+def parse_recorded(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
+    """A run's configuration as the code that recorded it read it.
+
+    Keys that came with later repairs, which the record lacks, have the values of before these repairs.
+
+    Args:
+        record: The run.
+        overrides: Keys to change.
+
+    Raises:
+        RequestError: The run has no configuration, or the present code can't read it.
+    """
+    text = record.read_text("config.yaml")
+    known = flatten(yaml.safe_load(text) or {})
+    replaced = [
+        section for section in CLASS_SECTIONS if {section, f"{section}.class_path"} & overrides.keys()
+    ]
+    former = {
+        key: value
+        for key, value in former_values(record.tags, record.params).items()
+        if key not in known and key.partition(".")[0] not in replaced
+    }
+    return parse_experiment([text], {**former, **overrides})
 
 
 def recorded_experiment(record: RunRecord, overrides: Mapping[str, str] | None = None) -> Experiment:
@@ -18,7 +47,7 @@ def recorded_experiment(record: RunRecord, overrides: Mapping[str, str] | None =
         RequestError: The present code can't read its configuration.
     """
     own = {**recorded_weights(record), **(overrides or {})}
-    return parse_experiment([record.read_text("config.yaml")], own)
+    return parse_recorded(record, own)
 
 
 def recorded_weights(record: RunRecord) -> dict[str, str]:
@@ -55,4 +84,4 @@ def load_recorded_data(record: RunRecord, overrides: Mapping[str, str]) -> Image
     quiet = {"sweep": "null", "claim": "null", "data.sample_weights": "null"}
     if "data.download" in record.params:
         quiet["data.download"] = "false"
-    return parse_experiment([record.read_text("config.yaml")], {**quiet, **overrides}).load_data()
+    return parse_recorded(record, {**quiet, **overrides}).load_data()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.conditions import changed_conditions, changed_data, changed_images
+from experiments.conditions import changed_conditions, changed_data, changed_images, repairs_told
 from experiments.errors import RequestError, RunError
 from experiments.identity import PLACES
 from experiments.past_code import checkout
@@ -120,7 +120,7 @@ def rerun_here(store: Store, original: RunRecord, overrides: Mapping[str, str]) 
     if not experiment.mlflow.enabled:
         raise RequestError("a rerun is compared by its record: mlflow.enabled must be true")
     prepare(experiment)
-    tell(changed_conditions(original) + changed_data(original, experiment))
+    tell(repairs_told(original) + changed_conditions(original) + changed_data(original, experiment))
     experiment = replace(experiment, mlflow=replace(experiment.mlflow, run_name=f"rerun of {original.name}"))
     # A trial of a sweep never saw test, and does not now.
     tested = any(name.startswith("test/") for name in original.metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.conditions import repairs_told
 from experiments.errors import RequestError
 from experiments.ranks import help_train
 from experiments.recorded_data import recorded_experiment
@@ -54,5 +55,7 @@ def go_on(record: RunRecord, store: Store) -> Result:
         RequestError: Its images are others by now.
     """
     experiment = recorded_experiment(record)
+    for line in repairs_told(record):
+        print(f"note: {line}")
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
     return train(experiment, store, resumed=record)

@@ -31,6 +31,12 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types import Schema, TensorSpec
 
 from experiments.errors import RequestError, RunError
+from experiments.record_version import (
+    RECORD_VERSION,
+    RECORD_VERSION_TAG,
+    continued_label,
+    version_label,
+)
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -39,6 +45,7 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Roles of runs that trained no network: they tell of those below them, or of steps that were tried.
 NOT_TRAINED = ("reproduction", "learning-curve", "cross_validation", "lr-range-test", "batch-size-test")
 PARENT_TAG = "mlflow.parentRunId"
+VERSION_TAG = {RECORD_VERSION_TAG: str(RECORD_VERSION)}  # of every run that is created
 CHECKPOINTS = Path("mlruns") / "checkpoints"  # of runs under way, on the machine that trains
 MAX_PARAM_LENGTH = 6000
 BATCH_SIZE = 100  # params in one call, MLflow's limit
@@ -244,22 +251,30 @@ class Store:
                 else self.client.create_experiment(experiment, tags=EXPERIMENT_TAGS)
             )
             parent_tag = {PARENT_TAG: parent.run_id} if parent else {}
-            run = self.client.create_run(experiment_id, run_name=run_name, tags={**tags, **parent_tag})
+            run = self.client.create_run(
+                experiment_id, run_name=run_name, tags={**VERSION_TAG, **tags, **parent_tag}
+            )
         return RunRecord(self.client, run)
 
     def start_child(self, parent: RunRecord, run_name: str, tags: Mapping[str, str]) -> RunRecord:
         """A run below another one, in its experiment."""
         with _one_clear_paragraph():
             run = self.client.create_run(
-                parent.experiment_id, run_name=run_name, tags={**tags, PARENT_TAG: parent.run_id}
+                parent.experiment_id,
+                run_name=run_name,
+                tags={**VERSION_TAG, **tags, PARENT_TAG: parent.run_id},
             )
         return RunRecord(self.client, run)
 
     def continue_run(self, run: RunRecord) -> None:
         """Marks a run that ended, or was killed, as running again."""
+        label = version_label(run.tags)
         with _one_clear_paragraph():
             self.client.update_run(run.run_id, status="RUNNING")
         run.status = "RUNNING"
+        if continued_label(label) != label:
+            run.set_tags({RECORD_VERSION_TAG: continued_label(label)})
+            run.tags[RECORD_VERSION_TAG] = continued_label(label)
 
     def run(self, run_id: str) -> RunRecord:
         """The run with exactly this id."""

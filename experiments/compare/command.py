@@ -43,7 +43,11 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         raise RequestError("--rope needs baycomp, which is missing: pip install 'darkroom[bayes]'")
     store = open_store()
     comparison = compare_runs(
-        select_runs(store, arguments.runs, arguments.where), split, metric, arguments.rope
+        select_runs(store, arguments.runs, arguments.where),
+        split,
+        metric,
+        arguments.rope,
+        arguments.any_version,
     )
     print_comparison(comparison, Console())
     for path in paths:
@@ -71,7 +75,13 @@ def split_and_metric(name: str) -> tuple[str, str]:
     return split, metric
 
 
-def compare_runs(runs: Sequence[RunRecord], split: str, metric: str, rope: float | None = None) -> Comparison:
+def compare_runs(
+    runs: Sequence[RunRecord],
+    split: str,
+    metric: str,
+    rope: float | None = None,
+    any_version: bool = False,
+) -> Comparison:
     """Groups and compares all of the runs that can be.
 
     Raises:
@@ -93,7 +103,7 @@ def compare_runs(runs: Sequence[RunRecord], split: str, metric: str, rope: float
             f"none of {len(runs)} runs can be compared{reasons}; darkroom ui shows what is recorded"
         )
     minimized = is_minimized(metric)
-    groups, repeated = group_members(members, minimized)
+    groups, repeated = group_members(members, minimized, any_version)
     summaries, pairs = compare(groups, metric, minimized, rope)
     told = (*notes, *repeated, *remarks(summaries, split, metric))
     return Comparison(f"{split}/{metric}", minimized, tuple(summaries), tuple(pairs), told)

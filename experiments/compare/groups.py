@@ -16,6 +16,7 @@ from experiments.arrays import Floats
 from experiments.errors import RequestError
 from experiments.identity import INERT, with_later_keys
 from experiments.prediction_store import Outcome, read_outcome, union_of_ids
+from experiments.record_version import version_label
 from experiments.tracking import RunRecord
 
 # Keys that don't make another configuration, and params that follow from configuration and data.
@@ -23,6 +24,7 @@ FREE = ("seed", "data.seed", "data.fold", *INERT)
 DERIVED = ("task", "num_classes", "image_shape", "num_parameters", "num_train_images", "steps_per_epoch")
 FINGERPRINT = "data (fingerprint)"
 CODE = "code (commit)"
+VERSION = "record version"
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +188,18 @@ def curve_names(metric: str) -> list[str]:
     return ["epoch_seconds", "train/loss", *dict.fromkeys(["val/loss", f"val/{metric}"])]
 
 
-def group_members(members: Sequence[Member], minimized: bool) -> tuple[list[Group], list[str]]:
-    """Groups, the best mean first; and a word on runs that repeat a seed, which are no further evidence."""
+def group_members(
+    members: Sequence[Member], minimized: bool, any_version: bool = False
+) -> tuple[list[Group], list[str]]:
+    """Groups, the best mean first; and a word on runs that repeat a seed, which are no further evidence.
+
+    Runs of different record versions are no seeds of one configuration, unless `any_version` asks for it.
+    """
     found: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], Member]] = {}
     repeated = []
     for member, configuration in zip(members, configurations(members), strict=True):
+        if not any_version:
+            configuration[VERSION] = version_label(member.run.tags)
         seeds = found.setdefault(tuple(sorted(configuration.items())), {})
         if member.replicate in seeds:
             repeated.append(member.run)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments.compare.comparison import Summary, same_images
 from experiments.compare.groups import Group
+from experiments.record_version import repairs_since, version_label
 
 FEW_SEEDS = 5
 FEW_MISTAKES = 10
@@ -30,6 +31,7 @@ def remarks(summaries: Sequence[Summary], split: str, metric: str) -> Iterator[s
         }
         if len(commits) > 1:
             yield f"{group.name}'s runs were made by {len(commits)} commits of the code"
+    yield from _versions(groups)
 
 
 def _too_few(groups: Sequence[Group]) -> Iterator[str]:
@@ -60,6 +62,16 @@ def _other_images(groups: Sequence[Group], split: str) -> Iterator[str]:
             f"{_listed(pixels)} saw the same {split} images as {first.name} by id and label, "
             "but with another fingerprint: other pixels, or another size"
         )
+
+
+def _versions(groups: Sequence[Group]) -> Iterator[str]:
+    labels = sorted({version_label(member.run.tags) for group in groups for member in group.members})
+    if len(labels) < 2:
+        return
+    runs = [member.run for group in groups for member in group.members]
+    oldest = min(runs, key=lambda run: version_label(run.tags))
+    repairs = "; ".join(repair.what for repair in repairs_since(oldest.tags, oldest.params))
+    yield f"runs of record versions {' and '.join(labels)}; repairs between them change numbers: {repairs}"
 
 
 def _fingerprint(group: Group, part: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from experiments.children import brought_to_end, fingerprint
+from experiments.children import begun, brought_to_end, fingerprint
 from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from experiments.reproduce.runs import configuration
@@ -49,9 +49,8 @@ def find_parent(store: Store, experiment: Experiment) -> RunRecord:
     """The run of this configuration's learning curve, begun by the same command or a new one."""
     kept = {key: value for key, value in configuration(experiment.config).items() if key != FRACTION}
     tags = {"recipe": experiment.name, "role": ROLE, "configuration": fingerprint(kept)}
-    for run in store.runs_of(experiment.name):
-        if tags.items() <= run.tags.items():
-            return run
+    for run in begun(store, experiment.name, tags):
+        return run
     return store.start_run(experiment.name, "learning curve", tags)
 
 

@@ -79,12 +79,31 @@ def reproduce(
     """One recipe's seeds, in a run of its own that tells of them; a row for each metric it claims."""
     budget: Budget = arguments.budget
     if arguments.recorded:
-        seeds = list(run_seeds(name, experiment, budget, store, train_missing=False))
+        seeds = list(
+            run_seeds(
+                name,
+                experiment,
+                budget,
+                store,
+                train_missing=False,
+                any_version=arguments.any_version,
+            )
+        )
         return _rows(experiment, overrides, budget, seeds)
     tags = {"recipe": experiment.name, "role": "reproduction", "budget": budget}
     parent = store.start_run(experiment.name, f"reproduction ({budget})", tags)
     with recording(parent, to_continue="the same command again"):
-        seeds = list(run_seeds(name, experiment, budget, store, parent, arguments.fresh))
+        seeds = list(
+            run_seeds(
+                name,
+                experiment,
+                budget,
+                store,
+                parent,
+                arguments.fresh,
+                any_version=arguments.any_version,
+            )
+        )
         rows = _rows(experiment, overrides, budget, seeds)
         record_report(parent, rows, seeds)
     return rows

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.config import Experiment, load_experiment, parse_experiment
+from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from experiments.hardware import OPEN_KNOBS, is_open
 from experiments.identity import in_common
+from experiments.record_version import former_values, is_outdated, version_label
+from experiments.recorded_data import parse_recorded
 from experiments.refusals import HEAD_ALONE
 from experiments.resume import go_on
 from experiments.tracking import RunRecord, Store
@@ -88,6 +90,7 @@ def run_seeds(
     parent: RunRecord | None = None,
     fresh: bool = False,
     train_missing: bool = True,
+    any_version: bool = False,
 ) -> Iterator[Seed]:
     """Each of the recipe's seeds in turn: as it is recorded, continued where it was killed, else trained.
 
@@ -99,8 +102,18 @@ def run_seeds(
         parent: The run of the reproduction, below which new ones are shown.
         fresh: Train all of them, whatever is recorded.
         train_missing: Train what is not recorded; otherwise leave it out.
+        any_version: Count runs of older record versions too.
     """
     known = [] if fresh else list(recorded_runs(experiment, store))
+    outdated = [] if any_version else [run for run in known if is_outdated(run.tags)]
+    if outdated:
+        known = [run for run in known if run not in outdated]
+        labels = ", ".join(sorted({version_label(run.tags) for run in outdated}))
+        print(
+            f"{name}: not counted are {len(outdated)} runs of record version {labels}: later repairs change "
+            "numbers (--any-version counts them)",
+            flush=True,
+        )
     for seed in seeds_of(experiment, budget):
         of_seed = [run for run in known if run.params["seed"] == str(seed)]
         finished = [run for run in of_seed if run.status == "FINISHED"]
@@ -133,11 +146,15 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
         if run.params.get("seed") is None:
             continue
         try:
-            recorded = parse_experiment([run.read_text("config.yaml")], {})
+            recorded = parse_recorded(run, {})
         except RequestError:  # of an older version, with keys that are no more; or it ended too early
             continue
         found = configuration(recorded.config)
-        if found | {key: wanted[key] for key in left_open} == wanted:
+        # What a repair changed is no difference of the recipe: the run's version tells it.
+        same = {
+            key: wanted[key] for key in (*left_open, *former_values(run.tags, run.params)) if key in wanted
+        }
+        if found | same == wanted:
             yield run
 
 

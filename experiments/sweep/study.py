@@ -18,6 +18,7 @@ from datamodules.randomness import derive_seed
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError, RunError
 from experiments.identity import INERT
+from experiments.record_version import RECORD_VERSION, RECORD_VERSION_TAG, is_outdated, version_label
 from experiments.sweep.points import grid_points
 from experiments.sweep.ranking import FOLD_VALUES, counted_trials
 from experiments.sweep.space import (
@@ -114,11 +115,18 @@ class Claim:
     adopted: bool
 
 
-def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: bool = False) -> optuna.Study:
+def open_study(
+    experiment: Experiment,
+    name: str,
+    storage: RDBStorage,
+    extend: bool = False,
+    any_version: bool = False,
+) -> optuna.Study:
     """The search's study of this name, continued if it is there. To be called while claiming.
 
     Raises:
-        RequestError: The study searched another space, or trained another recipe or on other images.
+        RequestError: The study searched another space, trained another recipe or on other images, or was
+            begun before repairs that change numbers, and `any_version` does not ask to go on with it.
     """
     settings = experiment.sweep
     assert settings is not None  # the command has looked
@@ -129,7 +137,11 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
     asked = json.loads(json.dumps(_identity(experiment)))
     known = study.user_attrs.get("experiment")
     if known is not None:
+        if not any_version:
+            _check_version(study)
         _check_extension(name, known, asked, extend)
+    else:
+        study.set_user_attr(RECORD_VERSION_TAG, str(RECORD_VERSION))
     if known is None or changed_keys(known, asked):
         for point in starting_points(settings, flatten(experiment.config)):
             study.enqueue_trial(point, skip_if_exists=True)
@@ -137,6 +149,17 @@ def open_study(experiment: Experiment, name: str, storage: RDBStorage, extend: b
     study.sampler = build_sampler(settings, derive_seed(experiment.seed, len(study.trials)) % 2**32)
     study.pruner = build_pruner(settings, settings.steps(experiment.trainer.max_epochs))
     return study
+
+
+def _check_version(study: optuna.Study) -> None:
+    """Refuses to mix trials of different record versions."""
+    label = version_label(study.user_attrs)
+    if is_outdated(study.user_attrs):
+        raise RequestError(
+            f"the study {study.study_name} was begun at record version {label}, the present one is "
+            f"{RECORD_VERSION}: repairs between them change numbers, so its trials and new ones can't be "
+            "compared. Begin another with --study NAME, or go on all the same with --any-version"
+        )
 
 
 def grid_trials(study: optuna.Study, settings: SweepSettings) -> int:

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     name = arguments.study or experiment.name
     leases = open_leases(storage, name)
     with leases.claiming():
-        study = open_study(experiment, name, storage, arguments.extend)
+        study = open_study(experiment, name, storage, arguments.extend, arguments.any_version)
         parent = parent_run(experiment, study, store)
     sweep = Sweep(
         name=name,
