@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 
 from experiments.arrays import Floats
 from experiments.compare.groups import Group
-from experiments.compare.scores import replicates
+from experiments.compare.scores import unit_scores
+from experiments.shares import mean_interval, share_interval
 from experiments.statistics import (
     SIGNIFICANCE,
     Interval,
-    bootstrap_p_value,
     folds_interval,
     folds_p_value,
     holm,
     mcnemar,
-    percentile_interval,
     practical_difference,
-    seeds_needed,
     seeds_p_value,
     t_interval,
 )
+from experiments.two_way import Needed, difference_interval, difference_p_value, two_way_test
 
 COUNTED = ("accuracy", "exact_match")  # metrics that are the share of images McNemar's test counts
+UNBOUNDED = ("loss", "log_loss")  # metrics that are no share
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Summary:
         mean: Over its runs.
         deviation: Standard deviation over runs; NaN of a single one.
         over_seeds: 95 % interval of the mean, were other seeds drawn; of folds corrected for what they share.
-        over_images: 95 % interval, were other images judged; None where predictions don't tell the metric.
+            Infinite of a single run, and of runs that tie.
+        over_images: 95 % interval of the mean of these runs, were other images judged; None where predictions
+            don't tell the metric.
     """
 
     group: Group
@@ -58,34 +60,53 @@ class Pair:
         first: Ranks higher.
         second: Ranks lower.
         difference: First mean less second mean.
-        over_images: 95 % interval of the difference, paired on the same images; None where they differ.
-        p_mcnemar: That both are right equally often on other images; NaN where it does not apply.
-        p_bootstrap: That other images would show no difference; NaN where they differ.
-        p_seeds: That other seeds would show no difference (Welch; of folds Nadeau and Bengio); NaN where
-            the spread is not known.
-        seeds_needed: Of each, to find a difference of this size four times in five; None where not known.
+        over_both: 95 % interval of the difference, were other seeds drawn and other images judged; None
+            where it is not tested.
+        over_images: 95 % interval of the difference of these runs, were other images judged; None where
+            theirs differ.
+        p: That other seeds and other images would show no difference (the two-way test), by which the
+            verdict goes; NaN of a single seed, and where images differ or predictions don't tell the metric.
+        p_images: That these runs do equally well on other images; NaN where their images differ.
+        p_seeds: That other seeds would show no difference on these images (Welch; of folds Nadeau and
+            Bengio); NaN where the spread is not known.
+        needed: Seeds of each, or images, to find a difference of this size four times in five.
         practical: Probabilities that the first is better, that both are the same, that the second is.
     """
 
     first: Group
     second: Group
     difference: float
+    over_both: Interval | None
     over_images: Interval | None
-    p_mcnemar: float
-    p_bootstrap: float
+    p: float
+    p_images: float
     p_seeds: float
-    seeds_needed: int | None
+    needed: Needed | None
     practical: tuple[float, float, float] | None = None
 
     @property
-    def p_images(self) -> float:
-        """McNemar's where it applies, which is exact, else the bootstrap's."""
-        return self.p_bootstrap if math.isnan(self.p_mcnemar) else self.p_mcnemar
+    def differ(self) -> bool:
+        """Whether they are told apart: over seeds and images, or as two models over images."""
+        p = self.p if self.of_configurations else self.p_images
+        return not math.isnan(p) and p < SIGNIFICANCE
+
+    @property
+    def of_configurations(self) -> bool:
+        """Whether both have several runs, so that it can be asked what other seeds would give."""
+        return min(len(self.first.members), len(self.second.members)) > 1
 
     @property
     def verdict(self) -> str:
         """What can be said, in a sentence."""
-        return verdict(self.first.name, self.p_images, self.p_seeds, self.seeds_needed)
+        sizes = len(self.first.members), len(self.second.members)
+        if not same_images(self.first, self.second):
+            return "not tested: they judged different images"
+        if min(sizes) == 1:
+            return models_verdict(self.first.name, self.p_images, max(sizes) == 1)
+        needed = self.needed
+        if needed is not None and needed.seeds is not None and needed.seeds <= max(sizes):
+            needed = None  # Holm's correction alone took the difference away
+        return verdict(self.first.name, self.p, self.p_images, self.p_seeds, needed)
 
 
 @dataclass(frozen=True)
@@ -115,13 +136,12 @@ class Comparison:
         return self.metric.partition("/")[0]
 
     def different(self) -> NDArray[np.bool_]:
-        """Which two groups, by rank, are told apart by images, and by seeds where there are several."""
+        """Which two groups, by rank, are told apart."""
         places = {group.name: place for place, group in enumerate(self.groups)}
         told = np.zeros((len(places), len(places)), dtype=bool)
         for pair in self.pairs:
-            known = [p_value for p_value in (pair.p_images, pair.p_seeds) if not math.isnan(p_value)]
             one, other = places[pair.first.name], places[pair.second.name]
-            told[one, other] = told[other, one] = bool(known) and max(known) < SIGNIFICANCE
+            told[one, other] = told[other, one] = pair.differ
         return told
 
 
@@ -136,18 +156,24 @@ def compare(
         minimized: Whether less is better.
         rope: Difference that does not matter in practice, for the Bayesian test; None leaves it out.
     """
-    drawn = _replicates(groups, metric)  # of the mean of each group's runs
-    summaries = [summarize(group, drawn.get(group.name)) for group in groups]
-    pairs = [_compare_two(*two, metric, drawn, minimized, rope) for two in combinations(groups, 2)]
+    scores = _scores(groups, metric)
+    summaries = [summarize(group, metric, scores.get(group.name)) for group in groups]
+    pairs = [_compare_two(*two, metric, scores, minimized, rope) for two in combinations(groups, 2)]
     return summaries, _corrected(pairs)
 
 
-def summarize(group: Group, drawn: Floats | None) -> Summary:
-    """A group by itself, with bootstrap replicates of its mean, (R,)."""
+def summarize(group: Group, metric: str, scores: Floats | None) -> Summary:
+    """A group by itself, with what `unit_scores` gives of its runs, (U, S)."""
     values = group.values
     over_seeds = folds_interval(values, 1 / (group.folds - 1)) if group.folds else t_interval(values)
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    over_images = None if drawn is None else percentile_interval(drawn)
+    over_images = None
+    if scores is not None:
+        means = np.nanmean(scores, axis=1)
+        if metric in UNBOUNDED:
+            over_images = mean_interval(means)
+        else:
+            over_images = share_interval(means, is_count=metric in COUNTED)
     return Summary(group, float(np.mean(values)), deviation, over_seeds, over_images)
 
 
@@ -156,50 +182,85 @@ def same_images(one: Group, other: Group) -> bool:
     return one.images == other.images and one.members[0].class_names == other.members[0].class_names
 
 
-def verdict(better: str, p_images: float, p_seeds: float, needed: int | None) -> str:
-    """What two tests say together, one over images and one over seeds.
+def verdict(better: str, p: float, p_images: float, p_seeds: float, needed: Needed | None) -> str:
+    """What the two-way test says of two configurations, and why where it finds no difference.
 
-    >>> verdict("A", 0.001, 0.01, 3)
+    Args:
+        better: The group with the better mean.
+        p: Over seeds and images.
+        p_images: Of these runs, over images.
+        p_seeds: Over seeds, on these images.
+        needed: What would tell.
+
+    >>> verdict("A", 0.01, 0.001, 0.001, Needed(3))
     'A is better'
-    >>> verdict("A", 0.001, 0.3, 12)
-    'these runs differ, but seeds vary as much; 12 seeds of each would tell'
-    >>> verdict("A", 0.4, 0.3, None)
+    >>> verdict("A", 0.2, 0.001, 0.3, Needed(12))
+    'no difference found: these runs differ, but seeds vary as much; 12 seeds of each would tell'
+    >>> verdict("A", 0.2, 0.3, 0.01, Needed(None, 4000))
+    'no difference found: seeds agree, but other images might not; at least 4,000 images would tell, no seeds'
+    >>> verdict("A", 0.4, 0.4, 0.3, None)
     'no difference found'
-    >>> verdict("A", 0.001, math.nan, None)
-    'these runs differ; of the configurations a single seed tells nothing'
     """
+    if math.isnan(p):
+        if p_seeds < SIGNIFICANCE:
+            return f"{better}'s mean is better over seeds on these images; other images are not tested"
+        return "no difference found over seeds; other images are not tested"
+    if p < SIGNIFICANCE:
+        return f"{better} is better"
+    reason = ""
+    if p_images < SIGNIFICANCE:
+        reason = ": these runs differ, but seeds vary as much"
+    elif p_seeds < SIGNIFICANCE:
+        reason = ": seeds agree, but other images might not"
+    return f"no difference found{reason}{_told(needed)}"
+
+
+def _told(needed: Needed | None) -> str:
+    if needed is None:
+        return ""
+    if needed.seeds is not None:
+        return f"; {needed.seeds:,} seeds of each would tell"
+    if needed.images is not None:
+        return f"; at least {needed.images:,} images would tell, no seeds"
+    return "; neither more seeds nor images would tell"
+
+
+def models_verdict(better: str, p_images: float, single: bool = True) -> str:
+    """What a test over images alone says of fixed models, where a single seed leaves configurations untested.
+
+    Args:
+        better: The group with the better mean.
+        p_images: Over images.
+        single: Whether both are one model each.
+
+    >>> models_verdict("A", 0.01)
+    'these two models: A is better on other images of this kind; a single seed says no more'
+    >>> models_verdict("A", 0.2, single=False)
+    'these runs: no difference found on other images of this kind; a single seed says no more'
+    """
+    which = "these two models" if single else "these runs"
     if math.isnan(p_images):
-        if math.isnan(p_seeds):
-            return "not tested: no images in common, and a single seed"
-        told = (
-            f"{better} is better over seeds" if p_seeds < SIGNIFICANCE else "no difference found over seeds"
-        )
-        return f"{told}; not tested on images"
-    on_images = p_images < SIGNIFICANCE
-    if math.isnan(p_seeds):
-        if on_images:
-            return "these runs differ; of the configurations a single seed tells nothing"
-        return "no difference found; a single seed could hardly show one"
-    more = f"; {needed:,} seeds of each would tell" if needed is not None else ""
-    if p_seeds < SIGNIFICANCE:
-        few = "" if on_images else " on these images, too few to say so of others"
-        return f"{better} is better{few}"
-    return f"these runs differ, but seeds vary as much{more}" if on_images else f"no difference found{more}"
+        return f"{which} are not tested: predictions do not tell the metric, and there is a single seed"
+    told = f"{better} is better" if p_images < SIGNIFICANCE else "no difference found"
+    return f"{which}: {told} on other images of this kind; a single seed says no more"
 
 
-def _replicates(groups: Sequence[Group], metric: str) -> dict[str, Floats]:
-    """Of the mean of each group's runs, (R,) by its name; those that judged the same images are paired."""
+def _scores(groups: Sequence[Group], metric: str) -> dict[str, Floats]:
+    """What each unit adds to the metric of each group's runs, (U, S) by its name.
+
+    Rows are the same units where groups judged the same images.
+    """
     found: dict[str, Floats] = {}
     rest = list(groups)
     while rest:
         alike = [group for group in rest if same_images(rest[0], group)]
         rest = [group for group in rest if group not in alike]
-        drawn = replicates([member.outcome for group in alike for member in group.members], metric)
-        if drawn is None:
+        scores = unit_scores([member.outcome for group in alike for member in group.members], metric)
+        if scores is None:
             continue
         ends = np.cumsum([len(group.members) for group in alike])
-        for group, columns in zip(alike, np.split(drawn, ends[:-1], axis=1), strict=True):
-            found[group.name] = np.nanmean(columns, axis=1)
+        for group, columns in zip(alike, np.split(scores, ends[:-1], axis=1), strict=True):
+            found[group.name] = columns
     return found
 
 
@@ -207,24 +268,27 @@ def _compare_two(
     first: Group,
     second: Group,
     metric: str,
-    drawn: dict[str, Floats],
+    scores: dict[str, Floats],
     minimized: bool,
     rope: float | None,
 ) -> Pair:
-    over_images, p_mcnemar, p_bootstrap = None, math.nan, math.nan
-    if same_images(first, second):
-        if first.name in drawn:
-            differences = drawn[first.name] - drawn[second.name]
-            over_images, p_bootstrap = percentile_interval(differences), bootstrap_p_value(differences)
-        if metric in COUNTED and (metric == "exact_match" or first.members[0].outcome.targets.ndim == 1):
-            p_mcnemar = mcnemar(first.right, second.right)
     one, other = first.values, second.values
     paired = paired_values(first, second)
-    if first.folds and first.folds == second.folds and len(paired) == len(one) == len(other):
-        p_seeds = folds_p_value([a - b for a, b in paired], 1 / (first.folds - 1))
+    shared = [1 / (group.folds - 1) if group.folds else 0.0 for group in (first, second)]
+    same_folds = bool(first.folds) and first.folds == second.folds and len(paired) == len(one) == len(other)
+    if same_folds:
+        p_seeds = folds_p_value([a - b for a, b in paired], shared[0])
     else:
-        shared = [1 / (group.folds - 1) if group.folds else 0.0 for group in (first, second)]
         p_seeds = seeds_p_value(one, other, (shared[0], shared[1]))
+    over_images, p_images, both = None, math.nan, None
+    if same_images(first, second) and first.name in scores:
+        ours, theirs = scores[first.name], scores[second.name]
+        differences = np.nanmean(ours, axis=1) - np.nanmean(theirs, axis=1)
+        over_images, p_images = difference_interval(differences), difference_p_value(differences)
+        if metric in COUNTED and (metric == "exact_match" or first.members[0].outcome.targets.ndim == 1):
+            p_images = mcnemar(first.right, second.right)
+        if min(len(one), len(other)) > 1:
+            both = two_way_test((one, other), (ours, theirs), (shared[0], shared[1]), same_folds)
     practical = None
     if rope is not None and len(paired) > 1:
         sign = -1 if minimized else 1
@@ -232,13 +296,14 @@ def _compare_two(
     return Pair(
         first,
         second,
-        float(np.mean(one) - np.mean(other)),
-        over_images,
-        p_mcnemar,
-        p_bootstrap,
-        p_seeds,
-        None if first.folds or second.folds else seeds_needed(one, other),  # folds can't be added
-        practical,
+        difference=float(np.mean(one) - np.mean(other)),
+        over_both=None if both is None else both.interval,
+        over_images=over_images,
+        p=math.nan if both is None else both.p_value,
+        p_images=p_images,
+        p_seeds=p_seeds,
+        needed=None if both is None else both.needed(),
+        practical=practical,
     )
 
 
@@ -253,11 +318,11 @@ def paired_values(first: Group, second: Group) -> list[tuple[float, float]]:
 def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
     """Each kind of p-value corrected for how many of its kind there are."""
     kinds = [
-        holm([pair.p_mcnemar for pair in pairs]),
-        holm([pair.p_bootstrap for pair in pairs]),
+        holm([pair.p for pair in pairs]),
+        holm([pair.p_images for pair in pairs]),
         holm([pair.p_seeds for pair in pairs]),
     ]
     return [
-        replace(pair, p_mcnemar=exact, p_bootstrap=drawn, p_seeds=seeds)
-        for pair, exact, drawn, seeds in zip(pairs, *kinds, strict=True)
+        replace(pair, p=p, p_images=p_images, p_seeds=p_seeds)
+        for pair, p, p_images, p_seeds in zip(pairs, *kinds, strict=True)
     ]

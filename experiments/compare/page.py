@@ -68,8 +68,8 @@ def _charts(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
         means = [summary.mean for summary in comparison.summaries]
         joined = cliques(comparison.different())
         caption = (
-            f"Mean {html.escape(comparison.metric)}; a bar joins groups that no two tests tell apart, over "
-            "images and, where there are several, over seeds (Holm, 0.05)."
+            f"Mean {html.escape(comparison.metric)}; a bar joins groups of which no two are told apart, over "
+            "seeds and images at once, or over images where one has a single seed (Holm, 0.05)."
         )
         yield "Critical differences", caption, rank_chart([group.name for group in groups], means, joined)
     panels = [

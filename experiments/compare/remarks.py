@@ -1,4 +1,4 @@
-"""What one must know before believing a comparison: few seeds, few mistakes, other images, other code."""
+"""What one must know before believing a comparison: few seeds, ties, other images, other code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from experiments.compare.groups import Group
 from experiments.record_version import repairs_since, version_label
 
 FEW_SEEDS = 5
-FEW_MISTAKES = 10
 
 
 def remarks(summaries: Sequence[Summary], split: str, metric: str) -> Iterator[str]:
@@ -17,11 +16,11 @@ def remarks(summaries: Sequence[Summary], split: str, metric: str) -> Iterator[s
     groups = [summary.group for summary in summaries]
     yield from _too_few(groups)
     yield from _other_images(groups, split)
-    sure = [group.name for group in groups if (1 - group.right).sum() < FEW_MISTAKES]
-    if sure:
+    ties = [group.name for group in groups if len(group.members) > 1 and len(set(group.values)) == 1]
+    if ties:
         yield (
-            f"fewer than {FEW_MISTAKES} mistakes of {_listed(sure)}, of {len(groups[0].right):,} {split} "
-            "images: too few for intervals over images to hold 95 times in 100"
+            f"the seeds of {_listed(ties)} have the same value: how much others would vary is not known, and "
+            "there is no interval over seeds"
         )
     if any(summary.over_images is None for summary in summaries):
         yield f"{metric} does not follow from predictions alone: no interval over images, and no paired test"

@@ -1,8 +1,9 @@
-"""A metric over resampled images: bootstrap replicates of what each run said."""
+"""A metric by image: what each adds to the metric of each run, and the metric over resampled images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from lightning_modules.task import build_task
 
 RESAMPLES = 2000
 SLOW_RESAMPLES = 500  # of metrics that are no mean over images
+MAX_GROUPS = 200  # left out in turn, of metrics that are no mean over images
 MIN_STRATUM = 5  # label sets rarer than this are drawn together
 
 Measure: TypeAlias = Callable[[Outcome, NDArray[np.int64]], float]
@@ -55,6 +57,78 @@ def measure(outcome: Outcome, metric: str) -> Measure | None:
         return float(result[metric] if ranking else result)
 
     return value
+
+
+def unit_scores(
+    outcomes: Sequence[Outcome], metric: str, units: Mapping[str, str] | None = None
+) -> Floats | None:
+    """What each unit adds to the metric of M runs, (U, M): columns have the metrics as means.
+
+    A unit is what was drawn independently of the others: by default an image, else a group of images, such
+    as those of one patient. The variance of the mean of a column's U rows is the squared standard error of
+    the metric, were other units drawn. Where a metric is a mean over images, a row is an image's score, or of
+    a group of images their linearised sum. Elsewhere it is a jackknife pseudo-value (Quenouille 1956), from
+    the metric without that unit; of more than 200 units random groups are left out, which are then the rows.
+
+    Args:
+        outcomes: What the runs said.
+        metric: Its name.
+        units: The unit of each image, by the image's id; None makes each image its own.
+
+    Returns:
+        NaN where a run judged none of a unit's images, as with folds. None where predictions don't tell the
+        metric.
+    """
+    ids, places = union_of_ids(outcomes)
+    names = ids if units is None else np.array([units[name] for name in ids.tolist()])
+    members = np.unique(names, return_inverse=True)[1].reshape(-1)  # the unit of each image, (N,)
+    columns = [image_scores(outcome, metric) for outcome in outcomes]
+    if all(column is not None for column in columns):
+        pairs = [
+            (column, members[where])
+            for column, where in zip(columns, places, strict=True)
+            if column is not None
+        ]
+        return np.stack([_linearized(*pair, int(members.max()) + 1) for pair in pairs], axis=1)
+    value = measure(outcomes[0], metric)
+    if value is None:
+        return None
+    num_groups = min(int(members.max()) + 1, MAX_GROUPS)
+    order = np.random.default_rng(0).permutation(int(members.max()) + 1)
+    groups = order[members] % num_groups
+    return np.stack(
+        [
+            _pseudo_values(outcome, value, groups[where], num_groups)
+            for outcome, where in zip(outcomes, places, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def _linearized(scores: Floats, members: NDArray[np.int64], num_units: int) -> Floats:
+    """Of a mean of image scores (N,) in units (N,): each unit's, (U,); the score itself of a single image."""
+    if len(np.unique(members)) == len(members):
+        own = np.full(num_units, np.nan)
+        own[members] = scores
+        return own
+    mean = float(scores.mean())
+    sizes = np.bincount(members, minlength=num_units)
+    sums = np.bincount(members, scores.astype(np.float64) - mean, minlength=num_units)
+    units = int((sizes > 0).sum())
+    return np.asarray(np.where(sizes > 0, mean + sums * units / len(scores), np.nan))
+
+
+def _pseudo_values(outcome: Outcome, value: Measure, groups: NDArray[np.int64], num_groups: int) -> Floats:
+    """Of a metric of images in groups (N,): each group's, (G,), from the metric of all others."""
+    whole, size = value(outcome, np.arange(len(groups))), len(groups)
+    effects = np.full(num_groups, np.nan)
+    for group in np.unique(groups).tolist():
+        kept = np.flatnonzero(groups != group)
+        # Where the others don't define the metric, the group is taken for an average one.
+        without = value(outcome, kept) if len(kept) else math.nan
+        effects[group] = (whole - without) * len(kept) / size if math.isfinite(without) else 0.0
+    effects *= np.isfinite(effects).sum()
+    return np.asarray(whole + effects - np.nanmean(effects))
 
 
 def replicates(outcomes: Sequence[Outcome], metric: str, seed: int = 0) -> Floats | None:

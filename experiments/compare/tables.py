@@ -14,9 +14,10 @@ from rich.table import Table
 
 from experiments.compare.comparison import Comparison, Pair, Summary
 from experiments.statistics import Interval
+from experiments.two_way import Needed
 
 MAX_PAIRS = 15  # in the terminal
-WIDE = ("p bootstrap", "better / same / worse", "verdict")  # columns that a terminal has no room for
+WIDE = ("95 % over images", "better / same / worse", "verdict")  # columns that a terminal has no room for
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
@@ -89,27 +90,27 @@ def differences_sheet(comparison: Comparison) -> Sheet:
 def pairs_sheet(comparison: Comparison) -> Sheet:
     """A row for each two groups."""
     pairs = comparison.pairs
-    several = max(len(group.members) for group in comparison.groups) > 1
-    head = ["pair", "difference", "95 % over images", "p permuted" if several else "p McNemar"]
-    head += ["p bootstrap", "p seeds", "seeds needed"]
+    head = ["pair", "difference", "95 % over both", "p", "95 % over images", "p images", "p seeds"]
+    head += ["seeds needed"]
     bayes = any(pair.practical is not None for pair in pairs)
     head += ["better / same / worse"] if bayes else []
     rows = [
         (
             f"{pair.first.name} - {pair.second.name}",
             number(pair.difference, signed=True),
+            interval(pair.over_both, signed=True),
+            p_value(pair.p),
             interval(pair.over_images, signed=True),
-            p_value(pair.p_mcnemar),
-            p_value(pair.p_bootstrap),
+            p_value(pair.p_images),
             p_value(pair.p_seeds),
-            "-" if pair.seeds_needed is None else f"{pair.seeds_needed:,}",
+            seeds_needed(pair),
             *([practical(pair)] if bayes else []),
             pair.verdict,
         )
         for pair in pairs
     ]
     holm = ", p-values corrected by Holm" if len(pairs) > 1 else ""
-    title = f"differences in {comparison.metric}{holm}"
+    title = f"differences in {comparison.metric}, over seeds and images{holm}"
     return Sheet(title, (*head, "verdict"), tuple(rows), (0, len(head)))
 
 
@@ -142,6 +143,13 @@ def p_value(value: float) -> str:
     ('0.031', '<0.001', '-')
     """
     return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def seeds_needed(pair: Pair) -> str:
+    """Of each; infinite where no number of seeds would tell, as the images are too few."""
+    if pair.needed is None:
+        return "-"
+    return "∞" if pair.needed.seeds is None else f"{pair.needed.seeds:,}"
 
 
 def duration(seconds: float) -> str:
@@ -264,17 +272,22 @@ def _group_row(each: Summary, metric: str) -> dict[str, Any]:
 
 def _pair_row(pair: Pair) -> dict[str, Any]:
     over_images = pair.over_images or Interval(math.nan, math.nan)
+    over_both = pair.over_both or Interval(math.nan, math.nan)
+    needed = pair.needed or Needed(None)
     names = ("p_first_better", "p_same", "p_second_better")
     return {
         "first": pair.first.name,
         "second": pair.second.name,
         "difference": pair.difference,
+        "low": over_both.low,
+        "high": over_both.high,
+        "p": pair.p,
         "images_low": over_images.low,
         "images_high": over_images.high,
-        "p_mcnemar": pair.p_mcnemar,
-        "p_bootstrap": pair.p_bootstrap,
+        "p_images": pair.p_images,
         "p_seeds": pair.p_seeds,
-        "seeds_needed": pair.seeds_needed,
+        "seeds_needed": needed.seeds,
+        "images_needed": needed.images,
         **dict(zip(names, pair.practical or (), strict=False)),
         "verdict": pair.verdict,
     }

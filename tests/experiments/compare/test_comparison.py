@@ -10,11 +10,13 @@ import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from experiments.compare.command import compare_runs
 from experiments.compare.groups import CODE, FINGERPRINT
 from experiments.compare.selection import select_runs
 from experiments.errors import RequestError
+from experiments.two_way import difference_p_value
 
 
 def test_runs_that_differ_in_seed_and_places_are_one_group_with_the_mean_of_its_runs(write):
@@ -28,13 +30,10 @@ def test_runs_that_differ_in_seed_and_places_are_one_group_with_the_mean_of_its_
     assert summary.deviation == pytest.approx(np.std(values, ddof=1))
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert summary.over_seeds == pytest.approx((expected.low, expected.high))
-    # The bootstrap of the mean over seeds has the variance of a mean within classes over images.
-    right = summary.group.right
-    classes = np.arange(200) % 3
-    variance = sum(np.var(right[classes == label]) * (classes == label).sum() for label in range(3)) / 200**2
+    # The mean over seeds varies over images as the mean of their shares of right runs.
     assert summary.over_images is not None
     width = summary.over_images.high - summary.over_images.low
-    assert width == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.1)
+    assert width == pytest.approx(2 * 1.96 * stats.sem(summary.group.right), rel=0.1)
 
 
 def test_groups_are_ranked_and_show_only_the_keys_in_which_they_differ(write):
@@ -104,9 +103,12 @@ def test_two_single_runs_are_held_to_mcnemars_exact_test(write):
     found = compare_runs(runs, "test", "accuracy")
     table = [[0, np.sum(one & ~other)], [np.sum(~one & other), 0]]
     (pair,) = found.pairs
-    assert pair.p_mcnemar == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
+    assert pair.p_images == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
     assert pair.difference == pytest.approx(one.mean() - other.mean())
-    assert pair.verdict == "these runs differ; of the configurations a single seed tells nothing"
+    assert pair.verdict.startswith(
+        "these two models: A is better on other images of this kind; a single seed"
+    )
+    assert math.isnan(pair.p)
     assert any("a single seed of A and B" in remark for remark in found.remarks)
 
 
@@ -140,8 +142,8 @@ def test_of_several_pairs_each_kind_of_p_value_is_corrected_by_holm(write):
 def test_equal_runs_are_not_told_apart(write):
     runs = [write("equal", 0.9, {"model.lr": lr, "seed": seed}) for lr in (1, 2) for seed in (0, 1)]
     (pair,) = compare_runs(runs, "test", "accuracy").pairs
-    assert pair.p_mcnemar == pair.p_bootstrap == 1
-    assert pair.seeds_needed is None
+    assert pair.p == pair.p_images == 1
+    assert pair.needed is None
     assert pair.verdict == "no difference found"
 
 
@@ -214,11 +216,39 @@ def test_nothing_to_compare_is_refused(write):
         compare_runs([failed], "test", "accuracy")
 
 
-def test_few_mistakes_are_pointed_out(write):
-    right = np.ones(200, dtype=bool)
-    right[:3] = False
-    remarks = compare_runs([write("few", right)], "test", "accuracy").remarks
-    assert any("fewer than 10 mistakes of A, of 200 test images" in remark for remark in remarks)
+def test_an_interval_over_images_has_a_width_without_a_mistake_too(write):
+    (summary,) = compare_runs([write("few", 1.0)], "test", "accuracy").summaries
+    assert summary.over_images == pytest.approx(proportion_confint(200, 200, method="wilson"))
+
+
+def test_seeds_that_tie_have_no_interval_and_their_verdict_is_over_images(write):
+    better, worse = np.arange(200) >= 4, np.arange(200) >= 12  # no seed says anything else
+    runs = [
+        write("ties", right, {"model.lr": lr, "seed": seed})
+        for right, lr in ((better, 1), (worse, 2))
+        for seed in range(3)
+    ]
+    found = compare_runs(runs, "test", "accuracy")
+    assert all(math.isinf(summary.over_seeds.low) for summary in found.summaries)
+    (pair,) = found.pairs
+    assert pair.p == pytest.approx(difference_p_value(better - worse.astype(float)))
+    assert (pair.verdict == "A is better") == (pair.p < 0.05)
+    assert any("seeds of A and B have the same value" in remark for remark in found.remarks)
+
+
+def test_better_on_these_images_alone_is_no_win(write):
+    runs = []
+    for lr, hard in ((1, range(8)), (2, range(100, 114))):  # each errs on images of its own
+        for seed in range(4):
+            right = np.ones(200, dtype=bool)
+            right[[*hard, 150 + seed]] = False
+            right[hard[0]] = seed == 0
+            runs.append(write("these", right, {"model.lr": lr, "seed": seed}))
+    found = compare_runs(runs, "test", "accuracy")
+    (pair,) = found.pairs
+    assert pair.p_seeds < 0.05 <= pair.p
+    assert pair.verdict.startswith("no difference found: seeds agree, but other images might not; at least ")
+    assert not found.different().any()
 
 
 def test_a_recipe_means_its_runs_without_trials_and_a_sweep_means_its_trials(write, written_store):

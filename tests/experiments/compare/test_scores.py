@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from experiments.compare.curves import FALSE_RATES, agreement, class_scores, roc_curve
 from experiments.compare.groups import Group, Member, read_member
-from experiments.compare.scores import image_scores, measure, replicates, strata_of
+from experiments.compare.scores import image_scores, measure, replicates, strata_of, unit_scores
 from experiments.prediction_store import Outcome, read_outcome
 from experiments.statistics import resamples
 from lightning_modules.metrics import CLASS_METRICS
@@ -51,8 +51,63 @@ def test_each_metric_is_that_of_the_collection_a_run_records(task):
     assert compared >= 9
 
 
+def test_scores_of_units_are_image_scores_or_jackknife_pseudo_values():
+    outcomes = [make_outcome("multiclass", seed) for seed in (0, 1)]
+    right = np.stack([outcome.right() for outcome in outcomes], axis=1)
+    np.testing.assert_array_equal(unit_scores(outcomes, "accuracy"), right)
+    scores = unit_scores(outcomes, "f1_macro")
+    assert scores.shape == (90, 2)
+    for column, outcome in zip(scores.T, outcomes, strict=True):
+        predicted = outcome.probabilities.argmax(1)
+
+        def f1(kept, targets=outcome.targets, predicted=predicted):
+            return sk.f1_score(targets[kept], predicted[kept], average="macro")
+
+        whole = f1(np.arange(90))
+        pseudo = [90 * whole - 89 * f1(np.delete(np.arange(90), left_out)) for left_out in range(90)]
+        assert column.mean() == pytest.approx(whole, abs=1e-6)
+        # As they are told apart by a random order, their spread is held against the jackknife's.
+        assert np.sort(column) == pytest.approx(np.sort(pseudo - np.mean(pseudo) + whole), abs=1e-3)
+
+
+def test_the_jackknifes_error_of_auroc_is_delongs():
+    outcome = make_outcome("binary")
+    scores = unit_scores([outcome], "auroc")
+    positive = outcome.probabilities[outcome.targets == 1, 1]
+    negative = outcome.probabilities[outcome.targets == 0, 1]
+    wins = (positive[:, None] > negative).astype(float)  # no ties
+    variance = wins.mean(1).var(ddof=1) / len(positive) + wins.mean(0).var(ddof=1) / len(negative)
+    assert scores[:, 0].var(ddof=1) / 90 == pytest.approx(variance, rel=0.05)
+
+
+def test_scores_of_groups_of_images_have_the_variance_of_a_mean_of_clusters():
+    outcome = make_outcome("multiclass")
+    units = {
+        name: str(number // 4) for number, name in enumerate(outcome.ids.tolist())
+    }  # the last is smaller
+    right = outcome.right().astype(float)
+    scores = unit_scores([outcome], "accuracy", units)
+    sums = np.bincount(np.arange(90) // 4, right - right.mean())
+    assert scores.mean() == pytest.approx(right.mean())
+    expected = 23 / 22 * np.square(sums).sum() / 90**2  # of cluster-robust standard errors (Liang and Zeger)
+    assert scores.var(ddof=1) / 23 == pytest.approx(expected)
+    assert unit_scores([outcome], "f1_macro", units).shape == (23, 1)
+
+
+def test_of_many_images_random_groups_are_left_out():
+    generator = np.random.default_rng(0)
+    targets = generator.integers(4, size=1000)
+    probabilities = np.eye(4, dtype=np.float32)[np.where(generator.random(1000) < 0.9, targets, 0)]
+    outcome = Outcome(np.arange(1000).astype(str), targets, probabilities)
+    scores = unit_scores([outcome], "balanced_accuracy")
+    assert scores.shape == (200, 1)
+    accuracy = unit_scores([outcome], "accuracy").std(ddof=1) / np.sqrt(1000)
+    assert scores.std(ddof=1) / np.sqrt(200) == pytest.approx(accuracy, rel=0.3)
+
+
 def test_what_predictions_do_not_tell_is_not_bootstrapped():
     outcome = make_outcome("multilabel")
+    assert unit_scores([outcome], "f1_macro_tuned") is None
     assert replicates([outcome], "loss") is None
     assert replicates([outcome], "f1_macro_tuned") is None
 

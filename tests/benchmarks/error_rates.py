@@ -1,0 +1,272 @@
+"""Error rates of our tests and coverages of our intervals, simulated: docs/explanation/statistics.md.
+
+Whether a run is right about an image is 0 or 1. It follows from crossed random effects: how hard the image is
+for all, how well a configuration suits it, how well a seed came out, and what is left. Numbers are judged by
+the very functions that the commands call.
+
+    python tests/benchmarks/error_rates.py [--parts two_way power ...] [--cases 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from experiments.compare.scores import unit_scores
+from experiments.prediction_store import Outcome
+from experiments.shares import share_interval
+from experiments.statistics import SIGNIFICANCE, seeds_p_value, t_interval
+from experiments.two_way import TwoWay, difference_interval, difference_p_value, two_way_test
+
+IMAGES = (300, 1000, 10_000)
+SEEDS = ((2, 2), (3, 3), (5, 5), (10, 10), (20, 20), (2, 5), (3, 10), (5, 20))
+RATIOS = (1 / 3, 1.0, 3.0)  # standard error over seeds, over that of images
+ACCURACIES = (0.7, 0.9, 0.95, 0.98, 0.99, 0.995)
+# Standard deviations of the effects: of an image, of how a configuration suits it, and of what is left.
+DIFFICULTY, SUITED, REST = 1.5, 0.6, 0.5
+
+
+class Draw(NamedTuple):
+    """What is right in one simulated comparison: 0 or 1, (N, S) of either configuration."""
+
+    one: NDArray[np.float64]
+    other: NDArray[np.float64]
+
+
+@cache
+def variance_over_images(accuracy: float) -> float:
+    """Of the difference between two configurations' chances at an image."""
+    generator, count = np.random.default_rng(0), 200_000
+    hard = generator.normal(0, DIFFICULTY, count)
+    hard += stats.norm.ppf(accuracy) * math.hypot(DIFFICULTY, SUITED, REST)
+    one, other = (stats.norm.cdf((hard + generator.normal(0, SUITED, count)) / REST) for _ in range(2))
+    return float(np.var(one - other))
+
+
+def seed_effect(accuracy: float, images: int, seeds: Sequence[int], ratio: float) -> float:
+    """Standard deviation of the seeds' effect for which the standard errors have this ratio."""
+    slope = stats.norm.pdf(stats.norm.ppf(accuracy)) / math.hypot(DIFFICULTY, SUITED, REST)
+    over_images = variance_over_images(accuracy) / images
+    return ratio * math.sqrt(over_images / sum(1 / count for count in seeds)) / float(slope)
+
+
+def draws(
+    cases: int, images: int, seeds: tuple[int, int], ratio: float, accuracy: float, gain: float = 0.0
+) -> Iterator[Draw]:
+    """Simulated comparisons; over both seeds and images the first configuration is better by `gain`."""
+    generator = np.random.default_rng(images + 7 * sum(seeds))
+    effect = seed_effect(accuracy, images, seeds, ratio)
+    total = math.hypot(DIFFICULTY, SUITED, REST, effect)
+    means = [float(stats.norm.ppf(each)) * total for each in (accuracy + gain, accuracy)]
+    for _ in range(cases):
+        hard = generator.standard_normal((images, 1), np.float32) * np.float32(DIFFICULTY)
+        right = []
+        for mean, count in zip(means, seeds, strict=True):
+            chance = hard + generator.standard_normal((images, 1), np.float32) * np.float32(SUITED)
+            chance = chance + (mean + generator.normal(0, effect, count)).astype(np.float32)
+            rest = generator.standard_normal((images, count), np.float32) * np.float32(REST)
+            right.append((chance > rest).astype(np.float64))
+        yield Draw(*right)
+
+
+def judged(draw: Draw) -> TwoWay:
+    """As `darkroom compare` judges accuracy."""
+    return two_way_test((draw.one.mean(0).tolist(), draw.other.mean(0).tolist()), draw)
+
+
+def by_separate_tests(draw: Draw) -> bool:
+    """The rule of earlier versions: significant over seeds (Welch), and over images."""
+    one, other = draw.one.mean(0), draw.other.mean(0)
+    if np.ptp(one) == np.ptp(other) == 0:
+        return False
+    over_seeds = seeds_p_value(one.tolist(), other.tolist())
+    over_images = difference_p_value(draw.one.mean(1) - draw.other.mean(1))
+    return bool(max(over_seeds, over_images) < SIGNIFICANCE)
+
+
+class Rates(NamedTuple):
+    """How often a difference is found: by the test, by it without subtracting the residual, by two tests."""
+
+    found: float
+    whole_residual: float
+    separate: float
+
+
+def rates(cases: Iterator[Draw]) -> Rates:
+    """Of simulated comparisons."""
+    rows = []
+    for draw in cases:
+        test = judged(draw)
+        whole = replace(test, residual=(0.0, 0.0))
+        found = [each.p_value < SIGNIFICANCE for each in (test, whole)]
+        rows.append((*found, by_separate_tests(draw)))
+    return Rates(*np.mean(rows, axis=0).tolist())
+
+
+def two_way(cases: int) -> Iterator[str]:
+    """The share of comparisons without a difference in which the two-way test finds one; it should be 5 %."""
+    yield from _two_way_table(cases, power=False)
+
+
+def power(cases: int) -> Iterator[str]:
+    """The share of true differences, of 2.8 standard errors, that the two-way test finds."""
+    yield from _two_way_table(cases, power=True)
+
+
+def _two_way_table(cases: int, power: bool) -> Iterator[str]:
+    kinds = ["two-way test", "without subtracting"] + ([] if power else ["two tests, as before"])
+    columns = [f"{kind}, {_ratio(ratio)}" for kind in kinds for ratio in RATIOS]
+    yield from _head(["accuracy", "images", "seeds", *columns])
+    for accuracy in (0.8, 0.95):
+        for images in IMAGES:
+            for seeds in SEEDS:
+                found = []
+                for ratio in RATIOS:
+                    error = math.sqrt(variance_over_images(accuracy) / images * (1 + ratio**2))
+                    gain = min(2.8 * error, 0.99 - accuracy) if power else 0.0
+                    found.append(rates(draws(cases, images, seeds, ratio, accuracy, gain)))
+                shown = [_percent(each[kind]) for kind in range(len(kinds)) for each in found]
+                yield _row([f"{accuracy}", f"{images:,}", _seeds(seeds), *shown])
+
+
+def shares(cases: int) -> Iterator[str]:
+    """The share of 95 % intervals over images that hold the true accuracy of the mean of a few runs."""
+    yield from _coverages((1, 3, 10), lambda *cell: share_coverage(cases, *cell))
+
+
+def share_coverage(cases: int, seeds: int, images: int, accuracy: float) -> float:
+    """Of accuracies over images."""
+    return float(
+        np.mean(
+            [
+                share_interval(draw.one.mean(1)).holds(accuracy)
+                for draw in draws(cases, images, (seeds, 1), 0.0, accuracy)
+            ]
+        )
+    )
+
+
+def differences(cases: int) -> Iterator[str]:
+    """The share of 95 % intervals over images that hold the true difference, 0, of a few runs."""
+    yield from _coverages((1, 3, 10), lambda *cell: difference_coverage(cases, *cell))
+
+
+def difference_coverage(cases: int, seeds: int, images: int, accuracy: float) -> float:
+    """Of differences between equally good configurations, over images."""
+    return float(
+        np.mean(
+            [
+                difference_interval(draw.one.mean(1) - draw.other.mean(1)).holds(0)
+                for draw in draws(cases, images, (seeds, seeds), 0.0, accuracy)
+            ]
+        )
+    )
+
+
+def over_seeds(cases: int) -> Iterator[str]:
+    """The share of 95 % intervals over seeds that hold the mean over all seeds, of those that are no ties."""
+    yield from _coverages((2, 3, 5, 10), lambda *cell: _over_seeds(cases, *cell))
+
+
+def _over_seeds(cases: int, seeds: int, images: int, accuracy: float) -> float:
+    """Seeds vary by about two images, but no more than by half of all mistakes."""
+    generator = np.random.default_rng(images + seeds)
+    total = math.hypot(DIFFICULTY, SUITED, REST)
+    mean = float(stats.norm.ppf(accuracy))
+    spread = min(2 / images, (1 - accuracy) / 2)  # of two images is where ties are common
+    effect = spread / (stats.norm.pdf(mean) / total)
+    held = []
+    for _ in range(cases):
+        hard = mean * total + generator.normal(0, math.hypot(DIFFICULTY, SUITED), images)
+        truth = float(stats.norm.cdf(hard / math.hypot(REST, effect)).mean())  # over seeds, of these images
+        chances = stats.norm.cdf((hard + generator.normal(0, effect, (seeds, 1))) / REST)
+        interval = t_interval((generator.random(chances.shape) < chances).mean(1).tolist())
+        if math.isfinite(interval.low):
+            held.append(interval.holds(truth))
+    return float(np.mean(held)) if held else math.nan
+
+
+def macro_f1(cases: int) -> Iterator[str]:
+    """The share of comparisons of two equally good models in which a difference in macro-F1 is found."""
+    yield from _head(["images", "classes", "found"])
+    for images, classes in ((50, 3), (50, 10), (150, 10)):
+        yield _row([str(images), str(classes), _percent(macro_f1_rate(cases, images, classes))])
+
+
+def macro_f1_rate(cases: int, images: int, classes: int) -> float:
+    """By the jackknife over images."""
+    generator = np.random.default_rng(images + classes)
+    found = []
+    for _ in range(cases):
+        targets = generator.integers(classes, size=images)
+        hard = generator.normal(0, 1, images)
+        runs = []
+        for _ in range(2):
+            right = hard + generator.normal(0, 0.7, images) < 1.0
+            said = np.where(right, targets, (targets + generator.integers(1, classes, images)) % classes)
+            ids = np.array([f"{number:04}" for number in range(images)])
+            runs.append(Outcome(ids, targets, np.eye(classes, dtype=np.float32)[said]))
+        scores = unit_scores(runs, "f1_macro")
+        assert scores is not None
+        found.append(difference_p_value(scores[:, 0] - scores[:, 1]) < SIGNIFICANCE)
+    return float(np.mean(found))
+
+
+# Tables -------------------------------------------------------------------------------------------
+
+
+def _coverages(seeds: Sequence[int], cell: Callable[[int, int, float], float]) -> Iterator[str]:
+    yield from _head(["images", "runs", *(f"{accuracy:.1%}" for accuracy in ACCURACIES), "mean"])
+    for images in (50, 300, 1000):
+        for count in seeds:
+            values = [cell(count, images, accuracy) for accuracy in ACCURACIES]
+            yield _row(
+                [f"{images:,}", str(count), *map(_percent, values), _percent(float(np.nanmean(values)))]
+            )
+
+
+def _head(names: Sequence[str]) -> Iterator[str]:
+    yield _row(names)
+    yield _row(["---:"] * len(names))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _ratio(ratio: float) -> str:
+    return "1/3" if ratio < 1 else f"{ratio:g}"
+
+
+def _seeds(seeds: tuple[int, int]) -> str:
+    return str(seeds[0]) if seeds[0] == seeds[1] else f"{seeds[0]} and {seeds[1]}"
+
+
+PARTS = {each.__name__: each for each in (two_way, power, shares, differences, over_seeds, macro_f1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--cases", type=int, default=1000, help="simulated comparisons for each number")
+    arguments = parser.parse_args()
+    for name in arguments.parts:
+        print(f"\n**{name}**: {' '.join((PARTS[name].__doc__ or '').split())}\n")
+        for line in PARTS[name](arguments.cases):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
