@@ -1,4 +1,4 @@
-"""Intervals, tests and power: whether a difference between networks is real, as pure functions of numbers."""
+"""Intervals and tests: whether a difference between networks is real, as pure functions of numbers."""
 
 from __future__ import annotations
 
