@@ -68,10 +68,12 @@ def test_a_run_of_version_1_keeps_its_classes_its_split_and_what_it_decodes(old_
 
 
 def test_a_run_of_version_1_goes_on_with_a_note_and_counts_as_neither_version(old_workspace, open_store_at):
-    shown = answered(old_workspace, "train", "--resume", "stopped")
     store = open_store_at(old_workspace)
+    told = repairs_told(store.find_run("stopped"))
+    shown = answered(old_workspace, "train", "--resume", "stopped")
+    assert told
+    assert all(f"note: {line}" in shown for line in told)
     record = store.find_run("stopped")
-    assert all(f"note: {line}" in shown for line in repairs_told(record))
     assert (record.status, record.last_epoch()) == ("FINISHED", 8)
     assert record.tags["record_version"] == f"1+{RECORD_VERSION}"
 
