@@ -179,7 +179,7 @@ class CacheBuilder:
             return _Examined("", reason=f"cannot be read ({error.strerror or error})")
         content_hash = _content_hash(data)
         try:
-            pixels, size = decode_with_size(data, self.sizing.channels, self.sizing.shorter_side)
+            pixels, size = decode_with_size(data, self.sizing.channels, self.sizing.decoded_at_least)
         except BadImageError as error:
             return _Examined(content_hash, reason=str(error))
         height, width = fitted_size(*size, self.sizing)

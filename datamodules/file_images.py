@@ -104,7 +104,7 @@ class StreamedPixels:
     def window(self, place: int, box: Box) -> Tensor:
         try:
             data = self.originals.read(place)
-            pixels, size = decode_with_size(data, self.sizing.channels, self.sizing.shorter_side)
+            pixels, size = decode_with_size(data, self.sizing.channels, self.sizing.decoded_at_least)
         except (OSError, BadImageError) as error:
             said = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else error
             raise BadImageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from datamodules.preprocess import Interpolation
+
+Decoding = Literal["exact", "fast"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,12 @@ class Sizing:
         resize: "squash" resizes to size x size, whatever the aspect; "crop" resizes the shorter side and
             keeps the aspect, and evaluation sees the centre.
         crop_fraction: With "crop", the share of the shorter side that evaluation sees, in (0, 1]; the
-            shorter side is size / crop_fraction. timm calls it crop_pct.
+            shorter side is size / crop_fraction, rounded down. timm calls it crop_pct.
         interpolation: Between pixels; "bilinear" and "bicubic" are antialiased.
         channels: 3 for RGB, 1 for grey.
+        decoding: "exact" decodes JPEGs at their full size and resizes as Pillow does, which gives timm's
+            pixels to the last bit. "fast" decodes large JPEGs at a reduced size and resizes by torch's uint8
+            kernels; it rounds the shorter side to the nearest pixel, as all runs of record version 1.
     """
 
     size: int
@@ -33,6 +40,7 @@ class Sizing:
     crop_fraction: float = 0.875
     interpolation: Interpolation = "bilinear"
     channels: Literal[1, 3] = 3
+    decoding: Decoding = "exact"
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -49,11 +57,21 @@ class Sizing:
             )
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {self.channels}")
+        if self.decoding not in ("exact", "fast"):
+            raise ValueError(f'decoding must be "exact" or "fast", got {self.decoding!r}')
 
     @property
     def shorter_side(self) -> int:
         """Of what is stored, in pixels."""
-        return self.size if self.resize == "squash" else round(self.size / self.crop_fraction)
+        if self.resize == "squash":
+            return self.size
+        shorter = self.size / self.crop_fraction
+        return round(shorter) if self.decoding == "fast" else math.floor(shorter)  # as timm rounds
+
+    @property
+    def decoded_at_least(self) -> int | None:
+        """Pixels that the shorter side of a JPEG must keep when it is decoded; None decodes all of them."""
+        return self.shorter_side if self.decoding == "fast" else None
 
 
 def fitted_size(height: int, width: int, sizing: Sizing) -> tuple[int, int]:
@@ -97,9 +115,26 @@ def fit(
     """
     original_height, original_width = original_size or (image.shape[0], image.shape[1])
     height, width = fitted_size(original_height, original_width, sizing)
+    if sizing.decoding == "exact":
+        return _resize_as_pillow(image, height, width, sizing.interpolation)
     batch = resize(to_batch(image), height, width, sizing.interpolation).numpy()
     fitted: NDArray[np.uint8] = batch[0].transpose(1, 2, 0)
     return fitted
+
+
+def _resize_as_pillow(
+    image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation
+) -> NDArray[np.uint8]:
+    """uint8 (H, W, C) to (height, width, C).
+
+    By Pillow itself, which timm and torchvision call for images in files: torch's kernels differ by up to
+    two of 255 levels, and by more on processors without AVX2.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
+    resized = picture.resize((width, height), Image.Resampling[interpolation.upper()])
+    return np.array(resized).reshape(height, width, image.shape[2])
 
 
 def to_batch(image: NDArray[np.uint8]) -> Tensor:

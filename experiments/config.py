@@ -24,7 +24,7 @@ from experiments.sweep.space import SweepSettings, configuration_keys, probes
 from experiments.sweep.space import overrides as trial_overrides
 from experiments.trainer import TrainerSettings
 from lightning_modules import ImageClassifier
-from lightning_modules.backbones import backbone_names, backbone_options, pretrained_size
+from lightning_modules.backbones import PretrainedView, backbone_names, backbone_options, pretrained_view
 from lightning_modules.networks import NETWORKS
 from lightning_modules.optimization import optimizer_names
 
@@ -137,7 +137,7 @@ def parse_experiment(
     try:
         namespace = parser.parse_args(arguments)
         _check_finite(namespace)
-        _see_as_pretrained(namespace, given)
+        view = _see_as_pretrained(namespace, given)
         objects = parser.instantiate(namespace)
     except (ArgumentError, ValueError, TypeError) as error:
         raise RequestError(_one_paragraph(str(error))) from error
@@ -156,6 +156,8 @@ def parse_experiment(
         overrides=dict(overrides),
     )
     _check_backbone_options(experiment.model)
+    if view is not None and view.lacking:
+        experiment.data.notes.append(f"{view.lacking}, which no key of data does: logits differ from timm's")
     if experiment.sweep is not None:
         check_keys(configuration_keys(experiment.sweep), known, where="sweep.space: ")
         if check_space:
@@ -213,19 +215,24 @@ def _build_parser() -> ArgumentParser:
     return parser
 
 
-def _see_as_pretrained(namespace: Namespace, given: Sequence[str]) -> None:
-    """Images as the backbone saw them in its pretraining, unless the data's keys were given.
+def _see_as_pretrained(namespace: Namespace, given: Sequence[str]) -> PretrainedView | None:
+    """Sets how images are seen, for keys not given, as in the backbone's pretraining; returns how that was.
 
-    Their size only where images come in all sizes: those of a set such as MNIST keep theirs.
+    The size only where images come in all sizes: those of a set such as MNIST keep theirs.
     """
     model, data = namespace.model.init_args, namespace.data.init_args
-    size = pretrained_size(model.backbone) if model.pretrained or model.weights else None
-    if size is None:
-        return
-    if "data.normalization" not in given:
-        data.normalization = "backbone"
-    if "data.image_size" not in given and data.image_size is not None:
-        data.image_size = size
+    view = pretrained_view(model.backbone) if model.pretrained or model.weights else None
+    if view is None:
+        return None
+    seen: dict[str, Any] = {"normalization": "backbone", "interpolation": view.interpolation}
+    if data.image_size is not None:
+        seen["image_size"] = view.size
+    if "crop_fraction" in data:  # images in files
+        seen |= {"resize": view.resize, "crop_fraction": view.crop_fraction}
+    for key, value in seen.items():
+        if f"data.{key}" not in given and value is not None:
+            data[key] = value
+    return view
 
 
 def _read_yaml(text: str) -> dict[str, Any]:

@@ -128,4 +128,27 @@ REPAIRS: tuple[Repair, ...] = (
             and (params.get("model.schedule") != "constant" or params.get("model.warmup_epochs", "0") != "0")
         ),
     ),
+    Repair(
+        2,
+        what=(
+            "images in files are decoded and resized as timm and Pillow do it, to the last bit; before, "
+            "JPEGs of at least twice the size were decoded at a fraction of theirs, torch resized them, and "
+            "the shorter side was rounded to the nearest pixel instead of down"
+        ),
+        concerns=lambda params: "data.resize" in params,
+        before={"data.decoding": "fast"},
+    ),
+    Repair(
+        2,
+        what=(
+            "with a pretrained backbone of timm's, data.interpolation, data.resize and data.crop_fraction "
+            "follow the backbone where a recipe does not set them; before, they were bilinear, crop and 0.875"
+        ),
+        concerns=lambda params: (
+            params.get("data.normalization") == "backbone"
+            or params.get("model.pretrained") == "True"
+            or params.get("model.weights", "None") != "None"
+        ),
+        before={"data.interpolation": "bilinear"},  # the others stand in each record of images in files
+    ),
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import timm
 import torch
+from timm.data import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 from torch import nn
 
 from lightning_modules.networks import NETWORKS
@@ -99,10 +101,49 @@ def pretrained_statistics(name: str, channels: int) -> tuple[tuple[float, ...], 
     return tuple(config.mean), tuple(config.std)
 
 
-def pretrained_size(name: str) -> int | None:
-    """The side in pixels of the images that a backbone of timm's was pretrained with; None of all others."""
+@dataclass(frozen=True)
+class PretrainedView:
+    """How timm shows images to a network when it evaluates the weights that it was pretrained to.
+
+    Attributes:
+        size: Side in pixels of the images that it was pretrained with.
+        interpolation: How images are resized.
+        resize: "crop" keeps the aspect and takes the centre, "squash" does not; None where timm does
+            something that `data.resize` can't ("border", or a crop of a squashed image).
+        crop_fraction: timm's crop_pct; None where it is above 1, which adds a border.
+        test: Side and crop fraction that the published accuracy was measured with, where these differ.
+    """
+
+    size: int
+    interpolation: Literal["bilinear", "bicubic"]
+    resize: Literal["squash", "crop"] | None
+    crop_fraction: float | None
+    test: tuple[int, float] | None
+
+    @property
+    def lacking(self) -> str:
+        """What no key of the data does, as a clause; empty where nothing is lacking."""
+        if self.resize is None:
+            return "timm evaluates this backbone on images that it pads, or squashes and then crops"
+        return "timm evaluates this backbone with a border" if self.crop_fraction is None else ""
+
+
+def pretrained_view(name: str) -> PretrainedView | None:
+    """How a backbone of timm's saw images in its pretraining; None of all others."""
     config = pretrained_config(name)
-    return None if config is None else int(config.input_size[-1])
+    if config is None:
+        return None
+    size, fraction = int(config.input_size[-1]), float(config.crop_pct or DEFAULT_CROP_PCT)
+    test = int((config.test_input_size or config.input_size)[-1]), float(config.test_crop_pct or fraction)
+    mode = config.crop_mode or DEFAULT_CROP_MODE
+    is_squashed = mode == "squash" and fraction == 1
+    return PretrainedView(
+        size=size,
+        interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",
+        resize="crop" if mode == "center" else "squash" if is_squashed else None,
+        crop_fraction=fraction if fraction <= 1 else None,
+        test=test if test != (size, fraction) else None,
+    )
 
 
 def _build_timm(

@@ -155,6 +155,30 @@ def test_images_are_seen_as_in_pretraining_unless_the_keys_are_given(overrides, 
     assert again.config == experiment.config
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({}, ("bicubic", "crop", 0.875)),  # inception_v3
+        ({"model.backbone": "resnet18.tv_in1k"}, ("bilinear", "crop", 0.875)),
+        ({"model.backbone": "resnet50.a1_in1k"}, ("bicubic", "crop", 0.95)),
+        ({"model.backbone": "vit_base_patch16_clip_224.openai"}, ("bicubic", "crop", 0.9)),
+        ({"model.backbone": "convnext_base.fb_in22k_ft_in1k_384"}, ("bicubic", "squash", 1.0)),
+        ({"model.pretrained": "false"}, ("bilinear", "crop", 0.875)),
+        ({"data.interpolation": "nearest"}, ("nearest", "crop", 0.875)),
+        ({"model.backbone": "resnet50.a1_in1k", "data.crop_fraction": "1"}, ("bicubic", "crop", 1.0)),
+    ],
+)
+def test_images_are_resized_and_cropped_as_timm_evaluates_the_backbone(overrides, expected):
+    data = parse_experiment([FOLDER], overrides).data
+    assert (data.sizing.interpolation, data.sizing.resize, data.sizing.crop_fraction) == expected
+    assert data.sizing.decoding == "exact"
+
+
+def test_a_border_that_no_key_makes_is_told():
+    experiment = parse_experiment([FOLDER], {"model.backbone": "volo_d4_448"})
+    assert any("timm evaluates this backbone with a border" in note for note in experiment.data.notes)
+
+
 def test_a_set_of_one_size_keeps_it_under_a_pretrained_backbone():
     keys = {"model.backbone": "resnet18", "model.pretrained": "true"}
     experiment = load_experiment(["mnist/lenet5"], {**keys, "model.backbone_options": "null"})

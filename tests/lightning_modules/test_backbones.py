@@ -17,7 +17,7 @@ from lightning_modules.backbones import (
     backbone_options,
     build_network,
     is_backbone,
-    pretrained_size,
+    pretrained_view,
     unseen,
 )
 from lightning_modules.networks import NETWORKS
@@ -203,7 +203,7 @@ def test_options_that_give_no_classifier_are_refused_with_a_reason(
 
 @pytest.mark.parametrize("name", ["resnet10t.foo", "resnet10t."])
 def test_weights_that_timm_does_not_have_are_refused_by_their_tag(name: str) -> None:
-    for ask in (pretrained_size, ImageClassifier):
+    for ask in (pretrained_view, ImageClassifier):
         with pytest.raises(ValueError, match=r"resnet10t has no weights .*tags are c3_in1k"):
             ask(name)
 
