@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 from pathlib import Path
 from types import FrameType
@@ -12,7 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from experiments import leaving
-from experiments.errors import Terminated
+from experiments.errors import RequestError, Terminated
 from experiments.trainer import TrainerSettings, is_minimized
 
 
@@ -97,8 +98,29 @@ def chosen_checkpoint(folder: Path) -> Path:
     return best if best.is_file() else folder / "last.ckpt"
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents: tensors and plain values alone, so that reading it executes nothing.
+
+    Raises:
+        RequestError: The file is damaged, or holds anything else.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise RequestError(
+            f"{path} can't be read as a checkpoint, which holds tensors and plain values alone: was it cut "
+            f"short, or exchanged? Nothing in it was executed ({' '.join(str(error).split())[:200]})"
+        ) from error
+    return checkpoint
+
+
 def load_weights(module: pl.LightningModule, path: Path) -> int:
-    """Loads a checkpoint's weights into a built module; returns the epoch they are of, from 1."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    """Loads a checkpoint's weights into a built module; returns the epoch they are of, from 1.
+
+    Raises:
+        RequestError: The file can't be read.
+        RuntimeError: The weights are of another network.
+    """
+    checkpoint = read_checkpoint(path)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["epoch"]) + 1

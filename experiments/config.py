@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -128,6 +128,7 @@ def parse_experiment(
     """As `load_experiment`, from the texts of YAML files."""
     layers = [_read_yaml(text) for text in texts]
     _join_sweeps(layers)
+    _check_no_nested_classes(layers, overrides)
     known = known_keys({**chosen_classes(layers, overrides), **SETTINGS})
     given = [*(key for layer in layers for key in given_keys(layer)), *overrides]
     check_keys(given, known)
@@ -249,6 +250,9 @@ def _read_yaml(text: str) -> dict[str, Any]:
         loose = {key: given.pop(key) for key in list(given) if key not in ("class_path", "init_args")}
         if loose:  # `model: {lr: 0.1}` is what `--model.lr=0.1` is
             given["init_args"] = {**given.get("init_args", {}), **loose}
+        if isinstance(given.get("class_path"), str):
+            # Classes are known by name: the parser would import whatever module a path leads through.
+            given["class_path"] = given["class_path"].rpartition(".")[2]
     return layer
 
 
@@ -276,6 +280,39 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 # Wrong values ------------------------------------------------------------------------------------
+
+
+def _check_no_nested_classes(layers: Sequence[Mapping[str, Any]], overrides: Mapping[str, str]) -> None:
+    """Refuses a class or function named anywhere but as the class of data or model.
+
+    The parser would import and call it, whatever it is, and configurations are read from records too.
+
+    Raises:
+        RequestError: There is one.
+    """
+    for key in (key for layer in layers for key in _nested_classes(layer)):
+        raise RequestError(
+            f"{key}: a class_path can stand only in data and model, where it names one of ours"
+        )
+    for key, value in overrides.items():
+        named = "class_path" in value or key.endswith("class_path")
+        if named and key.removesuffix(".class_path") not in CLASS_SECTIONS:
+            raise RequestError(
+                f"{key}: a class_path can stand only in data and model, where it names one of ours"
+            )
+
+
+def _nested_classes(value: object, place: tuple[str, ...] = ()) -> Iterator[str]:
+    """The keys at which a class is named below the two sections that may name one."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            inner = (*place, str(key))
+            if key == "class_path" and place not in {(section,) for section in CLASS_SECTIONS}:
+                yield ".".join(inner)
+            yield from _nested_classes(each, inner)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _nested_classes(each, place)
 
 
 def _check_finite(namespace: Namespace) -> None:

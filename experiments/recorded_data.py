@@ -13,6 +13,7 @@ from experiments.errors import RequestError
 from experiments.keys import CLASS_SECTIONS
 from experiments.record_version import former_values
 from experiments.tracking import RunRecord
+from lightning_modules.backbones import LOADING_OPTIONS
 
 
 def parse_recorded(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
@@ -25,7 +26,8 @@ def parse_recorded(record: RunRecord, overrides: Mapping[str, str]) -> Experimen
         overrides: Keys to change.
 
     Raises:
-        RequestError: The run has no configuration, or the present code can't read it.
+        RequestError: The run has no configuration, the present code can't read it, or it names a file that
+            could execute code.
     """
     text = record.read_text("config.yaml")
     known = flatten(yaml.safe_load(text) or {})
@@ -37,7 +39,15 @@ def parse_recorded(record: RunRecord, overrides: Mapping[str, str]) -> Experimen
         for key, value in former_values(record.tags, record.params).items()
         if key not in known and key.partition(".")[0] not in replaced
     }
-    return parse_experiment([text], {**former, **overrides})
+    experiment = parse_experiment([text], {**former, **overrides})
+    options = experiment.model.hparams["backbone_options"] or {}
+    if loading := [option for option in LOADING_OPTIONS if option in options]:
+        raise RequestError(
+            f"run {record.run_id[:8]} ({record.name}) has model.backbone_options.{loading[0]}, which names a "
+            "file that timm loads in its own way. No such file is loaded for a record, as it could execute "
+            "code: train it anew with model.weights=FILE"
+        )
+    return experiment
 
 
 def recorded_experiment(record: RunRecord, overrides: Mapping[str, str] | None = None) -> Experiment:

@@ -10,11 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
+from experiments.checkpoints import read_checkpoint
 from experiments.conditions import changed_conditions, changed_data, changed_images, repairs_told
 from experiments.errors import RequestError, RunError
 from experiments.identity import PLACES
@@ -239,8 +238,7 @@ def weight_difference(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -
 
 
 def state_dict(checkpoint: Path) -> dict[str, Tensor]:
-    loaded: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    weights: dict[str, Tensor] = loaded["state_dict"]
+    weights: dict[str, Tensor] = read_checkpoint(checkpoint)["state_dict"]
     return weights
 
 

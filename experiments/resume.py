@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.checkpoints import read_checkpoint
 from experiments.conditions import repairs_told
 from experiments.errors import RequestError
 from experiments.ranks import help_train
@@ -52,10 +53,11 @@ def go_on(record: RunRecord, store: Store) -> Result:
     """Trains a run that stopped to its end, as it was recorded, in the same MLflow run.
 
     Raises:
-        RequestError: Its images are others by now.
+        RequestError: Its images are others by now, or its checkpoint can't be read.
     """
     experiment = recorded_experiment(record)
     for line in repairs_told(record):
         print(f"note: {line}")
+    read_checkpoint(record.checkpoint_folder / "last.ckpt")  # refused before the run is touched
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
     return train(experiment, store, resumed=record)

@@ -199,19 +199,6 @@ class RunRecord:
             ) from error
         return Path(path)
 
-    def load_model(self) -> Any:
-        """The run's logged model, a module from uint8 images (N, C, H, W) to probabilities.
-
-        Raises:
-            RequestError: The run has none.
-        """
-        try:
-            return mlflow.pytorch.load_model(f"runs:/{self.run_id}/model")
-        except (MlflowException, OSError) as error:
-            raise RequestError(
-                f"run {self.run_id} ({self.name}, {self.status}) has no logged model: {_short(error)}"
-            ) from error
-
     def stored_predictions(self, split: str) -> pd.DataFrame:
         """The same as it is stored: of a binary task `prob_1` alone.
 

@@ -17,6 +17,9 @@ from lightning_modules.weights import head_names, reason, start_at_zero
 
 Initialization = Literal["default", "glorot_uniform"]
 
+# Options of timm's that name a file to load.
+LOADING_OPTIONS = ("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+
 
 @cache
 def backbone_names() -> tuple[str, ...]:

@@ -38,11 +38,19 @@ class Blend:
     predictor: nn.Module
 
 
-def vote(members: Sequence[Member], experiment: Experiment, combination: nn.Module) -> Blend:
+def vote(
+    members: Sequence[Member], experiment: Experiment, combination: nn.Module, places: Mapping[str, str]
+) -> Blend:
     """Combines what the members said, and judges it on validation and test.
 
-    The predictor is made of the members' logged models, which compute in 32 bits: of members that were
-    judged in 16, what is recorded is off by as much as theirs is.
+    The predictor is made of the members' networks, which compute in 32 bits: of members that were judged in
+    16, what is recorded is off by as much as their own logged models are.
+
+    Args:
+        members: What is combined.
+        experiment: One of them, with its data.
+        combination: From the members' probabilities to the ensemble's.
+        places: Keys that say where the images lie now.
     """
     weights = tuple(combination.weights.tolist()) if isinstance(combination, WeightedMean) else None
     predictions = {
@@ -53,20 +61,20 @@ def vote(members: Sequence[Member], experiment: Experiment, combination: nn.Modu
     for split, each in predictions.items():
         values = experiment.model.task.metrics()(each.probabilities, each.targets)
         metrics |= {f"{split}/{name}": float(value) for name, value in values.items()}
-    return Blend(predictions, metrics, weights, _predictor(members, combination))
+    return Blend(predictions, metrics, weights, _predictor(members, combination, places))
 
 
-def _predictor(members: Sequence[Member], combination: nn.Module) -> nn.Module:
-    """The members' logged models and what is made of them; without those that have no weight."""
+def _predictor(members: Sequence[Member], combination: nn.Module, places: Mapping[str, str]) -> nn.Module:
+    """The members' networks and what is made of them; without those that have no weight."""
     if not isinstance(combination, WeightedMean):
-        return Ensemble([member.predictor() for member in members], combination)
+        return Ensemble([member.predictor(places) for member in members], combination)
     weighed = [
         (member, weight)
         for member, weight in zip(members, combination.weights.tolist(), strict=True)
         if weight
     ]
     remaining = type(combination)([weight for _, weight in weighed])
-    return Ensemble([member.predictor() for member, _ in weighed], remaining)
+    return Ensemble([member.predictor(places) for member, _ in weighed], remaining)
 
 
 def soup(members: Sequence[Member], experiment: Experiment) -> Blend:

@@ -195,7 +195,7 @@ def conclude(experiment: Experiment, parent: RunRecord, sequence: Sequence[Boost
     members = read_members([member.run for member in sequence])
     metric = chosen_metric(None, members[0].outcomes["val"])
     votes = np.array([member.vote for member in sequence])
-    blend = vote(members, experiment, WeightedVotes((votes / votes.sum()).tolist()))
+    blend = vote(members, experiment, WeightedVotes((votes / votes.sum()).tolist()), {})
     said = {split: as_outcome(blend.predictions[split], experiment.data, split) for split in SPLITS}
     report = judge(members, said, blend.weights, "boosting", metric)
     describe(parent, experiment, members, "boosting", metric)

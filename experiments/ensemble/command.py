@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     blend = (
         soup(members, experiment)
         if arguments.method == "soup"
-        else vote(members, experiment, COMBINATIONS[arguments.method](members, metric))
+        else vote(members, experiment, COMBINATIONS[arguments.method](members, metric), overrides)
     )
     said = {split: as_outcome(blend.predictions[split], experiment.data, split) for split in SPLITS}
     report = judge(members, said, blend.weights, arguments.method, metric)

@@ -15,7 +15,9 @@ from experiments.compare.scores import image_scores, measure
 from experiments.compare.selection import left_out, usable
 from experiments.ensemble.folds import Folds, mean_outcome
 from experiments.errors import RequestError, nearest
+from experiments.evaluate import restore
 from experiments.prediction_store import Outcome, read_outcome
+from experiments.record import build_predictor
 from experiments.tracking import RunRecord
 from experiments.trainer import is_minimized
 from lightning_modules.ensemble import Ensemble, WeightedMean
@@ -58,9 +60,19 @@ class Member:
         """Of all its networks."""
         return sum(int(run.params["num_parameters"]) for run in self.networks)
 
-    def predictor(self) -> nn.Module:
-        """From uint8 images to probabilities, by the logged models."""
-        models = [run.load_model() for run in self.networks]
+    def predictor(self, places: Mapping[str, str]) -> nn.Module:
+        """Builds the module from uint8 images to probabilities, from its networks' records.
+
+        The logged models would do, too, but a file that stands in for one of them can execute code when it is
+        loaded; configuration and checkpoint are read as data.
+
+        Args:
+            places: Keys that say where the images lie now.
+        """
+        models: list[nn.Module] = []
+        for run in self.networks:
+            restored = restore(run, places)
+            models.append(build_predictor(restored.data, restored.model))
         return (
             Ensemble(models, WeightedMean([1 / len(models)] * len(models))) if self.is_folded else models[0]
         )

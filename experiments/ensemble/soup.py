@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.averaging import remeasure, training_images
+from experiments.checkpoints import read_checkpoint
 from experiments.config import Experiment
 from experiments.ensemble.members import Member
 from experiments.errors import RequestError
@@ -97,6 +98,5 @@ def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 def _weights(run: RunRecord) -> dict[str, Tensor]:
     """Those of the network of a run's chosen checkpoint."""
-    checkpoint = torch.load(run.download("checkpoints/best.ckpt"), map_location="cpu", weights_only=True)
-    state: dict[str, Tensor] = checkpoint["state_dict"]
+    state: dict[str, Tensor] = read_checkpoint(run.download("checkpoints/best.ckpt"))["state_dict"]
     return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}

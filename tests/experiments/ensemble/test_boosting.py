@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,8 +98,9 @@ def test_the_ensemble_is_their_weighted_vote_and_its_model_gives_it_by_itself(pa
     assert "weights are the members' votes" in " ".join(interrupted[1].split())
     images = torch.from_numpy(load_digits().images).mul(255 / 16).round().byte()[:50, None]
     with torch.no_grad():
-        ensembled = parent.load_model()(images)
-        alone = torch.stack([run.load_model()(images) for run in members], 1)
+        ensembled = mlflow.pytorch.load_model(f"runs:/{parent.run_id}/model")(images)
+        models = [mlflow.pytorch.load_model(f"runs:/{run.run_id}/model") for run in members]
+        alone = torch.stack([model(images) for model in models], 1)
     torch.testing.assert_close(ensembled, WeightedVotes((votes / votes.sum()).tolist())(alone))
 
 
