@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,9 +63,10 @@ class HuggingFaceDataset(ImageFiles):
             ValueError: The library is missing, or the set has not the columns.
         """
         if self._parts_found is None:
-            if importlib.util.find_spec("datasets") is None:
-                raise ValueError("HuggingFaceDataset needs a library: pip install 'darkroom[huggingface]'")
-            library = importlib.import_module("datasets")
+            try:
+                library = importlib.import_module("datasets")
+            except ModuleNotFoundError as error:
+                raise ValueError("HuggingFaceDataset needs datasets, which is not installed") from error
             found = self._load(library)
             named = {PARTS.get(str(name).lower()): each for name, each in found.items()}
             parts: dict[str, Any] = {part: named[part] for part in ("train", "val", "test") if part in named}

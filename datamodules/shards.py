@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -71,8 +71,10 @@ class ImageShards(ImageFiles):
     @cached_property
     def part_of(self) -> dict[str, str]:
         """To which part each shard belongs, by the shards' names."""
-        if importlib.util.find_spec("webdataset") is None:
-            raise ValueError("ImageShards needs a library: pip install 'darkroom[shards]'")
+        try:
+            importlib.import_module("webdataset")
+        except ModuleNotFoundError as error:
+            raise ValueError("ImageShards needs webdataset, which is not installed") from error
         parts: dict[str, str] = {}
         for part, pattern in self.patterns.items():
             for shard in self.files.find(pattern) if pattern is not None else []:

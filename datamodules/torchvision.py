@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,12 @@ class TorchvisionDataset(ImageFiles):
         """
         if self._datasets is None:
             needs = self.known.needs
-            if needs is not None and importlib.util.find_spec(needs) is None:
-                raise ValueError(f"data.name={self.set_name} needs a library: pip install {needs}")
+            if needs is not None:
+                try:
+                    importlib.import_module(needs)
+                except ModuleNotFoundError as error:
+                    said = f"data.name={self.set_name} needs {needs}, which is not installed"
+                    raise ValueError(said) from error
             import torchvision  # costs seconds, and only this source needs it
 
             build = getattr(torchvision.datasets, self.set_name)

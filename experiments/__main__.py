@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.errors import Interrupted, RequestError, RunError
+from experiments.extras import remedy
 from experiments.overrides import split_overrides
 from experiments.startup import import_module, keep_memory, spare_imports
 
@@ -337,7 +338,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except RequestError as error:
-        return _tell(error, 2)
+        install = remedy(error)
+        return _tell(f"{error}: {install}" if install else error, 2)
     except RunError as error:
         return _tell(error, 1)
     except Interrupted as error:

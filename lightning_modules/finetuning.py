@@ -42,7 +42,7 @@ class FineTuning:
             then everything (Kumar et al. 2022); "gradual" the head, then stage after stage, the last
             one first (Howard and Ruder 2018); "norm_and_bias" norms, biases and the head (after Ben
             Zaken et al. 2022); "lora" matrices of low rank beside the trunk's weights, and the head (Hu
-            et al. 2022; pip install "darkroom[lora]").
+            et al. 2022; needs peft).
         head_epochs: Of linear_then_full: epochs of the head alone.
         unfreeze_every: Of gradual: epochs until the next stage is trained too.
         head_lr_factor: The head's learning rate over `model.lr`, such as 10 for a head that starts anew.

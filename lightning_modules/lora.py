@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +31,12 @@ def add_adapters(
             none the convolutions.
 
     Raises:
-        ValueError: peft is missing, or there are no such layers.
+        ValueError: peft is not installed, or there are no such layers.
     """
-    if find_spec("peft") is None:
-        raise ValueError(
-            "model.finetuning.strategy=lora needs peft, which is missing: pip install 'darkroom[lora]'"
-        )
-    from peft import LoraConfig, inject_adapter_in_model  # costs seconds, and only this strategy needs it
+    try:
+        from peft import LoraConfig, inject_adapter_in_model  # costs seconds, and only this strategy needs it
+    except ModuleNotFoundError as error:
+        raise ValueError("model.finetuning.strategy=lora needs peft, which is not installed") from error
 
     names = adapted_layers(network, image_shape, targets)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="|".join(map(re.escape, names)))

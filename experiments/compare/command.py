@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +16,7 @@ from experiments.compare.remarks import remarks
 from experiments.compare.selection import left_out, select_runs, usable
 from experiments.compare.tables import print_comparison, to_latex, to_markdown, write_csv
 from experiments.errors import RequestError, nearest
+from experiments.extras import require
 from experiments.out import check_out
 from experiments.tracking import RunRecord, open_store
 from experiments.trainer import is_minimized
@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         raise RequestError(
             f"{foreign[0]} says nothing about recorded runs; --data.root=... says where images lie"
         )
-    if arguments.rope is not None and find_spec("baycomp") is None:
-        raise RequestError("--rope needs baycomp, which is missing: pip install 'darkroom[bayes]'")
+    if arguments.rope is not None:
+        require("baycomp", "--rope")
     store = open_store()
     comparison = compare_runs(
         select_runs(store, arguments.runs, arguments.where),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from datamodules import ImageDataModule
 from experiments.data.examination import sample_at
 from experiments.data.findings import LabelIssue, Sample
 from experiments.errors import RequestError
+from experiments.extras import require
 from experiments.recorded_data import check_same_classes
 from experiments.tracking import RunRecord, open_store
 
@@ -24,8 +24,8 @@ def find_runs(queries: Sequence[str]) -> list[RunRecord]:
     Raises:
         RequestError: One is not there, or cleanlab is not.
     """
-    if queries and find_spec("cleanlab") is None:
-        raise RequestError("--labels needs cleanlab, which is missing: pip install 'darkroom[labels]'")
+    if queries:
+        require("cleanlab", "--labels")
     return [open_store().find_run(query) for query in queries]
 
 

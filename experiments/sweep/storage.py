@@ -23,6 +23,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 
 from experiments.errors import RequestError
+from experiments.extras import require
 
 DEFAULT_STORAGE = "sqlite:///optuna.db"
 LOCK_SECONDS = 60  # how long SQLite waits for another writer
@@ -72,7 +73,7 @@ def complete_url(url: str) -> str:
     """The URL with PostgreSQL's driver named, as SQLAlchemy's default one is no longer developed.
 
     Raises:
-        RequestError: It is no URL of SQLite or PostgreSQL.
+        RequestError: It is no URL of SQLite or PostgreSQL, or PostgreSQL's driver is not installed.
     """
     try:
         parsed = make_url(url)
@@ -83,6 +84,7 @@ def complete_url(url: str) -> str:
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise RequestError(f"--storage must be SQLite or PostgreSQL, got {parsed.get_backend_name()}")
     if parsed.drivername == "postgresql":
+        require("psycopg", "--storage=postgresql://...")
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed.render_as_string(hide_password=False)
 

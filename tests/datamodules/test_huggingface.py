@@ -12,7 +12,7 @@ from PIL import Image
 from datamodules import HuggingFaceDataset
 from datamodules.huggingface import check_labels
 
-datasets = pytest.importorskip("datasets", reason="pip install darkroom[huggingface]")
+datasets = pytest.importorskip("datasets", reason="needs the extra huggingface")
 
 
 @pytest.fixture

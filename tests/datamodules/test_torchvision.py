@@ -369,5 +369,5 @@ def test_pcam_is_read_image_by_image(tmp_path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("h5py") is not None, reason="h5py is installed")
 def test_a_library_that_a_set_needs_is_named(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"data.name=PCAM needs a library: pip install h5py"):
+    with pytest.raises(ValueError, match=r"data\.name=PCAM needs h5py, which is not installed"):
         prepared("PCAM", tmp_path)

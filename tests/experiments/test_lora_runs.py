@@ -61,10 +61,11 @@ def test_its_record_alone_gives_the_same_metrics_the_same_bits_and_a_model_witho
 
 @pytest.mark.parametrize("command", ["show", "train"])
 def test_without_peft_it_is_refused_before_a_run_exists(command, darkroom, store, monkeypatch):
-    monkeypatch.setattr("lightning_modules.lora.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "peft", None)  # as if it were not installed
     answer = darkroom(command, *VIT, "--name=no/peft")
     assert answer.status == 2
     assert answer.errors.splitlines() == [
-        "darkroom: model.finetuning.strategy=lora needs peft, which is missing: pip install 'darkroom[lora]'"
+        "darkroom: model.finetuning.strategy=lora needs peft, which is not installed: "
+        'pip install ".[lora]" in the checkout of darkroom, or with the path of its wheel in place of the dot'
     ]
     assert store.client.get_experiment_by_name("no/peft") is None

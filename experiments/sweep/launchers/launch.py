@@ -6,7 +6,6 @@ A sweep's process keeps nothing to itself, so that a launcher only places copies
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from experiments.errors import Interrupted, RequestError
+from experiments.extras import require
 from experiments.sweep.launchers.copy import Copy
 from experiments.sweep.launchers.engine import Engine
 from experiments.sweep.launchers.ray import RayEngine
@@ -74,8 +74,7 @@ def check(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """
     launcher = arguments.launcher
     library = {"ray": "ray", "slurm": "submitit"}[launcher]
-    if importlib.util.find_spec(library) is None:
-        raise RequestError(f"--launcher {launcher} needs {library}: pip install 'darkroom[{launcher}]'")
+    require(library, f"--launcher {launcher}")
     if arguments.dry_run and launcher != "slurm":
         raise RequestError("--dry-run shows the script for SLURM; give it with --launcher slurm")
     if launcher == "slurm":

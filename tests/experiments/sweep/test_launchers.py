@@ -31,7 +31,7 @@ sys.exit(status)
 @pytest.fixture
 def ray_cluster(monkeypatch):
     """A Ray cluster of two nodes with a processor core each, both on this machine."""
-    pytest.importorskip("ray", reason="pip install darkroom[ray]")
+    pytest.importorskip("ray", reason="needs the extra ray")
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
@@ -213,7 +213,9 @@ def test_a_launcher_without_its_library_says_how_to_install_it(launcher, library
         [sys.executable, "-c", WITHOUT, library, *command], capture_output=True, text=True
     )
     assert answer.returncode == 2, answer.stderr
-    assert f"pip install 'darkroom[{launcher}]'" in answer.stderr
+    assert f'--launcher {launcher} needs {library}, which is not installed: pip install ".[{launcher}]"' in (
+        answer.stderr
+    )
 
 
 def test_ray_is_not_asked_for_more_than_a_machine_has(ray_cluster, fresh_workspace, place):
