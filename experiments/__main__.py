@@ -51,6 +51,14 @@ def _data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--outdated",
+        action="store_true",
+        help="only claims of our own that were measured before repairs that change numbers",
+    )
+
+
 def _any_version(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument("--any-version", action="store_true", help=help)
 
@@ -278,7 +286,9 @@ def _ui(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: Mapping[str, Command] = {
-    "list": Command("experiments.list", "the recipes, with source and claimed score", takes_keys=False),
+    "list": Command(
+        "experiments.list", "the recipes, with source and claimed score", _list, takes_keys=False
+    ),
     "show": Command(
         "experiments.show", "an experiment's configuration and its network, layer by layer", _experiments
     ),

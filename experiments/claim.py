@@ -29,8 +29,10 @@ class Claim:
         metrics: Reported values by metric name, such as test/accuracy.
         seeds: Seeds to average over.
         source: Paper, article or page that reports them.
+        measured_at: Record version at which we measured a claim of our own; null for what others report.
     """
 
     metrics: Mapping[str, ClaimedValue]
     seeds: Sequence[int] = (0, 1, 2)
     source: str = ""
+    measured_at: int | None = None

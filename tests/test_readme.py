@@ -47,7 +47,7 @@ def test_its_table_of_reproductions_has_one_row_for_every_recipe():
 
 
 def test_its_table_of_reproductions_holds_what_recipes_claim_and_the_verdicts_that_follow():
-    for recipe, claimed, source, obtained, verdict, seeds, _ in reproductions():
+    for recipe, claimed, source, obtained, verdict, seeds, *_ in reproductions():
         claim = load_experiment([recipe.strip("`")]).claim
         if claim is None:
             assert (claimed, verdict) == ("none", "no verdict: nothing is claimed *")

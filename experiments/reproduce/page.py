@@ -35,7 +35,9 @@ def render_page(rows: Sequence[Row]) -> str:
             "interval, by which the verdict goes; the grey band is what the claim's tolerance admits.</p>"
             f"{chart(obtained)}"
         )
-    words = tuple(place for place, name in enumerate(HEADER) if name not in ("seeds", "time of a run"))
+    words = tuple(
+        place for place, name in enumerate(HEADER) if name not in ("seeds", "time of a run", "record version")
+    )
     parts.append(f"<h2>Claims and verdicts</h2>{table(HEADER, [row.cells() for row in rows], words)}")
     return build_page(title, "\n".join(parts), STYLE, SORTABLE)
 

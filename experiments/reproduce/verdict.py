@@ -10,10 +10,21 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from experiments.claim import ClaimedValue
+from experiments.record_version import version_label
 from experiments.reproduce.runs import Seed
 from experiments.statistics import Interval, equivalence, t_interval
 
-HEADER = ("recipe", "claim", "source", "obtained [95 %]", "verdict", "seeds", "time of a run")
+HEADER = (
+    "recipe",
+    "claim",
+    "source",
+    "obtained [95 %]",
+    "verdict",
+    "seeds",
+    "time of a run",
+    "record version",
+)
+NOT_ON_SCREEN = ("source", "seeds", "record version")  # too much for a terminal
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,7 @@ class Row:
         values: What the seeds gave.
         seconds: What a run's epochs took, the median of the seeds.
         verdict: *reproduced*, *not reproduced*, *underpowered*, or why there is none.
+        versions: The record versions of the seeds' runs.
     """
 
     recipe: str
@@ -37,6 +49,7 @@ class Row:
     values: Sequence[float]
     seconds: float
     verdict: str
+    versions: Sequence[str] = ()
 
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of the header."""
@@ -44,7 +57,9 @@ class Row:
         least = "at least " if self.claimed.at_least else ""
         claim = f"{least}{value} (± {tolerance}) {self.metric}"
         seeds = ", ".join(map(self._number, self.values)) or "-"
-        return (self.recipe, claim, self.source, self._obtained(), self.verdict, seeds, self._time())
+        versions = ", ".join(sorted(set(self.versions))) or "-"
+        told = (self._obtained(), self.verdict, seeds, self._time(), versions)
+        return (self.recipe, claim, self.source, *told)
 
     def _obtained(self) -> str:
         if not self.values:
@@ -79,7 +94,8 @@ def row(
     values = [seed.run.metrics[metric] for seed in seeds if metric in seed.run.metrics]
     seconds = statistics.median([seed.seconds for seed in seeds]) if seeds else 0.0
     verdict = f"no verdict: {lacking}" if lacking else judge(values, claimed)
-    return Row(recipe, source, metric, claimed, values, seconds, verdict)
+    versions = [version_label(seed.run.tags) for seed in seeds]
+    return Row(recipe, source, metric, claimed, values, seconds, verdict, versions)
 
 
 def judge(values: Sequence[float], claimed: ClaimedValue) -> str:
@@ -110,9 +126,9 @@ def table(rows: Sequence[Row]) -> Table:
     """For the terminal, which is too narrow for sources and each seed's value."""
     shown = Table(title="reproductions")
     for name in HEADER:
-        if name not in ("source", "seeds"):
+        if name not in NOT_ON_SCREEN:
             shown.add_column(name, no_wrap=name == "recipe")
     for each in rows:
         cells = zip(HEADER, each.cells(), strict=True)
-        shown.add_row(*(cell for name, cell in cells if name not in ("source", "seeds")))
+        shown.add_row(*(cell for name, cell in cells if name not in NOT_ON_SCREEN))
     return shown

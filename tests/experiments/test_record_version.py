@@ -8,13 +8,19 @@ import shutil
 import sqlite3
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments import record_version
+from experiments.claim import ClaimedValue
 from experiments.conditions import repairs_told
+from experiments.list import read_claim
+from experiments.recipes import recipe_names
 from experiments.record_version import RECORD_VERSION, Repair, former_values, repairs_since
 from experiments.recorded_data import parse_recorded
+from experiments.reproduce.runs import Seed
+from experiments.reproduce.verdict import HEADER, row
 
 ARCHIVE = Path(__file__).parent / "store_of_version_1" / "store.tar.xz"
 
@@ -135,3 +141,23 @@ def test_repairs_since_a_version_are_those_that_concern_the_run(monkeypatch):
     assert former_values({}, {}) == {"data.k": "old", "model.j": "x"}
     assert former_values({"record_version": "2"}, {}) == {"data.k": "less old", "model.j": "x"}
     assert former_values({"record_version": "1+2"}, {}) == {"data.k": "old", "model.j": "x"}
+
+
+def test_claims_of_our_own_say_when_they_were_measured_and_old_ones_are_listed(darkroom, monkeypatch):
+    ours = [name for name in recipe_names() if read_claim(name).get("source") == "ours"]
+    assert ours
+    assert all(read_claim(name)["measured_at"] <= RECORD_VERSION for name in ours)
+    monkeypatch.setattr("experiments.list.RECORD_VERSION", RECORD_VERSION + 1)
+    listed = darkroom("list", "--outdated").output
+    assert [name for name in recipe_names() if f"{name} " in listed] == ours
+    monkeypatch.setattr("experiments.list.RECORD_VERSION", 1)
+    assert "every claim of our own was measured at record version 1" in darkroom("list", "--outdated").output
+
+
+def test_a_row_of_reproductions_tells_the_versions_of_its_runs():
+    runs = [
+        SimpleNamespace(tags=tags, metrics={"test/accuracy": 0.9}) for tags in ({}, {"record_version": "2"})
+    ]
+    seeds = [Seed(number, run, 1.0) for number, run in enumerate(runs)]
+    told = row("digits/cnn", "ours", "test/accuracy", ClaimedValue(0.9), seeds, "").cells()
+    assert told[HEADER.index("record version")] == "1, 2"
