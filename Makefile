@@ -19,13 +19,8 @@ lint: .venv/.installed-dev  ## style, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## speed against the alternatives, as ratios
-	$(BIN)/python tests/benchmarks/training_loop.py
-	$(BIN)/python tests/benchmarks/run_end.py
-	$(BIN)/python tests/benchmarks/start.py
-	$(BIN)/python tests/benchmarks/sweep.py
-	$(BIN)/python tests/benchmarks/linear_probe.py
-	$(BIN)/python tests/benchmarks/precision.py
+bench: install  ## speed against the alternatives, as ratios: all benchmarks that need no GPU
+	$(BIN)/python tests/benchmarks
 
 clean:  ## removes the environment and caches; recorded runs stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

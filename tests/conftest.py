@@ -19,6 +19,7 @@ LONGEST = (
     "test_rerun.py",
     "test_trial_folds.py",
     "test_several_devices.py",
+    "test_benchmarks.py",
 )
 
 

@@ -13,6 +13,7 @@ import functools
 import json
 import multiprocessing.util
 import os
+import runpy
 import select
 import signal
 import socket
@@ -80,7 +81,7 @@ class Forked:
 
 
 def start(arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str], session: bool) -> Forked:
-    """A command of `darkroom`, in a session of its own if asked for."""
+    """A command of `darkroom`, or a program's file with arguments; in a session of its own if asked for."""
     command = {
         "arguments": arguments,
         "folder": str(folder),
@@ -221,6 +222,11 @@ if __name__ == "__main__":
     ):
         import_module(name)
     serve(requests)
+    if sys.argv[1].endswith(".py"):
+        del sys.argv[0]
+        sys.path.insert(0, str(Path(sys.argv[0]).parent))
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit()
     from experiments.__main__ import main
 
     sys.exit(main())

@@ -1,21 +1,18 @@
 """Augmentation: ours on whole batches, torchvision's v2 image by image, and kornia's where it is installed.
 
-Prints images/s of each and their ratio to ours, from interleaved rounds on one thread with the same random
-batches, and how many different results each gives for equal images: kornia's policies draw their
-operations once for the whole batch.
+Interleaved rounds on one thread with the same random batches; and how many different results each gives for
+equal images: kornia's policies draw their operations once for the whole batch.
 
     python tests/benchmarks/augmentation.py [--rounds 5]
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
+from bench import arguments, figure, interleaved, ratios, seconds
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -28,7 +25,6 @@ try:
 except ImportError:
     kornia = None
 
-SHAPES = ((128, 3, 32, 32), (64, 3, 224, 224))
 CROPS = {32: 4, 224: 16}  # padding, by the side
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 BILINEAR = v2.InterpolationMode.BILINEAR
@@ -95,47 +91,38 @@ def contenders(side: int) -> dict[str, dict[str, Transform]]:
     return tasks
 
 
-def different_results(transform: Transform, image: Tensor) -> float:
-    """How many come of 64 equal images, the median of five batches."""
-    images = image.expand(64, -1, -1, -1).contiguous()
-    return statistics.median(
-        len({result.numpy().tobytes() for result in transform(images)}) for _ in range(5)
-    )
-
-
-def seconds(work: Callable[[], object], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        work()
-    return (time.perf_counter() - start) / calls
+def different_results(transform: Transform, images: Tensor) -> float:
+    """Which share of equal images comes out different."""
+    return len({result.numpy().tobytes() for result in transform(images)}) / len(images)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    given = arguments(__doc__, rounds=5, sides=([32, 224], [32]), images=(64, 4), equal=(64, 4))
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for shape in SHAPES:
-        images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    for side in given.sides:
+        images = torch.randint(0, 256, (given.images, 3, side, side), dtype=torch.uint8)
         # Which operations are drawn differs from batch to batch: several make a round.
-        calls = 20 if shape[-1] < 64 else 3
-        print(f"{shape[0]} images of {shape[1]}x{shape[2]}x{shape[3]}")
-        for task, transforms in contenders(shape[-1]).items():
-            times: dict[str, list[float]] = {name: [] for name in transforms}
+        calls = 1 if given.tiny else 20 if side < 64 else 3
+        for task, transforms in contenders(side).items():
             for transform in transforms.values():
                 transform(images)
-            for _ in range(rounds):
-                for name, transform in transforms.items():
-                    times[name].append(seconds(partial(transform, images), calls))
+            taken = interleaved(
+                given.rounds,
+                {
+                    name: partial(seconds, partial(transform, images), calls)
+                    for name, transform in transforms.items()
+                },
+            )
+            label = f"{task.replace(', ', '_').replace(' ', '_')}_{side}"
+            for name in transforms.keys() - {"ours"}:
+                what, against = f"{name}, {given.images} images of {side}", "ours"
+                figure(f"augmentation/{label}_{name}", ratios(taken, name, "ours"), "s", what, against)
             for name, transform in transforms.items():
-                ratios = [slow / own for slow, own in zip(times[name], times["ours"], strict=True)]
-                print(
-                    f"  {task:15} {name:12} {shape[0] / statistics.median(times[name]):9,.0f} images/s"
-                    f"  time over ours {statistics.median(ratios):5.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-                    f"  {different_results(transform, images[:1]):2.0f} results of 64",
-                    flush=True,
-                )
+                same = images[:1].expand(given.equal, -1, -1, -1).contiguous()
+                shares = [different_results(transform, same) for _ in range(given.rounds)]
+                what = f"different results of equal images, {name}"
+                figure(f"augmentation/{label}_{name}_results", shares, "share", what, "all")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""Near duplicates planted across the splits of flowers5_128: how many are found, what else is, how fast.
+"""Near duplicates planted across splits: how many are found, what else is, and how fast.
 
-Twenty copies of training images, re-encoded at JPEG quality 60 to 80, resized by 0.6 to 0.9 and back,
-or brightened by 10 to 20 %, stand among the test images, several times over.
+Copies of training images, re-encoded at JPEG quality 60 to 80, resized by 0.6 to 0.9 and back, or
+brightened by 10 to 20 %, stand among the test images, several times over. The images are those of
+flowers5_128 where DARKROOM_DATA has them.
 
-    DARKROOM_DATA=... python tests/benchmarks/duplicates.py [--rounds 10]
+    python tests/benchmarks/duplicates.py [--rounds 10] [--images 4000]
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from bench import arguments, figure, seconds
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
@@ -24,44 +24,46 @@ from datamodules.duplicates import Pairs, find_duplicates
 from datamodules.measures import measure
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
-NUM_PLANTED = 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=10)
-    arguments = parser.parse_args()
-    train, test = (load_pictures(split) for split in ("train", "test"))
+    given = arguments(__doc__, rounds=10, images=(4_000, 120), planted=(20, 6), thumbnails=(60_000, 300))
+    train, test = load_pictures("train", given.images * 4 // 5), load_pictures("test", given.images // 5)
     already = find(np.concatenate([train, test]))
     leaks = int(((already.first < len(train)) & (already.second >= len(train))).sum())
-    print(
-        f"{len(train):,} + {len(test):,} images; {len(already)} pairs from the start, {leaks} across splits"
+    figure("duplicates/from_the_start", [leaks], "pairs", "found across the splits as they are", "1 pair")
+    found, others = [], []
+    for seed in range(given.rounds):
+        hits, beside = plant_and_find(train, test, np.random.default_rng(seed), given.planted)
+        found.append(hits / given.planted)
+        others.append(beside - len(already))
+    count = f"among {len(train) + len(test):,} images"
+    figure("duplicates/found", found, "share", f"planted copies that are found {count}", "all")
+    figure("duplicates/false", others, "pairs", f"pairs of neither {count}", "1 pair")
+    noise = np.random.default_rng(0).integers(0, 256, (given.thumbnails, 32, 32), dtype=np.uint8)
+    threads = f"on {torch.get_num_threads()} threads"
+    for name, what, work in (
+        ("images", f"{len(train):,} images measured and compared", lambda: find(train)),
+        (
+            "thumbnails",
+            f"{given.thumbnails:,} thumbnails compared",
+            lambda: find_duplicates(noise, [bytes(image[0]) for image in noise]),
+        ),
+    ):
+        figure(f"duplicates/{name}", [seconds(work)], "s", f"{what} {threads}", "1 s")
+
+
+def load_pictures(split: str, count: int) -> Picture:
+    """Images of a split, (N, H, W, 3): of flowers5_128 where DARKROOM_DATA has it, else smoothed noise."""
+    if root := os.environ.get("DARKROOM_DATA"):
+        paths = sorted((Path(root) / "flowers5_128" / split).rglob("*.jpg"))
+        chosen = paths[:: max(1, len(paths) // count)][:count]
+        return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in chosen])
+    random = np.random.default_rng(["train", "test"].index(split))
+    coarse = random.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((128, 128), Image.Resampling.BICUBIC)) for image in coarse]
     )
-    found, others = 0, 0
-    for seed in range(arguments.rounds):
-        hits, beside = plant_and_find(train, test, np.random.default_rng(seed))
-        found, others = found + hits, others + beside - len(already)
-        print(f"round {seed}: found {hits} of {NUM_PLANTED}, and {beside - len(already)} pairs of neither")
-    print(f"found {found} of {arguments.rounds * NUM_PLANTED} planted; {others} false pairs")
-    five_thousand = np.concatenate([train, test, train])[:5000]
-    five_thousand[len(train) + len(test) :, ::2, ::2] ^= 1  # not equal, which would be quicker
-    started_at = time.perf_counter()
-    find(five_thousand)
-    print(f"5,000 images on {torch.get_num_threads()} threads: {time.perf_counter() - started_at:.1f} s")
-    noise = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32), dtype=np.uint8)
-    started_at = time.perf_counter()
-    find_duplicates(noise, [bytes(image[0]) for image in noise])
-    print(f"60,000 thumbnails compared: {time.perf_counter() - started_at:.1f} s")
-
-
-def load_pictures(split: str, count: int | None = None) -> Picture:
-    """The images of a split, (N, H, W, 3)."""
-    folder = Path(os.environ["DARKROOM_DATA"]) / "flowers5_128" / split
-    paths = sorted(folder.rglob("*.jpg"))
-    chosen = paths if count is None else paths[:: max(1, len(paths) // count)][:count]
-    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in chosen])
 
 
 def find(pictures: Picture) -> Pairs:
@@ -70,9 +72,11 @@ def find(pictures: Picture) -> Pairs:
     return find_duplicates(measures.thumbnails, measures.digests)
 
 
-def plant_and_find(train: Picture, test: Picture, rng: np.random.Generator) -> tuple[int, int]:
+def plant_and_find(
+    train: Picture, test: Picture, rng: np.random.Generator, planted_count: int
+) -> tuple[int, int]:
     """How many copies of training images among the test images are found, and how many other pairs."""
-    chosen = rng.choice(len(train), NUM_PLANTED, replace=False)
+    chosen = rng.choice(len(train), planted_count, replace=False)
     copies = np.stack([CHANGES[turn % 3](train[place], rng) for turn, place in enumerate(chosen)])
     pairs = find(np.concatenate([train, test, copies]))
     start = len(train) + len(test)

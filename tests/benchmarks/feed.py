@@ -8,17 +8,14 @@ run and with equal threads, on images of Fashion-MNIST's shape.
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from bench import arguments, figure, interleaved, ratios, workplace, write_idx
 from torch.utils.data import DataLoader
-from training_loop import BATCH_SIZE, PerSample, write_subset
+from training_loop import BATCH_SIZE, PerSample
 
 from datamodules import FashionMNIST
 from datamodules.augment import Augmentation
@@ -32,16 +29,13 @@ def count_images(batches: Callable[[], Iterable[torch.Tensor]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        write_subset(Path(name), arguments.images)
+    given = arguments(__doc__, rounds=5, images=(20_000, 256))
+    with workplace() as root:
+        write_idx(root, given.images, test_images=100)
         augmentation = Augmentation(crop_padding=4, horizontal_flip=0.5)
-        data = FashionMNIST(root=name, batch_size=BATCH_SIZE, val_fraction=0.0, augmentation=augmentation)
+        data = FashionMNIST(
+            root=str(root), batch_size=BATCH_SIZE, val_fraction=0.0, augmentation=augmentation
+        )
         data.setup()
         data.trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
         data.trainer.training = True
@@ -54,18 +48,16 @@ def main() -> None:
             loader = DataLoader(
                 usual, BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=workers > 0
             )
-            feeds[f"DataLoader, {workers} workers"] = lambda loader=loader: (images for images, _ in loader)
-        rates: dict[str, list[float]] = {name: [] for name in feeds}
+            feeds[f"{workers}_workers"] = lambda loader=loader: (images for images, _ in loader)
         for batches in feeds.values():  # starts workers, fills caches
             count_images(batches)
-        for _ in range(arguments.rounds):
-            for feed, batches in feeds.items():
-                rates[feed].append(count_images(batches))
-    medians = {feed: statistics.median(values) for feed, values in rates.items()}
-    for feed, rate in medians.items():
-        print(f"{feed:<24} {rate:>10,.0f} images/s")
-    better = max(rate for feed, rate in medians.items() if feed != "darkroom")
-    print(f"ratio to the better of the two: {medians['darkroom'] / better:.1f}")
+        rates = interleaved(
+            given.rounds,
+            {name: lambda batches=batches: count_images(batches) for name, batches in feeds.items()},
+        )
+    for workers in (0, 2):
+        name, against = f"{workers}_workers", f"torchvision's data set and a DataLoader of {workers} workers"
+        figure(f"feed/{name}", ratios(rates, "darkroom", name), "images/s", "Darkroom's feed", against)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,17 @@ at an epoch's end is in neither.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import yaml
-from rich.console import Console
-from rich.table import Table
+from bench import arguments, figure, interleaved, ratios, workplace
 
 from datamodules.randomness import generator_for
 from experiments.callbacks import EpochRecorder
@@ -37,6 +33,7 @@ from experiments.tracking import open_store
 from experiments.train import compile_network, fit, prepare, start_record
 from lightning_modules.optimization import build_optimizer
 
+NEEDS_GPU = True
 DRAWN = 512  # images; more are these again
 
 
@@ -194,43 +191,41 @@ def bare_loop(case: Case, arguments: argparse.Namespace) -> float:
     return len(targets) / statistics.mean(seconds[1:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+def options(parser: argparse.ArgumentParser) -> None:
+    tiny = "--tiny" in sys.argv
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cpu" if tiny else "cuda")
     parser.add_argument(
         "--cases", choices=["cuda", "cpu"], help="those of another device than the one it runs on"
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2, help="timed ones, after one to warm up")
-    parser.add_argument("--images", type=int, help="an epoch has, in place of each case's own number")
+    parser.add_argument("--images", type=int, default=32 if tiny else None, help="in an epoch")
     parser.add_argument("--batch-size", type=int, help="in place of each case's own")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch sees no GPU; --device cpu tries the script without one")
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else "the CPU"
-    table = Table("training", "bare loop", "Darkroom", "ratio", "spread", "aim", title=where)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder) / 'mlflow.db'}"
-        os.chdir(folder)
-        for case in (case for case in CASES if case.device == (arguments.cases or arguments.device)):
-            rates: dict[str, list[float]] = {"bare": [], "darkroom": []}
-            for round_number in range(arguments.rounds):
-                contestants = [("bare", bare_loop), ("darkroom", darkroom)]
-                for name, contestant in contestants if round_number % 2 == 0 else contestants[::-1]:
-                    rates[name].append(contestant(case, arguments))
-                    print(f"{case.name}: {name} {rates[name][-1]:,.0f} images/s", file=sys.stderr, flush=True)
-            ratios = [ours / bare for ours, bare in zip(rates["darkroom"], rates["bare"], strict=True)]
-            table.add_row(
-                case.name,
-                *(f"{statistics.median(rates[name]):,.0f} images/s" for name in ("bare", "darkroom")),
-                f"{statistics.median(ratios):.3f}",
-                f"{min(ratios):.3f}-{max(ratios):.3f}",
-                "" if case.aim is None else f"{case.aim:.2f}",
+
+
+def main() -> None:
+    given = arguments(__doc__, rounds=3, epochs=(2, 1), more=options)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("torch sees no GPU; --device cpu tries the script without one")
+    where = torch.cuda.get_device_name() if given.device == "cuda" else "the CPU"
+    with workplace():
+        of_device = [case for case in CASES if case.device == (given.cases or given.device)]
+        for case in of_device[-1:] if given.tiny else of_device:
+            rates = interleaved(
+                given.rounds,
+                {
+                    "bare": lambda case=case: bare_loop(case, given),
+                    "darkroom": lambda case=case: darkroom(case, given),
+                },
             )
-    Console().print(table)
+            what = f"Darkroom on {where}, {case.name}"
+            aim = "" if case.aim is None else f" (the aim is {case.aim})"
+            figure(
+                f"gpu/{case.backbone}",
+                ratios(rates, "darkroom", "bare"),
+                "images/s",
+                what,
+                f"a bare loop{aim}",
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A linear probe on features that are computed once, against one that computes them in each epoch.
 
-From the prepared experiment to the chosen checkpoint's weights, in one run; prints the ratio of times.
+From the prepared experiment to the chosen checkpoint's weights, in one run.
 
     python tests/benchmarks/linear_probe.py [--images 192] [--epochs 20] [--rounds 2] [--backbone resnet18]
 """
@@ -8,10 +8,11 @@ From the prepared experiment to the chosen checkpoint's weights, in one run; pri
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from pathlib import Path
+
+from bench import arguments, figure, interleaved, ratios
 
 from experiments.callbacks import EpochRecorder
 from experiments.config import parse_experiment
@@ -22,7 +23,7 @@ RECIPE = """
 name: synthetic/probe
 data:
   class_path: Synthetic
-  init_args: {image_size: 224, batch_size: 32, val_fraction: 0.25}
+  init_args: {batch_size: 32, val_fraction: 0.25}
 model:
   class_path: ImageClassifier
   init_args: {finetuning: {strategy: linear_probe}}
@@ -31,12 +32,13 @@ mlflow: {enabled: false}
 """
 
 
-def seconds(arguments: argparse.Namespace, cached: bool) -> float:
+def train_probe(given: argparse.Namespace, cached: bool) -> float:
     overrides = {
-        "data.num_images": str(arguments.images * 4 // 3),  # a quarter is for validation
-        "model.backbone": arguments.backbone,
+        "data.num_images": str(given.images * 4 // 3),  # a quarter is for validation
+        "data.image_size": str(given.image_size),
+        "model.backbone": given.backbone,
         "model.finetuning.cache_features": str(cached).lower(),
-        "trainer.max_epochs": str(arguments.epochs),
+        "trainer.max_epochs": str(given.epochs),
     }
     experiment = parse_experiment([RECIPE], overrides)
     prepare(experiment)
@@ -47,19 +49,20 @@ def seconds(arguments: argparse.Namespace, cached: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=int, default=192)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--backbone", default="resnet18")
-    arguments = parser.parse_args()
-    times: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(arguments.rounds):
-        for cached, taken in times.items():
-            taken.append(seconds(arguments, cached))
-    once, each = (statistics.median(times[cached]) for cached in (True, False))
-    print(f"{arguments.backbone}, {arguments.images} images of 224, {arguments.epochs} epochs")
-    print(f"features once {once:.2f} s, in each epoch {each:.2f} s: {each / once:.1f} times faster")
+    given = arguments(
+        __doc__,
+        rounds=2,
+        images=(192, 24),
+        epochs=(20, 2),
+        backbone=("resnet18", "small_cnn"),
+        image_size=(224, 32),
+    )
+    taken = interleaved(
+        given.rounds,
+        {"once": lambda: train_probe(given, True), "each_epoch": lambda: train_probe(given, False)},
+    )
+    what = f"features of {given.backbone} in each of {given.epochs} epochs, {given.images} images"
+    figure("linear_probe/cached", ratios(taken, "each_epoch", "once"), "s", what, "features computed once")
 
 
 if __name__ == "__main__":

@@ -9,21 +9,16 @@ with Pillow and a DataLoader of two workers, in one run. The pictures are made o
 
 from __future__ import annotations
 
-import argparse
 import gc
-import os
 import resource
 import shutil
-import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from bench import arguments, figure, ratios, workplace, write_photographs
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -34,21 +29,6 @@ from experiments.startup import keep_memory
 BATCH_SIZE = 64
 SIZE = (500, 375)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def write_photographs(folder: Path, count: int, source: Path | None) -> None:
-    """So many JPEGs of about 60 kB in two classes."""
-    found = sorted(source.rglob("*.jp*g")) if source else []
-    random = np.random.default_rng(0)
-    for number in range(count):
-        path = folder / "ab"[number % 2] / f"{number:05d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        if found:
-            picture = ImageOps.fit(Image.open(found[number % len(found)]).convert("RGB"), SIZE)
-        else:
-            noise = random.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
-            picture = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2))
-        picture.save(path, quality=90)
 
 
 def images_per_second(batches: Callable[[], Iterable[torch.Tensor]]) -> float:
@@ -88,26 +68,21 @@ def usual(root: Path) -> DataLoader:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    given = arguments(
+        __doc__,
+        rounds=3,
+        images=(1000, 12),
+        more=lambda parser: parser.add_argument("--source", type=Path),
     )
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--source", type=Path)
-    arguments = parser.parse_args()
     first, later, theirs = [], [], []
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name) / "photographs"
-        root.mkdir()
-        write_photographs(root, arguments.images, arguments.source)
-        size = sum(path.stat().st_size for path in root.rglob("*.jpg")) / arguments.images / 1000
-        print(f"{arguments.images} JPEGs of {SIZE[0]}x{SIZE[1]}, {size:.0f} kB each, {os.cpu_count()} cores")
+    with workplace() as folder:
+        root, cache = folder / "photographs", folder / "cache"
+        write_photographs(root, given.images, SIZE, given.source)
         loader = usual(root)
         images_per_second(lambda: (images for images, _ in loader))  # starts the workers, reads the files
         keep_memory()  # as every command does; the workers are as their users have them
         gc.freeze()  # likewise
-        cache = Path(name) / "cache"
-        for _ in range(arguments.rounds):
+        for _ in range(given.rounds):
             data = darkroom(root, cache)
 
             def epoch(data: ImageFolder = data) -> Iterable[torch.Tensor]:
@@ -121,16 +96,15 @@ def main() -> None:
             del data, epoch
             gc.collect()  # here, and not in the middle of the next round
             shutil.rmtree(cache)
-    print(f"{'usual':<28} {statistics.median(theirs):>8,.0f} images/s")
-    for label, rates in (("darkroom, first epoch", first), ("darkroom, later epochs", later)):
-        ratios = sorted(ours / other for ours, other in zip(rates, theirs, strict=True))
-        print(
-            f"{label:<28} {statistics.median(rates):>8,.0f} images/s, "
-            f"ratio {statistics.median(ratios):.1f} (from {ratios[0]:.1f} to {ratios[-1]:.1f})"
-        )
-    print(
-        f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
-    )
+    against = "ImageFolder, Pillow and a DataLoader of two workers"
+    for name, what, rates in (
+        ("first_epoch", "Darkroom, first epoch", first),
+        ("later_epochs", "Darkroom, later epochs", later),
+    ):
+        figure(f"photographs/{name}", ratios({"ours": rates, "usual": theirs}, "ours", "usual"),
+               "images/s", f"{what}, {given.images} JPEGs of {SIZE[0]}x{SIZE[1]}", against)  # fmt: skip
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    figure("photographs/memory", [memory], "GiB", "peak memory of the process", "1 GiB")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,24 @@
 """Precision and memory layout as this machine would choose them, against float32 in the usual layout.
 
-Seconds of a training step on one batch, interleaved; prints for each network what was chosen and the ratio.
+Seconds of a training step on one batch.
 
     python tests/benchmarks/precision.py [--rounds 8] [--networks resnet18@64 small_cnn@28 ...]
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
 
 import torch
 import torch.nn.functional as F
+from bench import arguments, figure, interleaved, ratios
 
 from experiments.hardware import settled
 from experiments.startup import keep_memory
 from experiments.trainer import TrainerSettings
 from lightning_modules.backbones import build_network
 
-NETWORKS = ("resnet18@64", "small_cnn@28", "cifar_resnet@32", "tf_efficientnet_lite0@128", "densenet121@64")
+NETWORKS = ["resnet18@64", "small_cnn@28", "cifar_resnet@32", "tf_efficientnet_lite0@128", "densenet121@64"]
 BATCH_SIZE = 64
 
 
@@ -35,38 +34,29 @@ class Arm:
         self.images = torch.randn(BATCH_SIZE, 3, size, size).to(memory_format=layout)
         self.targets = torch.randint(10, (BATCH_SIZE,))
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-        self.seconds: list[float] = []
 
-    def step(self) -> None:
+    def step(self) -> float:
         started_at = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.precision == "bf16-mixed"):
             loss = F.cross_entropy(self.network(self.images), self.targets)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.seconds.append(time.perf_counter() - started_at)
+        return time.perf_counter() - started_at
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--networks", nargs="*", default=NETWORKS)
-    arguments = parser.parse_args()
-    for name in arguments.networks:
+    given = arguments(__doc__, rounds=8, networks=(NETWORKS, ["small_cnn@28"]))
+    for name in given.networks:
         backbone, _, size = name.partition("@")
         plain = Arm(backbone, int(size), TrainerSettings(precision="32-true", channels_last=False))
         chosen = Arm(backbone, int(size), TrainerSettings())
-        for _ in range(arguments.rounds + 1):
-            plain.step()
-            chosen.step()
-        # The first step of each allocates; of pairs side by side the machine's other work hits both.
-        ratios = [one / other for one, other in zip(plain.seconds, chosen.seconds, strict=True)][1:]
+        plain.step(), chosen.step()  # the first step of each allocates
+        taken = interleaved(given.rounds, {"plain": plain.step, "chosen": chosen.step})
         layout = "channels last" if chosen.settings.channels_last else "contiguous"
-        print(
-            f"{name}: {chosen.settings.precision}, {layout}: {statistics.median(ratios):.2f} times as fast "
-            f"({min(ratios):.2f} to {max(ratios):.2f})",
-            flush=True,
-        )
+        what = f"float32, contiguous, {name}"
+        against = f"{chosen.settings.precision}, {layout}, as this machine chooses"
+        figure(f"precision/{backbone}", ratios(taken, "plain", "chosen"), "s", what, against)
 
 
 if __name__ == "__main__":

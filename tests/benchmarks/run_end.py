@@ -8,63 +8,71 @@ when MLflow is left to infer the model's requirements.
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import mlflow
+from bench import arguments, figure, interleaved, ratios, workplace, write_idx
 
-from experiments.callbacks import EpochRecorder, ProgressLine
-from experiments.config import load_experiment
+from experiments.callbacks import EpochRecorder
+from experiments.config import Experiment, load_experiment
 from experiments.ending import working_folder
 from experiments.tracking import open_store
 from experiments.train import conclude, fit, prepare, start_record
 from lightning_modules.predictor import Predictor
 
 
+def load(root: Path) -> Experiment:
+    keys = {
+        "data.root": str(root),
+        "trainer.max_epochs": "1",
+        "trainer.progress": "false",
+        "trainer.extra": "{limit_train_batches: 20}",
+    }
+    experiment = load_experiment(["fashion_mnist/cnn"], keys)
+    prepare(experiment)
+    return experiment
+
+
+def whole_end(root: Path) -> float:
+    """Seconds from the last epoch on."""
+    experiment = load(root)
+    record = start_record(experiment, open_store())
+    assert record is not None
+    with working_folder(record) as folder:
+        recorder = EpochRecorder(record, experiment.trainer.monitor)
+        best_epoch = fit(experiment, recorder, folder)
+        started_at = time.perf_counter()
+        conclude(experiment, recorder, best_epoch, folder)
+        taken = time.perf_counter() - started_at
+    record.end("FINISHED")
+    return taken
+
+
+def inferring(root: Path, inferred: bool) -> float:
+    """Seconds of MLflow's log_model alone."""
+    experiment = load(root)
+    model = Predictor(experiment.data.preprocess, experiment.model.network).eval()
+    example = experiment.data.splits["test"].images[:2].numpy()
+    requirements = None if inferred else ["torch"]
+    started_at = time.perf_counter()
+    with mlflow.start_run():
+        mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=requirements)
+    return time.perf_counter() - started_at
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    data_root = Path(os.environ.get("DARKROOM_DATA", "data")).resolve() / "fashion_mnist"
-    ours, inferred = [], []
-    with tempfile.TemporaryDirectory() as name:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(name) / 'mlflow.db'}"
-        os.chdir(name)
-        for _ in range(arguments.rounds):
-            experiment = load_experiment(
-                ["fashion_mnist/cnn"],
-                {
-                    "data.root": str(data_root),
-                    "trainer.max_epochs": "1",
-                    "trainer.extra": "{limit_train_batches: 20}",
-                },
-            )
-            prepare(experiment)
-            record = start_record(experiment, open_store())
-            assert record is not None
-            with working_folder(record) as folder:
-                recorder = EpochRecorder(record, experiment.trainer.monitor)
-                best_epoch = fit(experiment, recorder, folder, callbacks=[ProgressLine()])
-                started_at = time.perf_counter()
-                conclude(experiment, recorder, best_epoch, folder)
-                ours.append(time.perf_counter() - started_at)
-            record.end("FINISHED")
-            model = Predictor(experiment.data.preprocess, experiment.model.network).eval()
-            example = experiment.data.splits["test"].images[:2].numpy()
-            started_at = time.perf_counter()
-            with mlflow.start_run():
-                mlflow.pytorch.log_model(model, name="model", input_example=example)
-            inferred.append(time.perf_counter() - started_at)
-    end, alone = statistics.median(ours), statistics.median(inferred)
-    print(f"the whole end of a run: {end:.1f} s (first, with its imports: {ours[0]:.1f} s)")
-    print(f"log_model alone, requirements inferred: {alone:.1f} s")
-    print(f"ratio {end / alone:.2f}")
+    given = arguments(__doc__, rounds=3, test_images=(10_000, 60))
+    with workplace() as root:
+        write_idx(root, 2000 if not given.tiny else 120, given.test_images)
+        taken = interleaved(
+            given.rounds,
+            # A tiny run infers nothing, which would take MLflow a process and ten seconds.
+            {"end": lambda: whole_end(root), "log_model": lambda: inferring(root, not given.tiny)},
+        )
+    figure("run_end/whole", taken["end"], "s", f"the end of a run, {given.test_images} test images", "1 s")
+    against = "MLflow's log_model alone, inferring requirements"
+    figure("run_end/ratio", ratios(taken, "end", "log_model"), "s", "the end of a run", against)
 
 
 if __name__ == "__main__":

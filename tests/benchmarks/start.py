@@ -8,14 +8,14 @@ environment before its first step, the other records nothing.
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
+
+from bench import arguments, figure, interleaved, ratios, run_program, seconds, workplace
+
+ROOT = Path(__file__).parents[2]
 
 FIRST_STEP = """
 import os, time
@@ -38,6 +38,8 @@ class Hook:
         if name == "experiments.trainer":
             sys.meta_path.remove(self)
             exec({first_step!r}, {{}})
+if "experiments.trainer" in sys.modules:
+    exec({first_step!r}, {{}})
 sys.meta_path.insert(0, Hook())
 main(["train", "digits/cnn"])
 """
@@ -66,45 +68,41 @@ LightningCLI(Module, Digits, args=["fit", "--trainer.logger=false", "--trainer.a
 """
 
 
-def seconds_to_first_step(program: str, folder: Path) -> float:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+def seconds_to_first_step(program: str, folder: Path, tiny: bool) -> float:
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     started_at = time.time()
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=folder, env=environment
-    )
-    for line in done.stdout.splitlines():
-        if line.startswith("first step"):
-            return float(line.split()[-1]) - started_at
-    raise SystemExit(done.stdout + done.stderr)
+    printed = run_program(program, [], folder, store, "forked" if tiny else None)
+    (line,) = [line for line in printed.splitlines() if line.startswith("first step")]
+    return float(line.split()[-1]) - started_at
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    given = arguments(__doc__, rounds=5)
     programs = {
         "darkroom": DARKROOM.format(first_step=FIRST_STEP),
-        "LightningCLI": LIGHTNING_CLI.format(first_step=FIRST_STEP),
+        "cli": LIGHTNING_CLI.format(first_step=FIRST_STEP),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    with tempfile.TemporaryDirectory() as folder:
-        for program in programs.values():  # writes bytecode, and creates the store
-            seconds_to_first_step(program, Path(folder))
-        for _ in range(arguments.rounds):
-            for name, program in programs.items():
-                seconds[name].append(seconds_to_first_step(program, Path(folder)))
-        started_at = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "experiments", "--help"], capture_output=True, check=True)
-        help_seconds = time.perf_counter() - started_at
-    for name, values in seconds.items():
-        print(f"{name:<14} {statistics.median(values):6.2f} s to the first step")
-    ratios = [ours / theirs for ours, theirs in zip(*seconds.values(), strict=True)]
-    spread = f"(from {min(ratios):.2f} to {max(ratios):.2f})"
-    print(f"darkroom / LightningCLI {statistics.median(ratios):.2f} {spread}")
-    print(f"darkroom --help {help_seconds:.2f} s")
+    with workplace() as folder:
+        if not given.tiny:
+            for program in programs.values():  # writes bytecode, and creates the store
+                seconds_to_first_step(program, folder, given.tiny)
+        taken = interleaved(
+            given.rounds,
+            {
+                name: lambda program=program: seconds_to_first_step(program, folder, given.tiny)
+                for name, program in programs.items()
+            },
+        )
+        help_command = [sys.executable, "-m", "experiments", "--help"]
+        told = [
+            seconds(lambda: subprocess.run(help_command, cwd=ROOT, capture_output=True, check=True))
+            for _ in range(given.rounds)
+        ]
+    against = "a LightningCLI program that records nothing"
+    figure(
+        "start/first_step", ratios(taken, "darkroom", "cli"), "s", "darkroom train to its first step", against
+    )
+    figure("start/help", told, "s", "darkroom --help", "1 s")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,30 @@
-"""A sweep's costs: against a fresh process a trial, against bare ask and tell, with and without pruning.
+"""A sweep's costs: trials against a fresh process for each, and its conductor against bare ask and tell.
 
-    python tests/benchmarks/sweep.py [trials start conductor pruning]
+Trials train for an epoch on 2,000 images and have their record. Those of the conductor end at once, and show
+its memory too.
 
-- trials: one-epoch trials on 2,000 images with their record, against a fresh process for each.
-- start: from the request for a trial's process to its first step, and to its report after validation.
-- conductor: what it adds to bare ask and tell over many trials that end at once, and its memory.
-- pruning: epochs saved on digits/cnn, and the best value with and without.
+    python tests/benchmarks/sweep.py
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
+
+import optuna
+import psutil
+from bench import arguments, figure, run_program, workplace, write_idx
+from rich.console import Console
+
+from experiments.sweep import conductor as room
+from experiments.sweep.live import Display
+from experiments.sweep.running import Slot
+from experiments.sweep.space import Dimension, SweepSettings
+from experiments.sweep.storage import open_leases, open_storage
+from experiments.sweep.study import Search
 
 SEARCH = """
 import json, sys
@@ -28,12 +33,13 @@ recipe, trials, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 start_server(json.dumps([[recipe], {}]))
 from experiments.config import load_experiment
 from experiments.sweep import sweep as room
+from experiments.sweep.preparation import prepare_sweep, share_out
 from experiments.sweep.storage import open_leases, open_storage
 from experiments.sweep.study import open_study
 from experiments.tracking import open_store
 experiment = load_experiment([recipe], {}, check_space=True)
-slots = room.share_out(experiment, workers, 1)
-room.prepare_sweep(experiment, [recipe], {})
+slots = share_out(experiment, workers, 1)
+prepare_sweep(experiment, [recipe], {})
 store, storage = open_store(), open_storage("sqlite:///optuna.db")
 study = open_study(experiment, experiment.name, storage)
 parent = room.parent_run(experiment, study, store)
@@ -45,7 +51,7 @@ FRESH = """
 import sys
 from experiments.callbacks import EpochRecorder
 from experiments.config import load_experiment
-from experiments.record import record_predictions
+from experiments.predictions import record_predictions
 from experiments.tracking import open_store
 from experiments.ending import working_folder
 from experiments.train import chosen_epoch, fit, prepare, start_record
@@ -70,104 +76,55 @@ sweep: {pruner: none, sampler: random, space: {model.lr: {low: 1.0e-4, high: 1.0
 """
 
 
-def benchmark_trials(folder: Path, counts: tuple[int, ...] = (16, 64)) -> None:
-    from training_loop import write_subset
-
-    write_subset(folder, 2_000)
+def benchmark_trials(folder: Path, tiny: bool) -> None:
+    write_idx(folder, 120 if tiny else 2_000, test_images=100 if tiny else 2_000)
     recipe = folder / "benchmark.yaml"
     recipe.write_text(RECIPE.replace("ROOT", str(folder)))
     cores = len(os.sched_getaffinity(0))
-    one_thread = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // 2))}
 
-    def run(program: str, *arguments: object, name: str) -> float:
+    def run(program: str, *given: object, name: str) -> float:
         place = folder / name
         place.mkdir(exist_ok=True)
-        environment = {**one_thread, "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}"}
+        threads, store = str(max(1, cores // 2)), f"sqlite:///{place / 'mlflow.db'}"
+        environment = {"OMP_NUM_THREADS": threads, "MLFLOW_TRACKING_URI": store}
         started_at = time.perf_counter()
-        command = [sys.executable, "-c", program, str(recipe), *map(str, arguments)]
-        subprocess.run(command, cwd=place, env=environment, check=True, capture_output=True)
+        run_program(program, [recipe, *given], place, environment, "here" if tiny else None)
         return time.perf_counter() - started_at
 
-    run(FRESH, 0.001, name="fresh")  # creates the store, and writes bytecode
-    each = statistics.median(run(FRESH, 0.001 * (1 + i), name="fresh") for i in range(5))
-    print(f"a fresh process for each trial: {each:.2f} s (median of 5, one after another)")
-    for count in counts:
-        for workers in {1, min(2, cores)}:
-            seconds = run(SEARCH, count, workers, name=f"sweep-{count}-{workers}")
-            print(
-                f"{count} trials, {workers} at once: {seconds:.1f} s with the start-up, "
-                f"ratio {each * count / seconds:.1f} against fresh processes"
-            )
+    if not tiny:
+        run(FRESH, 0.001, name="fresh")  # creates the store, and writes bytecode
+    fresh = [run(FRESH, 0.001 * (1 + turn), name="fresh") for turn in range(1 if tiny else 5)]
+    each = statistics.median(fresh)
+    figure("sweep/fresh", fresh, "s", "a one-epoch trial in a fresh process", "1 s")
+    for count in (1,) if tiny else (16, 64):
+        for workers in (1,) if tiny else sorted({1, min(2, cores)}):
+            taken = run(SEARCH, count, workers, name=f"sweep-{count}-{workers}")
+            what = f"a fresh process for each of {count} trials"
+            against = f"the sweep, {workers} at once, start-up included"
+            figure(f"sweep/trials_{count}_{workers}", [each * count / taken], "s", what, against)
 
 
-def print_steps() -> None:
-    """Has a trial's process print when each training step was done, on the clock that all processes share."""
-    from pytorch_lightning import LightningModule
+class Instant:
+    """A trial's process that has ended before it began."""
 
-    original = LightningModule.optimizer_step
+    def __init__(self, task: object, lease: int, log: Path) -> None:
+        self.connection, theirs = Pipe()
+        theirs.send(room.Outcome(values=(0.5,), epochs=1, seconds=0.1))
+        self.log = log
 
-    def optimizer_step(self: LightningModule, *arguments: Any, **options: Any) -> None:
-        original(self, *arguments, **options)
-        print("step", time.perf_counter(), flush=True)
+    def end(self) -> None:
+        self.connection.close()
 
-    LightningModule.optimizer_step = optimizer_step  # type: ignore[method-assign]
-
-
-def benchmark_start(folder: Path, rounds: int = 10) -> None:
-    from experiments.sweep.channel import EpochReport, Task
-    from experiments.sweep.worker import Worker, start_server
-
-    start_server(json.dumps([["digits/cnn"], {}]))
-    changes = {"trainer.max_epochs": "1", "trainer.extra": "{limit_train_batches: 1, limit_val_batches: 1}"}
-    task = Task(["digits/cnn"], changes, "val/accuracy", None, [], "start", None, 1)
-    ready, first, reported = [], [], []
-    for number in range(rounds + 1):
-        log = folder / f"{number}.log"
-        started_at = time.perf_counter()
-        worker = Worker(task, -1, log)
-        ready.append(time.perf_counter() - started_at)
-        assert isinstance(worker.connection.recv(), EpochReport)
-        reported.append(time.perf_counter() - started_at)
-        worker.kill()
-        (step,) = [line for line in log.read_text().splitlines() if line.startswith("step")]
-        first.append(float(step.split()[1]) - started_at)
-    print(f"a trial's process requested in {1000 * statistics.median(ready[1:]):.0f} ms")
-    print(f"its first step done after {1000 * statistics.median(first[1:]):.0f} ms")
-    print(f"its validation done, and reported, after {1000 * statistics.median(reported[1:]):.0f} ms")
-    print(f"(the first, which waits for the server's imports: {first[0]:.1f} s)")
+    kill = end
 
 
-def benchmark_conductor(folder: Path, trials: int = 1000) -> None:
-    import optuna
-    import psutil
-
-    from experiments.sweep import conductor as room
-    from experiments.sweep.live import Display
-    from experiments.sweep.space import Dimension, SweepSettings
-    from experiments.sweep.storage import open_leases, open_storage
-    from experiments.sweep.study import Search
-    from experiments.sweep.worker import multiprocessing
-
-    settings = SweepSettings(
-        space={
-            "model.lr": Dimension(low=1e-4, high=0.1, log=True),
-            "model.dropout": Dimension(low=0.0, high=0.5),
-        },
-        sampler="random",
-    )
-
-    class Instant:
-        """A trial's process that has ended before it began."""
-
-        def __init__(self, task: object, lease: int, log: Path) -> None:
-            self.connection, theirs = multiprocessing.Pipe()
-            theirs.send(room.Outcome(values=(0.5,), epochs=1, seconds=0.1))
-            self.log = log
-
-        def end(self) -> None:
-            self.connection.close()
-
-        kill = end
+def benchmark_conductor(folder: Path, tiny: bool) -> None:
+    trials = 10 if tiny else 1000
+    space = {
+        "model.lr": Dimension(low=1e-4, high=0.1, log=True),
+        "model.dropout": Dimension(low=0.0, high=0.5),
+    }
+    settings = SweepSettings(space=space, sampler="random")
 
     def fresh_study(name: str) -> optuna.Study:
         storage = open_storage(f"sqlite:///{folder / name}.db")
@@ -183,83 +140,35 @@ def benchmark_conductor(folder: Path, trials: int = 1000) -> None:
         bare.tell(trial, 0.5)
     asked_and_told = (time.perf_counter() - started_at) / trials
 
-    room.Worker = Instant  # type: ignore[assignment, misc]
     study = fresh_study("conducted")
     memory = []
-
-    def remember() -> None:
-        memory.append(psutil.Process().memory_info().rss / 2**20)
-
     sweep = room.Sweep("conducted", [], {}, settings, 0, 1, None, None)
     plan = Search(study, settings, 0, trials)
     leases = open_leases(study._storage._backend, "conducted")
+    worker, room.Worker = room.Worker, Instant  # type: ignore[assignment, misc]
     started_at = time.perf_counter()
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        from rich.console import Console
-
-        with Display(Console(file=nowhere)) as display:
-            room.Conductor(sweep, plan, leases, [room.Slot(1)], display, remember).run()
+    try:
+        with Display(Console(file=Path(os.devnull).open("w"))) as display:
+            remember = lambda: memory.append(psutil.Process().memory_info().rss / 2**20)  # noqa: E731
+            room.Conductor(sweep, plan, leases, [Slot(1)], display, remember).run()
+    finally:
+        room.Worker = worker  # type: ignore[misc]
     conducted = (time.perf_counter() - started_at) / trials
-    print(f"{trials} instant trials: bare ask and tell {1000 * asked_and_told:.1f} ms each")
-    print(
-        f"conducted {1000 * conducted:.1f} ms each: {1000 * (conducted - asked_and_told):+.1f} ms of its own"
+    against = "Optuna's bare ask and tell"
+    figure("sweep/conducted", [conducted / asked_and_told], "s", f"each of {trials} instant trials", against)
+    figure(
+        "sweep/conductor", [1000 * (conducted - asked_and_told)], "ms", "the conductor's own, a trial", "1 ms"
     )
-    early, late = memory[trials // 10], memory[-1]
-    print(f"memory after {trials // 10} trials {early:.0f} MiB, after {trials} {late:.0f} MiB")
-
-
-def benchmark_pruning(folder: Path, trials: int = 24) -> None:
-    import optuna
-
-    from experiments.sweep.ranking import savings
-    from experiments.sweep.storage import open_storage
-
-    best = {}
-    for pruner in ("none", "recipe's"):
-        place = folder / pruner.replace("'", "")
-        place.mkdir()
-        change = ["--sweep.pruner=none"] if pruner == "none" else []
-        workers = min(2, len(os.sched_getaffinity(0)))
-        command = [
-            "sweep",
-            "digits/cnn",
-            f"--trials={trials}",
-            f"--workers={workers}",
-            "--sweep.confirm=null",
-        ]
-        started_at = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "experiments", *command, *change],
-            cwd=place, check=True, capture_output=True,
-            env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{place / 'mlflow.db'}"},
-        )  # fmt: skip
-        seconds = time.perf_counter() - started_at
-        storage = open_storage(f"sqlite:///{place / 'optuna.db'}")
-        study = optuna.load_study(study_name="digits/cnn", storage=storage)
-        best[pruner] = study.best_value
-        print(f"pruner {pruner:<9} best {study.best_value:.4f}  {seconds:.0f} s in all  {savings(study, 30)}")
-
-
-BENCHMARKS = {
-    "trials": benchmark_trials,
-    "start": benchmark_start,
-    "conductor": benchmark_conductor,
-    "pruning": benchmark_pruning,
-}
+    what, against = f"memory after {trials} trials", f"after {trials // 10}"
+    figure("sweep/memory", [memory[-1] / memory[trials // 10]], "MiB", what, against)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("which", nargs="*", choices=[*BENCHMARKS, []], help="all where none is named")
-    arguments = parser.parse_args()
-    for name in arguments.which or BENCHMARKS:
-        with tempfile.TemporaryDirectory() as folder:
-            BENCHMARKS[name](Path(folder))
+    given = arguments(__doc__, rounds=1)
+    for benchmark in (benchmark_trials, benchmark_conductor):
+        with workplace() as folder:
+            benchmark(folder, given.tiny)
 
 
-if __name__ == "__mp_main__":  # imported by the process of a trial
-    print_steps()
 if __name__ == "__main__":
     main()

@@ -1,33 +1,26 @@
 """The training loop: Darkroom with all of its record on, a bare PyTorch loop, and the usual stack.
 
-Prints images/s of each and their ratios, from interleaved rounds with the same network, batch size,
-precision, augmentation, optimizer and thread count, on images of Fashion-MNIST's shape (from
-DARKROOM_DATA where it is set, else random pixels, which take as long).
+Interleaved rounds with the same network, batch size, precision, augmentation, optimizer and thread count, on
+images of Fashion-MNIST's shape (from DARKROOM_DATA where it is set, else random pixels, which take as long).
 
     python tests/benchmarks/training_loop.py [--rounds 5] [--images 12800]
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import logging
 import os
-import statistics
-import tempfile
 import time
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import torchmetrics
 import torchvision
+from bench import arguments, figure, interleaved, ratios, workplace, write_idx
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.mnist import FashionMNIST, read_idx
+from datamodules.mnist import FashionMNIST
 from datamodules.randomness import generator_for
 from experiments.callbacks import EpochRecorder, ProgressLine
 from experiments.config import Experiment, load_experiment
@@ -38,25 +31,6 @@ from lightning_modules.backbones import build_network
 from lightning_modules.optimization import build_optimizer, build_schedule
 
 BATCH_SIZE = 128
-
-
-def write_subset(folder: Path, images: int) -> None:
-    """A data set of `images` training and as many test images, in idx files."""
-    root = os.environ.get("DARKROOM_DATA")
-    for prefix, size in (("train", images), ("t10k", 2000)):
-        if root:
-            source = Path(root) / "fashion_mnist"
-            pixels = read_idx(source / f"{prefix}-images-idx3-ubyte.gz")[:size]
-            labels = read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")[:size]
-        else:
-            random = np.random.default_rng(0)
-            pixels = random.integers(0, 256, (size, 28, 28), dtype=np.uint8)
-            labels = random.integers(0, 10, size, dtype=np.uint8)
-        for name, array in (("images-idx3", pixels), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-            (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(
-                gzip.compress(header + array.tobytes(), compresslevel=1)
-            )
 
 
 def load(root: Path, epochs: int) -> Experiment:
@@ -222,41 +196,30 @@ def usual_stack(root: Path, epochs: int, workers: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=12_800)
-    parser.add_argument("--epochs", type=int, default=2)
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root / 'mlflow.db'}"
-        os.chdir(root)
-        write_subset(root, arguments.images)
-        contestants = {
-            "bare loop": lambda: bare_loop(root, arguments.epochs),
-            "darkroom": lambda: darkroom(root, arguments.epochs),
-            "usual stack, 0 workers": lambda: usual_stack(root, arguments.epochs, 0),
-            "usual stack, 2 workers": lambda: usual_stack(root, arguments.epochs, 2),
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        for round_number in range(arguments.rounds):
-            order = list(contestants) if round_number % 2 == 0 else list(contestants)[::-1]
-            for name in order:
-                seconds[name].append(contestants[name]())
-    print(f"\n{torch.get_num_threads()} threads, {arguments.rounds} interleaved rounds, medians")
-    images = 0.9 * arguments.images
-    for name, values in seconds.items():
-        print(f"{name:<24} {images / statistics.median(values):8.0f} images/s")
-    for other in ("bare loop", "usual stack, 0 workers", "usual stack, 2 workers"):
-        ratios = [theirs / ours for theirs, ours in zip(seconds[other], seconds["darkroom"], strict=True)]
-        print(
-            f"darkroom / {other:<24} {statistics.median(ratios):.3f}  "
-            f"(from {min(ratios):.3f} to {max(ratios):.3f})"
+    given = arguments(__doc__, rounds=5, images=(12_800, 150), epochs=(2, 1))
+    with workplace() as root:
+        write_idx(root, given.images, test_images=min(2000, given.images))
+        rates = interleaved(
+            given.rounds,
+            {
+                name: lambda contestant=contestant, workers=workers: (
+                    1 / contestant(root, given.epochs, *workers)
+                )
+                for name, contestant, workers in (
+                    ("bare", bare_loop, ()),
+                    ("darkroom", darkroom, ()),
+                    ("usual", usual_stack, (0,)),
+                    ("usual_2_workers", usual_stack, (2,)),
+                )
+            },
         )
+    for other, told in (
+        ("bare", "a bare loop"),
+        ("usual", "Lightning, DataLoader and self.log"),
+        ("usual_2_workers", "the same with two workers"),
+    ):
+        what = f"Darkroom with its record, {torch.get_num_threads()} threads"
+        figure(f"training_loop/{other}", ratios(rates, "darkroom", other), "epochs/s", what, told)
 
 
 if __name__ == "__main__":
