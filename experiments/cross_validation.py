@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,6 +180,11 @@ def table(folds: Sequence[Fold], summaries: Mapping[str, Summary]) -> Table:
     drawn.add_section()
     total = sum(fold.validated for fold in folds)
     means = (summaries[name] for name in shown)
-    intervals = (f"{each.mean:.4f} ± {each.interval.high - each.mean:.4f}" for each in means)
+    intervals = (
+        f"{each.mean:.4f} ± {each.interval.high - each.mean:.4f}"
+        if math.isfinite(each.interval.high)
+        else f"{each.mean:.4f} (no interval)"  # of a single fold, and of folds that tie
+        for each in means
+    )
     drawn.add_row("mean", "", f"{total:,}", "", *intervals)
     return drawn

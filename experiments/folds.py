@@ -40,7 +40,7 @@ class Summary:
         mean: Of the folds.
         deviation: Their standard deviation; NaN of a single fold.
         interval: 95 % interval of the mean, corrected for the training images that folds share;
-            infinite of a single fold.
+            infinite of a single fold, and of folds that tie.
     """
 
     mean: float
@@ -86,7 +86,7 @@ def summarize(folds: Sequence[JudgedFold]) -> dict[str, Summary]:
 
 
 def summary_metrics(summaries: Mapping[str, Summary]) -> dict[str, float]:
-    """The summaries as a run records them, without what a single fold leaves open.
+    """The summaries as a run records them, without what a single fold, or folds that tie, leave open.
 
     >>> list(summary_metrics({"best/loss": Summary(0.5, 0.1, Interval(0.3, 0.7))}))
     ['mean/best/loss', 'std/best/loss', 'low/best/loss', 'high/best/loss']

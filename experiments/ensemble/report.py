@@ -11,11 +11,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments.compare.scores import replicates
+from experiments.compare.scores import unit_scores
 from experiments.ensemble.members import SPLITS, Member, best_on_validation, score
 from experiments.prediction_store import Outcome
-from experiments.statistics import Interval, percentile_interval
+from experiments.statistics import Interval
 from experiments.trainer import is_minimized
+from experiments.two_way import difference_interval
 
 
 class Row(NamedTuple):
@@ -44,7 +45,7 @@ class Report:
         ensemble: Its row.
         best: The run that is best on validation.
         gain: By how much the ensemble is better than it on test; of a metric that is minimised, lower.
-        interval: Of the gain at 95 %, were other test images drawn of the same classes; paired.
+        interval: Of the gain at 95 %, of these two models on other images of this kind; paired.
         num_images: Test images.
         out_of_fold: What stands for validation are the out-of-fold predictions of cross-validations.
         bagged: Each member was trained on a bootstrap sample of its own.
@@ -72,7 +73,7 @@ class Report:
         lines = [
             f"gain over {self.best}, the best member on {self.validation}: {self.gain:+.4f} "
             f"test/{self.metric} [{low:+.4f}, {high:+.4f}] "
-            f"(95 %, paired bootstrap over {self.num_images:,} test images)"
+            f"(95 %, for these two models on other images of this kind, by {self.num_images:,} test images)"
         ]
         if low <= 0 <= high:
             lines.append("the interval holds 0: on other test images there may be no gain")
@@ -109,8 +110,8 @@ def judge(
         metric: What they are judged by.
     """
     best = best_on_validation(members, metric)
-    drawn = replicates([said["test"], best.outcomes["test"]], metric)
-    assert drawn is not None  # `chosen_metric` has looked
+    scores = unit_scores([said["test"], best.outcomes["test"]], metric)
+    assert scores is not None  # `chosen_metric` has looked
     sign = -1 if is_minimized(metric) else 1
     rows = [
         Row(
@@ -128,7 +129,7 @@ def judge(
         ensemble=Row("ensemble", method, None, *(score(said[split], metric) for split in SPLITS)),
         best=best.run.run_id[:8],
         gain=sign * (score(said["test"], metric) - score(best.outcomes["test"], metric)),
-        interval=percentile_interval(sign * (drawn[:, 0] - drawn[:, 1])),
+        interval=difference_interval(sign * (scores[:, 0] - scores[:, 1])),
         num_images=len(said["test"].ids),
         out_of_fold=best.is_folded,
         bagged=all(member.params.get("data.bootstrap") == "True" for member in members),

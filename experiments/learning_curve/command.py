@@ -15,7 +15,7 @@ from experiments.children import alone
 from experiments.compare.scores import replicates
 from experiments.ending import recording
 from experiments.errors import RequestError, nearest
-from experiments.learning_curve.fit import MIN_SIZES, Curve, fit_curve
+from experiments.learning_curve.fit import MIN_SIZES, Curve, fit_curve, largest_miss
 from experiments.learning_curve.points import FRACTION, find_parent, load_points, train_points
 from experiments.prediction_store import read_outcome
 from experiments.tracking import RunRecord, open_store
@@ -139,16 +139,24 @@ def told(measured: Measured) -> list[str]:
     (gain, (low, high)), exponent = curve.doubling(most), curve.interval("c")
     word = "lower" if is_minimized(measured.metric) else "raise"
     law = curve.law
-    lines = [
-        f"error = {law.a:.4f} + {law.b:.4f} (n / {most:,})^-{law.c:.2f}, c within "
-        f"[{exponent.low:.2f}, {exponent.high:.2f}]",
-        f"doubling the training images to {2 * most:,} would {word} {measured.metric} by {gain:.4f} "
-        f"[{low:.4f}, {high:.4f}] (95 %, bootstrap over runs and {measured.num_judged:,} images)",
-    ]
-    if measured.frame["seed"].nunique() == 1:
-        lines.append("a single seed: the intervals are of images alone, and too narrow")
+    formula = f"error = {law.a:.4f} + {law.b:.4f} (n / {most:,})^-{law.c:.2f}"
+    doubled = f"doubling the training images to {2 * most:,} would {word} {measured.metric} by {gain:.4f}"
+    if curve.drawn:
+        lines = [
+            f"{formula}, c within [{exponent.low:.2f}, {exponent.high:.2f}]",
+            f"{doubled} [{low:.4f}, {high:.4f}] "
+            f"(95 %, bootstrap over runs and {measured.num_judged:,} images)",
+        ]
+    else:
+        lines = [
+            formula,
+            f"{doubled}; there is no interval: each fraction has a single run, which does not tell how much "
+            "seeds vary",
+        ]
     if len(set(measured.sizes)) == MIN_SIZES:
-        lines.append("of three fractions the curve meets each: whether the law holds is not tested")
+        miss = largest_miss(curve, measured.sizes, measured.errors)
+        met = "meets each" if miss < 0.5 / measured.num_judged else f"misses one by {miss:.4f}"
+        lines.append(f"of three fractions the curve {met}: whether the law holds is not tested")
     if measured.metric.startswith("val/"):
         lines.append("there are no test images: this is on validation, which chose the epochs")
     return lines

@@ -33,7 +33,8 @@ def draw_curve(
     if curve is not None:
         grid = np.geomspace(distinct[0], 2 * distinct[-1], 200)
         low, high = curve.band(grid)
-        axes.fill_between(grid, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % interval")
+        if curve.drawn:
+            axes.fill_between(grid, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % interval")
         seen = grid <= distinct[-1]
         law = curve.law(grid)
         axes.plot(grid[seen], law[seen], color=BLUE, label=f"a + b n$^{{-c}}$, c = {curve.law.c:.2f}")

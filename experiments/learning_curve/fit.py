@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy import stats
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from experiments.arrays import Floats
-from experiments.statistics import Interval, percentile_interval
+from experiments.statistics import CONFIDENCE, Interval
 
 MIN_SIZES = 3  # the law has three parameters
 STEEPEST = 3.0  # larger exponents are those of noise: 0.07 to 0.5 have been found (Hestness et al. 2017)
@@ -85,27 +86,62 @@ class Curve:
 
     Attributes:
         law: Of the runs as they are.
-        drawn: Of resampled ones.
+        drawn: Of resampled ones; none where each size has a single run, which tells nothing of how much runs
+            vary.
+        freedom: Degrees of freedom of the spread of runs: their number less that of sizes.
     """
 
     law: PowerLaw
     drawn: tuple[PowerLaw, ...]
+    freedom: int
 
     def band(self, sizes: Floats) -> tuple[Floats, Floats]:
-        """Both ends of the 95 % interval of the error after so many images, (S,) each."""
-        errors = np.stack([law(sizes) for law in self.drawn])
-        low, high = np.quantile(errors, [0.025, 0.975], axis=0)
-        return low, high
+        """Ends of the 95 % interval of the error after so many images, (S,) each; infinite if unknown."""
+        if not self.drawn:
+            unknown = np.full(len(sizes), np.inf)
+            return -unknown, unknown
+        low, high = self._ends(np.stack([law(sizes) for law in self.drawn]))
+        return np.maximum(low, 0), high
 
     def doubling(self, size: float) -> tuple[float, Interval]:
         """By how much twice the images would lower the error of `size` images, and its 95 % interval."""
         sizes = np.array([size, 2 * size])
-        gains = np.array([-float(np.diff(law(sizes))[0]) for law in (self.law, *self.drawn)])
-        return float(gains[0]), percentile_interval(gains[1:])
+        gain, *gains = (-float(np.diff(law(sizes))[0]) for law in (self.law, *self.drawn))
+        return gain, self._interval(gains)
 
     def interval(self, name: str) -> Interval:
         """Of a parameter of the law."""
-        return percentile_interval(np.array([getattr(law, name) for law in self.drawn]))
+        return self._interval([getattr(law, name) for law in self.drawn])
+
+    def _interval(self, drawn: Sequence[float]) -> Interval:
+        if not drawn:
+            return Interval(-math.inf, math.inf)
+        low, high = self._ends(np.array(drawn))
+        return Interval(max(float(low), 0.0), float(high))  # neither a gain nor a parameter is negative
+
+    def _ends(self, drawn: Floats) -> tuple[Floats, Floats]:
+        """The middle of resamples, (R,) or (R, S), stretched as Student's t is wider than a normal one.
+
+        A few runs of each size don't tell their spread well.
+        """
+        middle = np.median(drawn, axis=0)
+        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+        quantile = (1 + CONFIDENCE) / 2
+        stretch = float(stats.t.ppf(quantile, self.freedom) / stats.norm.ppf(quantile))
+        return middle + stretch * (low - middle), middle + stretch * (high - middle)
+
+
+def largest_miss(curve: Curve, sizes: Sequence[int], errors: Sequence[float]) -> float:
+    """How far the law is from the mean error of a size, at most.
+
+    >>> curve = Curve(PowerLaw(0.0, 0.5, 1.0, 2.0), (), 0)
+    >>> largest_miss(curve, [1, 1, 2], [0.75, 1.0, 0.5])
+    0.125
+    """
+    numbers, found = np.array(sizes), np.array(errors)
+    distinct = np.unique(numbers)
+    means = np.array([found[numbers == size].mean() for size in distinct])
+    return float(np.abs(curve.law(distinct.astype(float)) - means).max())
 
 
 def fit_curve(
@@ -129,18 +165,37 @@ def fit_curve(
         law = fit_power_law(numbers, np.array(errors), resolution)
     except RuntimeError:
         return None
+    freedom = len(sizes) - len(set(sizes))
     resampled = []
-    for row, members in zip(drawn, _redrawn(numbers, len(drawn)), strict=True):
+    for errors_drawn in _redrawn(numbers, drawn) if freedom else ():
         try:
-            resampled.append(fit_power_law(numbers[members], row[members], resolution))
+            resampled.append(fit_power_law(numbers, errors_drawn, resolution))
         except RuntimeError:  # of a few resamples; the others are enough
             continue
-    return Curve(law, tuple(resampled)) if resampled else None
+    return Curve(law, tuple(resampled), freedom)
 
 
-def _redrawn(sizes: Floats, count: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Which runs each of R resamples has, (M,): of each size as many as there are, with replacement."""
+def _redrawn(sizes: Floats, drawn: Floats, seed: int = 0) -> Iterator[Floats]:
+    """Errors of resampled runs, (M,), of their errors on resampled images, (R, M).
+
+    Of n runs of a size n are drawn with replacement. Their distances from the size's mean are made wider by
+    sqrt(n / (n - 1)), without which resamples vary less than runs do; a size's single run takes the pooled
+    distances of the others, as shares of its mean.
+    """
     generator = np.random.default_rng(seed)
     groups = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
-    for _ in range(count):
-        yield np.concatenate([generator.choice(group, len(group)) for group in groups])
+    for row in drawn:
+        means = [float(row[group].mean()) for group in groups]
+        apart = [
+            (row[group] - mean) * math.sqrt(len(group) / (len(group) - 1)) if len(group) > 1 else None
+            for group, mean in zip(groups, means, strict=True)
+        ]
+        pooled = np.concatenate(
+            [each / mean for each, mean in zip(apart, means, strict=True) if each is not None and mean > 0]
+            or [np.zeros(1)]
+        )
+        errors = np.empty(len(sizes))
+        for group, mean, each in zip(groups, means, apart, strict=True):
+            distances = pooled * mean if each is None else each
+            errors[group] = np.maximum(mean + generator.choice(distances, len(group)), 0)
+        yield errors

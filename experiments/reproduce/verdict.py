@@ -68,6 +68,8 @@ class Row:
         if len(self.values) < 2:
             return mean
         low, high = t_interval(self.values)
+        if not math.isfinite(low):
+            return f"{mean} (no interval: the seeds tie)"
         return f"{mean} [{self._number(low)}, {self._number(high)}]"
 
     def _told(self, value: float) -> str:

@@ -13,20 +13,18 @@ from scipy import stats
 
 from experiments.arrays import Floats
 from experiments.prediction_store import Outcome
+from experiments.shares import share_interval
 from experiments.slices.columns import Slice
 from experiments.statistics import (
     CONFIDENCE,
     SIGNIFICANCE,
     Interval,
     holm,
-    percentile_interval,
-    resamples,
 )
 
 Verdict: TypeAlias = Literal["worse", "better", "cannot tell", "too small"]
 
 MIN_IMAGES = 10  # of a slice, and of the rest; over fewer an interval may span half of all accuracies
-RESAMPLES = 1000
 UNKNOWN = Interval(-math.inf, math.inf)
 
 
@@ -42,7 +40,7 @@ class Judged:
         accuracy_within: Wilson's 95 % interval.
         f1: Mean F1 of the classes or labels that the slice has; of a slice by class, that of the class
             among all images. NaN where the slice is too small.
-        f1_within: 95 % of its bootstrap; infinite where nothing is wrong.
+        f1_within: Its 95 % interval over images; infinite where nothing is wrong.
         gap: Accuracy less that of the rest; negative where the slice is worse.
         gap_within: Newcombe's 95 % interval.
         p: Of Fisher's exact test that slice and rest are right equally often, corrected for the number of
@@ -138,25 +136,26 @@ def indicators(outcome: Outcome) -> tuple[NDArray[np.float32], NDArray[np.float3
 
 
 def f1_scores(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
-    """F1 of each class on images as they are, then on resamples of them, (1 + R, C); of indicators (N, C).
+    """What each image adds to the F1 of each class, (N, C), of indicators (N, C): columns have F1 as means.
 
-    NaN where a class is neither there nor predicted.
+    Of an image it is F1 plus the effect that the image has on it, the empirical influence (Hampel 1974). NaN
+    where a class is neither there nor predicted.
     """
-    rows = [np.ones((1, len(truth)), np.float32), *resamples(np.zeros(len(truth)), RESAMPLES)]
-    both, either = truth * predicted, truth + predicted
-    with np.errstate(invalid="ignore"):
-        return np.concatenate([2 * (counts @ both) / (counts @ either) for counts in rows])
+    both, either = (truth * predicted).astype(np.float64), (truth + predicted).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * both.sum(0) / either.sum(0)  # (C,)
+        return np.asarray(f1 + (2 * both - f1 * either) / either.mean(0))
 
 
 def mean_f1(scores: Floats, classes: Sequence[int]) -> tuple[float, Interval]:
     """Mean over these classes, with its interval, of what `f1_scores` gives.
 
-    Without a mistake there is no interval: resamples of right images know no wrong ones.
+    Without a mistake there is no interval: F1 counts no images, of which Wilson's would be made.
     """
     chosen = scores[:, list(classes)]
-    if not len(classes):  # no image has any label
+    chosen = chosen[:, ~np.isnan(chosen).any(axis=0)]
+    if not chosen.shape[1]:  # no image has any label
         return math.nan, UNKNOWN
-    known = ~np.isnan(chosen)
-    sums = np.where(known, chosen, 0).sum(axis=1)
-    means = np.divide(sums, known.sum(axis=1), out=np.full(len(sums), np.nan), where=known.any(axis=1))
-    return float(means[0]), UNKNOWN if means[0] == 1 else percentile_interval(means[1:])
+    images = chosen.mean(axis=1)  # (N,)
+    f1 = float(images.mean())
+    return f1, share_interval(images, is_count=False) if f1 < 1 - 1e-12 else UNKNOWN

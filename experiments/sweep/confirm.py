@@ -14,12 +14,16 @@ import pandas as pd
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
-from scipy import stats
 
+from datamodules.names import some
 from datamodules.randomness import derive_seed
+from experiments.prediction_store import read_outcome
+from experiments.statistics import SIGNIFICANCE, holm, t_interval
 from experiments.sweep.ranking import describe, ranked
 from experiments.sweep.space import SweepSettings, overrides
+from experiments.tracking import Store
 from experiments.trainer import is_minimized
+from experiments.two_way import two_way_test
 
 FRESH = 2**32  # apart from any trial's number, so that no seed of the search comes again
 
@@ -79,30 +83,37 @@ class Confirmed:
         trial: The search's trial that found it.
         values: The validation metric for each seed.
         mean: Of the values.
-        half_width: Of the 95 % interval of the mean (Student's t); infinite for a single value.
+        half_width: Of the 95 % interval of the mean (Student's t); infinite for a single value, and where
+            values tie.
+        runs: The MLflow run of each value, where it is recorded.
     """
 
     trial: FrozenTrial
     values: tuple[float, ...]
     mean: float
     half_width: float
+    runs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, trial: FrozenTrial, values: Sequence[float]) -> Confirmed:
-        count = len(values)
-        half_width = math.inf
-        if count > 1:
-            error = float(np.std(values, ddof=1)) / math.sqrt(count)
-            half_width = float(stats.t.ppf(0.975, count - 1)) * error
-        return cls(trial, tuple(values), float(np.mean(values)), half_width)
+    def of(cls, trial: FrozenTrial, values: Sequence[float], runs: Sequence[str] = ()) -> Confirmed:
+        mean = float(np.mean(values))
+        return cls(trial, tuple(values), mean, t_interval(values).high - mean, tuple(runs))
 
 
 def confirmed(plan: Confirmation) -> list[Confirmed]:
     """The configurations that trained on any fresh seed, best mean first."""
-    values: dict[int, list[float]] = {number: [] for number in plan.candidates}
+    trials: dict[int, list[FrozenTrial]] = {number: [] for number in plan.candidates}
     for trial in plan.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-        values[trial.params["configuration"]].append(trial.values[0])
-    found = [Confirmed.of(plan.candidates[number], each) for number, each in values.items() if each]
+        trials[trial.params["configuration"]].append(trial)
+    found = [
+        Confirmed.of(
+            plan.candidates[number],
+            [trial.values[0] for trial in each],
+            [trial.user_attrs["mlflow_run"] for trial in each if "mlflow_run" in trial.user_attrs],
+        )
+        for number, each in trials.items()
+        if each
+    ]
     sign = 1 if is_minimized(plan.settings.metric) else -1
     return sorted(found, key=lambda each: (-len(each.values), sign * each.mean))
 
@@ -115,6 +126,41 @@ def optimism(results: Sequence[Confirmed], best: FrozenTrial, settings: SweepSet
     sign = -1 if is_minimized(settings.metric) else 1
     means = [each.mean for each in results if each.trial.number == best.number]
     return sign * (best.values[0] - means[0]) if means else None
+
+
+def told_apart(results: Sequence[Confirmed], settings: SweepSettings, store: Store | None) -> list[str]:
+    """Which configurations the one with the best mean would beat with other seeds and on other images too.
+
+    Sentences by the two-way test, with p-values corrected for the number of configurations by Holm; none
+    where nothing was recorded, or where predictions do not tell the metric.
+    """
+    from experiments.compare.scores import unit_scores  # takes seconds to import, and is not needed before
+
+    runs = [len(each.runs) == len(each.values) > 1 for each in results]
+    if store is None or len(results) < 2 or not all(runs):
+        return []
+    outcomes = [[read_outcome(store.run(run), "val") for run in each.runs] for each in results]
+    scores = unit_scores(
+        [outcome for each in outcomes for outcome in each], settings.metric.partition("/")[2]
+    )
+    if scores is None:
+        return []
+    columns = np.split(scores, np.cumsum([len(each) for each in outcomes])[:-1], axis=1)
+    best, *others = results
+    tests = [
+        two_way_test((best.values, other.values), (columns[0], theirs))
+        for other, theirs in zip(others, columns[1:], strict=True)
+    ]
+    p_values = holm([test.p_value for test in tests])
+    beaten: list[str] = []
+    alike: list[str] = []
+    for other, p_value in zip(others, p_values, strict=True):
+        (beaten if p_value < SIGNIFICANCE else alike).append(f"{other.trial.number} (p {p_value:.2g})")
+    name, rule = f"trial {best.trial.number}", "over other seeds and images (two-way test, Holm, 0.05)"
+    told = [f"{name} is better than {some(beaten, 10)} {rule}"] if beaten else []
+    if alike:
+        told.append(f"{name} has the best mean, but is not told apart from {some(alike, 10)} {rule}")
+    return told
 
 
 def confirmation_table(results: Sequence[Confirmed], settings: SweepSettings) -> Table:

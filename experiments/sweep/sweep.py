@@ -28,6 +28,7 @@ from experiments.sweep.confirm import (
     confirmation_table,
     confirmed,
     optimism,
+    told_apart,
 )
 from experiments.sweep.live import Display
 from experiments.sweep.preparation import prepare_sweep, share_out
@@ -83,6 +84,8 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
         if settings.confirm is not None:
             results = confirm(sweep, study, storage, slots)
             console.print(confirmation_table(results, settings))
+            for line in told_apart(results, settings, store):
+                console.print(line, highlight=False)
             flattery = optimism(results, best, settings)
             if flattery is not None:
                 told = f"the search's best value was {flattery:+.4f} too good, by its mean on fresh seeds"

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from experiments.compare.scores import unit_scores
+from experiments.learning_curve.fit import PowerLaw, fit_curve
 from experiments.prediction_store import Outcome
 from experiments.shares import share_interval
+from experiments.slices.judgement import f1_scores, mean_f1
 from experiments.statistics import SIGNIFICANCE, seeds_p_value, t_interval
 from experiments.two_way import TwoWay, difference_interval, difference_p_value, two_way_test
 
@@ -30,6 +32,7 @@ IMAGES = (300, 1000, 10_000)
 SEEDS = ((2, 2), (3, 3), (5, 5), (10, 10), (20, 20), (2, 5), (3, 10), (5, 20))
 RATIOS = (1 / 3, 1.0, 3.0)  # standard error over seeds, over that of images
 ACCURACIES = (0.7, 0.9, 0.95, 0.98, 0.99, 0.995)
+F1_ACCURACIES = (0.6, 0.8, 0.9, 0.95)
 # Standard deviations of the effects: of an image, of how a configuration suits it, and of what is left.
 DIFFICULTY, SUITED, REST = 1.5, 0.6, 0.5
 
@@ -220,6 +223,58 @@ def macro_f1_rate(cases: int, images: int, classes: int) -> float:
     return float(np.mean(found))
 
 
+def f1(cases: int) -> Iterator[str]:
+    """The share of 95 % intervals of a slice's macro-F1 that hold the true one, of those that there are."""
+    yield from _head(["images", "classes", *(f"{accuracy:.0%} right" for accuracy in F1_ACCURACIES)])
+    for images, classes in ((30, 3), (50, 10), (150, 10), (500, 10)):
+        values = [f1_coverage(cases, images, classes, accuracy) for accuracy in F1_ACCURACIES]
+        yield _row([str(images), str(classes), *map(_percent, values)])
+
+
+def f1_coverage(cases: int, images: int, classes: int, accuracy: float) -> float:
+    """Of macro-F1 over images: mistakes are evenly spread over the classes, so that it is the accuracy."""
+    generator = np.random.default_rng(images + classes)
+    held = []
+    for _ in range(cases):
+        targets = np.arange(images) % classes
+        wrong = (targets + generator.integers(1, classes, images)) % classes
+        said = np.where(generator.random(images) < accuracy, targets, wrong)
+        truth, predicted = (np.eye(classes)[each] for each in (targets, said))
+        _, interval = mean_f1(f1_scores(truth, predicted), range(classes))
+        if math.isfinite(interval.low):
+            held.append(interval.holds(accuracy))
+    return float(np.mean(held)) if held else math.nan
+
+
+def doubling(cases: int) -> Iterator[str]:
+    """The share of 95 % intervals of a learning curve's gain by doubling that hold the true gain."""
+    yield from _head(["runs of each size", "runs vary by 10 %", "by 30 %"])
+    for seeds in (2, 3, 5):
+        values = [doubling_coverage(max(cases // 5, 2), seeds, spread) for spread in (0.1, 0.3)]
+        yield _row([str(seeds), *map(_percent, values)])
+
+
+def doubling_coverage(cases: int, seeds: int, spread: float, resamples: int = 60) -> float:
+    """Of a known power law; errors of runs vary by a share of themselves, and err on the same hard images."""
+    generator, images = np.random.default_rng(seeds), 1000
+    law = PowerLaw(0.02, 0.05, 0.5, 1600.0)
+    sizes = np.repeat([100.0, 200, 400, 800, 1600], seeds)
+    truth = -float(np.diff(law(np.array([1600.0, 3200.0])))[0])
+    held = []
+    for _ in range(cases):
+        errors = law(sizes) * np.exp(generator.normal(0, spread, len(sizes)) - spread**2 / 2)
+        hard = math.sqrt(0.7) * generator.standard_normal((images, 1))
+        rest = math.sqrt(0.3) * generator.standard_normal((images, len(sizes)))
+        wrong = (hard + rest < stats.norm.ppf(errors)).astype(np.float32)
+        drawn = generator.multinomial(images, np.full(images, 1 / images), resamples).astype(np.float32)
+        curve = fit_curve(
+            sizes.astype(int).tolist(), wrong.mean(0).tolist(), drawn @ wrong / images, 0.5 / images
+        )
+        if curve is not None:
+            held.append(curve.doubling(1600)[1].holds(truth))
+    return float(np.mean(held))
+
+
 # Tables -------------------------------------------------------------------------------------------
 
 
@@ -254,7 +309,9 @@ def _seeds(seeds: tuple[int, int]) -> str:
     return str(seeds[0]) if seeds[0] == seeds[1] else f"{seeds[0]} and {seeds[1]}"
 
 
-PARTS = {each.__name__: each for each in (two_way, power, shares, differences, over_seeds, macro_f1)}
+PARTS = {
+    each.__name__: each for each in (two_way, power, shares, differences, over_seeds, macro_f1, f1, doubling)
+}
 
 
 def main() -> None:

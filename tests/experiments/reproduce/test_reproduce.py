@@ -15,7 +15,7 @@ from experiments.errors import RequestError
 from experiments.reproduce.document import BEGIN, END, HEAD, check_document, update_table
 from experiments.reproduce.page import render_page
 from experiments.reproduce.runs import fraction
-from experiments.reproduce.verdict import Row
+from experiments.reproduce.verdict import Row, judge
 
 RECIPE = """
 name: {name}
@@ -204,3 +204,10 @@ def test_a_loss_is_told_as_a_number_and_not_in_percent():
     assert told[1] == "0.1000 (± 0.0500) test/log_loss"
     assert told[3].startswith("0.1000 [0.0")
     assert told[5] == "0.0900, 0.1000, 0.1100"
+
+
+def test_seeds_that_tie_have_no_interval_and_keep_their_verdict():
+    claimed = ClaimedValue(0.983, 0.005)
+    values = [0.9833, 0.9833, 0.9833]
+    told = Row("a", "ours", "test/accuracy", claimed, values, 10.0, judge(values, claimed)).cells()
+    assert told[3:5] == ("98.33 % (no interval: the seeds tie)", "reproduced")

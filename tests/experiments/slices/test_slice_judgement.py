@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from benchmarks import error_rates
 from sklearn import metrics as sk
 
 from experiments.prediction_store import Outcome
@@ -97,6 +98,13 @@ def test_f1_is_scikit_learns_and_lies_within_its_interval() -> None:
         assert by_name[name].f1 == pytest.approx(expected)
     for each in judged:
         assert each.f1_within.low < each.f1 < each.f1_within.high
+
+
+@pytest.mark.parametrize(("images", "classes"), [(50, 10), (150, 10)])
+def test_the_interval_of_f1_holds_the_truth_in_93_to_97_of_100_cases(images, classes) -> None:
+    held = [error_rates.f1_coverage(250, images, classes, each) for each in error_rates.F1_ACCURACIES]
+    assert 0.92 <= np.mean(held) <= 0.97
+    assert min(held) >= 0.87  # 90 in 100, less what 250 cases vary
 
 
 def test_of_several_labels_an_image_is_in_the_slice_of_each() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import optuna
 import pandas as pd
@@ -166,6 +167,10 @@ def test_the_best_are_confirmed_on_fresh_seeds_and_only_the_winner_is_tested(
     answer = workspace.run("sweep", recipe, "--workers=2", *small)
     assert answer.status == 0, answer.errors
     assert "confirmed on 2 fresh seeds" in answer.output
+    words = " ".join(answer.output.split())
+    assert re.search(
+        r"trial \d (is better than|has the best mean, but is not told apart from) \d \(p ", words
+    )
     assert "by its mean on fresh seeds" in answer.output
     parent = store.find_run("sweep digits/confirmed")
     children = store.child_runs(parent)
