@@ -202,17 +202,6 @@ def bootstrap_means(scores: Floats, strata: ArrayLike, count: int = 2000, seed: 
     return np.concatenate(means)
 
 
-def percentile_interval(replicates: Floats, confidence: float = CONFIDENCE) -> Interval:
-    """The middle of bootstrap replicates (R,) (Efron and Tibshirani 1993, chapter 13).
-
-    >>> low, high = percentile_interval(np.arange(401.0))
-    >>> round(low), round(high)
-    (10, 390)
-    """
-    low, high = np.nanquantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
-
-
 def mcnemar(one: Floats, other: Floats, count: int = 10_000, seed: int = 0) -> float:
     """P-value that two networks are right equally often on the same samples, (N,) each (McNemar 1947).
 

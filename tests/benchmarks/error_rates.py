@@ -4,16 +4,19 @@ Whether a run is right about an image is 0 or 1. It follows from crossed random 
 for all, how well a configuration suits it, how well a seed came out, and what is left. Numbers are judged by
 the very functions that the commands call.
 
-    python tests/benchmarks/error_rates.py [--parts two_way power ...] [--cases 1000]
+    python tests/benchmarks/error_rates.py [--parts two_way power ...] [--cases 1000] [--out tables.md]
+
+A figure is the median of a table's cells, and the least and greatest of them; --out writes the tables.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -114,20 +117,25 @@ def rates(cases: Iterator[Draw]) -> Rates:
     return Rates(*np.mean(rows, axis=0).tolist())
 
 
-def two_way(cases: int) -> Iterator[str]:
-    """The share of comparisons without a difference in which the two-way test finds one; it should be 5 %."""
-    yield from _two_way_table(cases, power=False)
+class Line(NamedTuple):
+    """A line of a table: what it is of, and shares by their column's name."""
+
+    of: dict[str, str]
+    shares: dict[str, float]
 
 
-def power(cases: int) -> Iterator[str]:
+def two_way(cases: int) -> Iterator[Line]:
+    """The share of comparisons without a difference in which the two-way test finds one."""
+    yield from _two_way_lines(cases, power=False)
+
+
+def power(cases: int) -> Iterator[Line]:
     """The share of true differences, of 2.8 standard errors, that the two-way test finds."""
-    yield from _two_way_table(cases, power=True)
+    yield from _two_way_lines(cases, power=True)
 
 
-def _two_way_table(cases: int, power: bool) -> Iterator[str]:
-    kinds = ["two-way test", "without subtracting"] + ([] if power else ["two tests, as before"])
-    columns = [f"{kind}, {_ratio(ratio)}" for kind in kinds for ratio in RATIOS]
-    yield from _head(["accuracy", "images", "seeds", *columns])
+def _two_way_lines(cases: int, power: bool) -> Iterator[Line]:
+    kinds = ["", "without subtracting, "] + ([] if power else ["two tests, as before, "])
     for accuracy in (0.8, 0.95):
         for images in IMAGES:
             for seeds in SEEDS:
@@ -136,11 +144,17 @@ def _two_way_table(cases: int, power: bool) -> Iterator[str]:
                     error = math.sqrt(variance_over_images(accuracy) / images * (1 + ratio**2))
                     gain = min(2.8 * error, 0.99 - accuracy) if power else 0.0
                     found.append(rates(draws(cases, images, seeds, ratio, accuracy, gain)))
-                shown = [_percent(each[kind]) for kind in range(len(kinds)) for each in found]
-                yield _row([f"{accuracy}", f"{images:,}", _seeds(seeds), *shown])
+                yield Line(
+                    {"accuracy": f"{accuracy}", "images": f"{images:,}", "seeds": _seeds(seeds)},
+                    {
+                        f"{kind}{_ratio(ratio)}": each[place]
+                        for place, kind in enumerate(kinds)
+                        for ratio, each in zip(RATIOS, found, strict=True)
+                    },
+                )
 
 
-def shares(cases: int) -> Iterator[str]:
+def shares(cases: int) -> Iterator[Line]:
     """The share of 95 % intervals over images that hold the true accuracy of the mean of a few runs."""
     yield from _coverages((1, 3, 10), lambda *cell: share_coverage(cases, *cell))
 
@@ -157,7 +171,7 @@ def share_coverage(cases: int, seeds: int, images: int, accuracy: float) -> floa
     )
 
 
-def differences(cases: int) -> Iterator[str]:
+def differences(cases: int) -> Iterator[Line]:
     """The share of 95 % intervals over images that hold the true difference, 0, of a few runs."""
     yield from _coverages((1, 3, 10), lambda *cell: difference_coverage(cases, *cell))
 
@@ -174,7 +188,7 @@ def difference_coverage(cases: int, seeds: int, images: int, accuracy: float) ->
     )
 
 
-def over_seeds(cases: int) -> Iterator[str]:
+def over_seeds(cases: int) -> Iterator[Line]:
     """The share of 95 % intervals over seeds that hold the mean over all seeds, of those that are no ties."""
     yield from _coverages((2, 3, 5, 10), lambda *cell: _over_seeds(cases, *cell))
 
@@ -197,11 +211,11 @@ def _over_seeds(cases: int, seeds: int, images: int, accuracy: float) -> float:
     return float(np.mean(held)) if held else math.nan
 
 
-def macro_f1(cases: int) -> Iterator[str]:
+def macro_f1(cases: int) -> Iterator[Line]:
     """The share of comparisons of two equally good models in which a difference in macro-F1 is found."""
-    yield from _head(["images", "classes", "found"])
     for images, classes in ((50, 3), (50, 10), (150, 10)):
-        yield _row([str(images), str(classes), _percent(macro_f1_rate(cases, images, classes))])
+        found = macro_f1_rate(cases, images, classes)
+        yield Line({"images": str(images), "classes": str(classes)}, {"found": found})
 
 
 def macro_f1_rate(cases: int, images: int, classes: int) -> float:
@@ -223,12 +237,14 @@ def macro_f1_rate(cases: int, images: int, classes: int) -> float:
     return float(np.mean(found))
 
 
-def f1(cases: int) -> Iterator[str]:
+def f1(cases: int) -> Iterator[Line]:
     """The share of 95 % intervals of a slice's macro-F1 that hold the true one, of those that there are."""
-    yield from _head(["images", "classes", *(f"{accuracy:.0%} right" for accuracy in F1_ACCURACIES)])
     for images, classes in ((30, 3), (50, 10), (150, 10), (500, 10)):
-        values = [f1_coverage(cases, images, classes, accuracy) for accuracy in F1_ACCURACIES]
-        yield _row([str(images), str(classes), *map(_percent, values)])
+        held = {
+            f"{accuracy:.0%} right": f1_coverage(cases, images, classes, accuracy)
+            for accuracy in F1_ACCURACIES
+        }
+        yield Line({"images": str(images), "classes": str(classes)}, held)
 
 
 def f1_coverage(cases: int, images: int, classes: int, accuracy: float) -> float:
@@ -246,12 +262,14 @@ def f1_coverage(cases: int, images: int, classes: int, accuracy: float) -> float
     return float(np.mean(held)) if held else math.nan
 
 
-def doubling(cases: int) -> Iterator[str]:
+def doubling(cases: int) -> Iterator[Line]:
     """The share of 95 % intervals of a learning curve's gain by doubling that hold the true gain."""
-    yield from _head(["runs of each size", "runs vary by 10 %", "by 30 %"])
     for seeds in (2, 3, 5):
-        values = [doubling_coverage(max(cases // 5, 2), seeds, spread) for spread in (0.1, 0.3)]
-        yield _row([str(seeds), *map(_percent, values)])
+        held = {
+            f"runs vary by {spread:.0%}": doubling_coverage(-(-cases // 5), seeds, spread)
+            for spread in (0.1, 0.3)
+        }
+        yield Line({"runs of each size": str(seeds)}, held)
 
 
 def doubling_coverage(cases: int, seeds: int, spread: float, resamples: int = 60) -> float:
@@ -278,27 +296,12 @@ def doubling_coverage(cases: int, seeds: int, spread: float, resamples: int = 60
 # Tables -------------------------------------------------------------------------------------------
 
 
-def _coverages(seeds: Sequence[int], cell: Callable[[int, int, float], float]) -> Iterator[str]:
-    yield from _head(["images", "runs", *(f"{accuracy:.1%}" for accuracy in ACCURACIES), "mean"])
+def _coverages(seeds: Sequence[int], cell: Callable[[int, int, float], float]) -> Iterator[Line]:
     for images in (50, 300, 1000):
         for count in seeds:
-            values = [cell(count, images, accuracy) for accuracy in ACCURACIES]
-            yield _row(
-                [f"{images:,}", str(count), *map(_percent, values), _percent(float(np.nanmean(values)))]
-            )
-
-
-def _head(names: Sequence[str]) -> Iterator[str]:
-    yield _row(names)
-    yield _row(["---:"] * len(names))
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+            held = {f"{accuracy:.1%}": cell(count, images, accuracy) for accuracy in ACCURACIES}
+            mean = float(np.nanmean(list(held.values())))
+            yield Line({"images": f"{images:,}", "runs": str(count)}, {**held, "mean": mean})
 
 
 def _ratio(ratio: float) -> str:
@@ -309,20 +312,55 @@ def _seeds(seeds: tuple[int, int]) -> str:
     return str(seeds[0]) if seeds[0] == seeds[1] else f"{seeds[0]} and {seeds[1]}"
 
 
-PARTS = {
-    each.__name__: each for each in (two_way, power, shares, differences, over_seeds, macro_f1, f1, doubling)
+def table(lines: Sequence[Line]) -> str:
+    """As markdown, in percent."""
+    head = [*lines[0].of, *lines[0].shares]
+    rows = [[*line.of.values(), *map(_percent, line.shares.values())] for line in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---:"] * len(head), *rows))
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+# Each with what its shares are held against.
+PARTS: dict[Callable[[int], Iterator[Line]], str] = {
+    two_way: "5 %",
+    power: "80 %, with many seeds",
+    shares: "95 %",
+    differences: "95 %",
+    over_seeds: "95 %",
+    macro_f1: "5 %",
+    f1: "95 %",
+    doubling: "95 %",
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--cases", type=int, default=1000, help="simulated comparisons for each number")
-    arguments = parser.parse_args()
-    for name in arguments.parts:
-        print(f"\n**{name}**: {' '.join((PARTS[name].__doc__ or '').split())}\n")
-        for line in PARTS[name](arguments.cases):
-            print(line, flush=True)
+    from bench import arguments, figure  # lies beside this file, which tests import from elsewhere
+
+    names = [part.__name__ for part in PARTS]
+    given = arguments(
+        __doc__,
+        rounds=1,
+        cases=(200, 2),
+        more=lambda parser: (
+            parser.add_argument("--parts", nargs="+", choices=names, default=names),
+            parser.add_argument("--out", type=Path),
+        ),
+    )
+    tables = []
+    for part, against in PARTS.items():
+        if part.__name__ in given.parts:
+            what = " ".join((part.__doc__ or "").split()).rstrip(".")
+            lines = list(islice(part(given.cases), 1 if given.tiny else None))
+            tables.append(f"**{part.__name__}**: {what}.\n\n{table(lines)}\n")
+            own = list(lines[0].shares)[: len(RATIOS) if part in (two_way, power) else None]
+            cells = [100 * line.shares[name] for line in lines for name in own]
+            known = [cell for cell in cells if not math.isnan(cell)]
+            figure(f"error_rates/{part.__name__}", known or [0.0], "%", what, against)
+    if given.out is not None:
+        given.out.write_text("\n".join(tables))
 
 
 if __name__ == "__main__":

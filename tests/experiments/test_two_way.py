@@ -23,8 +23,8 @@ from experiments.two_way import (
 
 
 def most(expected: float, cases: int) -> float:
-    """A rate that a simulation of a test with the expected one surpasses once in a thousand times."""
-    return float(stats.binom.ppf(0.999, cases, expected)) / cases
+    """A rate that a simulation of a test with the expected one surpasses once in ten thousand times."""
+    return float(stats.binom.ppf(0.9999, cases, expected)) / cases
 
 
 @pytest.mark.parametrize(("seeds", "allowed"), [((2, 2), 0.07), ((5, 5), 0.06), ((3, 10), 0.06)])
