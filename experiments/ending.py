@@ -16,7 +16,7 @@ from experiments import leaving
 from experiments.errors import Interrupted, RankError, RunError, Terminated
 from experiments.memory import is_out_of_memory, out_of_memory
 from experiments.tracking import RunRecord, StoreError
-from lightning_modules.classifier import NonFiniteLossError
+from lightning_modules.classifier import NonFiniteError
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def recording(record: RunRecord | None, to_continue: str | None = None) -> Itera
             leaving.ignore()  # schedulers tell more than once
             _end(record, "KILLED")
             raise type(stop)(f"{stop.reason}; everything so far is kept.{hint}") from None
-        except NonFiniteLossError as error:
+        except NonFiniteError as error:
             _end(record, "FAILED", error)
             raise RunError(str(error)) from error
         except RankError as error:

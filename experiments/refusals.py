@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
+from datamodules import ImageDataModule
 from experiments.hardware import trains_on_gpu
 from experiments.trainer import TrainerSettings, build_trainer
 from lightning_modules import ImageClassifier
+from lightning_modules.metrics import RANKING_METRICS
 from lightning_modules.optimization import shares_out
 from lightning_modules.task import Task
 from lightning_modules.weights import reason
@@ -115,15 +118,51 @@ def check_is_reported(settings: TrainerSettings, task: Task) -> None:
     Raises:
         ValueError: `trainer.monitor` or `trainer.early_stopping.monitor` is such.
     """
-    monitored = {"trainer.monitor": settings.monitor}
-    if settings.early_stopping is not None:
-        monitored["trainer.early_stopping.monitor"] = settings.early_stopping.monitor
-    for key, metric in monitored.items():
-        if metric is not None and (name := metric.partition("/")[2]) not in task.metric_names:
+    for key, metric in monitored(settings).items():
+        if (name := metric.partition("/")[2]) not in task.metric_names:
             raise ValueError(
                 f"{key}: a {task.name} task of {task.num_classes} classes has no {name}; "
                 f"it has {', '.join(task.metric_names)}"
             )
+
+
+def monitored(settings: TrainerSettings) -> dict[str, str]:
+    """The validation metrics that choose something, by the keys that name them."""
+    named = {"trainer.monitor": settings.monitor}
+    if settings.early_stopping is not None:
+        named["trainer.early_stopping.monitor"] = settings.early_stopping.monitor
+    return {key: metric for key, metric in named.items() if metric is not None}
+
+
+def check_is_defined(metrics: Mapping[str, str], data: ImageDataModule) -> None:
+    """Refuses to choose by a metric that has no value on the validation images.
+
+    Args:
+        metrics: By the keys that name them, such as {"trainer.monitor": "val/auroc"}.
+        data: With its splits.
+
+    Raises:
+        ValueError: A ranking metric is named, and no class or label has both positives and negatives.
+    """
+    ranking = {key: metric for key, metric in metrics.items() if metric.rpartition("/")[2] in RANKING_METRICS}
+    if not ranking or "val" not in data.splits:
+        return
+    targets = data.splits["val"].targets
+    if targets.ndim == 2:
+        counts = (targets > 0.5).sum(0)
+        if ((counts > 0) & (counts < len(targets))).any():
+            return
+        there = "each label is either in all of them or in none"
+    else:
+        present = torch.bincount(targets, minlength=len(data.class_names)).nonzero().flatten().tolist()
+        if len(present) > 1:
+            return
+        there = f"all of them are of class {data.class_names[present[0]]}"
+    key, metric = next(iter(ranking.items()))
+    raise ValueError(
+        f"{key}={metric} has no value on the {len(targets)} validation images, as {there}: it says how far "
+        "positives rank above negatives. Hold out more (data.val_fraction), or choose by val/loss"
+    )
 
 
 def _check_accelerator(name: str) -> None:

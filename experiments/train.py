@@ -27,7 +27,7 @@ from experiments.checkpoints import build_checkpoints, chosen_checkpoint, load_w
 from experiments.conditions import check_same_images
 from experiments.config import Experiment, load_experiment
 from experiments.ending import recording, working_folder
-from experiments.errors import RequestError
+from experiments.errors import RequestError, RunError
 from experiments.features import training_batches
 from experiments.identity import INERT
 from experiments.predictions import record_predictions
@@ -37,14 +37,17 @@ from experiments.refusals import (
     check_devices,
     check_epochs,
     check_goes_with_devices,
+    check_is_defined,
     check_is_reported,
     check_takes_extra,
+    monitored,
 )
 from experiments.startup import without_collections
 from experiments.thresholds import at_thresholds, label_thresholds, record_thresholds
 from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
 from experiments.trainer import build_trainer
+from lightning_modules.classifier import NonFiniteError
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 from lightning_modules.sharding import FullySharded
 
@@ -163,6 +166,7 @@ def prepare(experiment: Experiment) -> None:
         check_goes_with_devices(experiment.trainer, model)
         data.prepare_data()
         data.setup()
+        check_is_defined(monitored(experiment.trainer), data)
         if data.normalization == "backbone":
             data.normalize_with(*model.pretrained_statistics())
     except (ValueError, OSError) as error:
@@ -256,14 +260,21 @@ def compile_network(network: nn.Module, deterministic: bool) -> None:
 
 
 def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
-    """Metrics of the model as it is on the given splits; its `predictions` are left on the model."""
+    """Metrics of the model as it is on the given splits; its `predictions` are left on the model.
+
+    Raises:
+        RunError: The network's outputs are not finite.
+    """
     # On one device: the other ranks have left, and what training took hours for takes this seconds.
     settings = replace(experiment.trainer, early_stopping=None, devices=1, num_nodes=1)
     trainer = build_trainer(settings, [])
     metrics: dict[str, float] = {}
     for split in splits:
         go = trainer.validate if split == "val" else trainer.test
-        go(experiment.model, datamodule=experiment.data, verbose=False)
+        try:
+            go(experiment.model, datamodule=experiment.data, verbose=False)
+        except NonFiniteError as error:
+            raise RunError(str(error)) from error
         metrics |= {
             name: float(value)
             for name, value in trainer.callback_metrics.items()

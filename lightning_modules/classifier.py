@@ -36,8 +36,16 @@ Stage = Literal["train", "val", "test"]
 FINITE_CHECK_STEPS = 50  # on a GPU each look at the loss waits for it
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteError(RuntimeError):
+    """The network gives no numbers any more."""
+
+
+class NonFiniteLossError(NonFiniteError):
     """The training loss became NaN or infinite."""
+
+
+class NonFiniteOutputError(NonFiniteError):
+    """The network's outputs for some image are NaN or infinite."""
 
 
 class ImageClassifier(pl.LightningModule):
@@ -243,6 +251,7 @@ class ImageClassifier(pl.LightningModule):
             return loss, weight
         outputs = self._outputs[stage]
         outputs.losses.append(loss.detach())
+        outputs.weights.append(weight)
         outputs.logits.append(logits.detach())
         outputs.targets.append(batch.targets)
         outputs.indices.append(batch.indices)
@@ -311,6 +320,7 @@ class ImageClassifier(pl.LightningModule):
         """Computes the epoch's metrics, all at once, logs them as `stage/name`, returns the loss."""
         outputs = self._outputs.pop(stage)
         logits, targets, indices = outputs.whole()
+        self._check_outputs(stage, logits)
         probabilities = self.task.probabilities(logits.float())  # (N, C)
         self.predictions[stage] = Predictions(probabilities, targets, indices)
         loss = outputs.mean_loss()
@@ -320,6 +330,25 @@ class ImageClassifier(pl.LightningModule):
         collection.reset()  # type: ignore[operator]
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
         return loss
+
+    def _check_outputs(self, stage: Stage, logits: Tensor) -> None:
+        """Refuses to measure what is no number: the largest of NaNs is class 0, and would often be right.
+
+        Raises:
+            NonFiniteOutputError: Some of the logits (N, K) are NaN or infinite.
+        """
+        bad = int((~torch.isfinite(logits)).any(1).sum())
+        if bad == 0:
+            return
+        if self._outputs["train"].losses:  # a loss that went before names the step
+            self._check_finite()
+        when = f" in epoch {self.current_epoch}" if self.trainer.state.fn == "fit" else ""
+        raise NonFiniteOutputError(
+            f"the network's outputs for {bad:,} of {len(logits):,} {stage} images are NaN or infinite{when}, "
+            "and nothing can be measured on them. Most often weights or batch-norm statistics diverged: "
+            f"lower model.lr (it is {self.hparams['lr']}), warm up, or clip with "
+            "trainer.gradient_clip_norm=1; where 16 bits overflow, take trainer.precision=32-true"
+        )
 
     def _check_finite(self) -> None:
         losses = self._outputs["train"].losses

@@ -27,22 +27,31 @@ class EpochOutputs:
 
     Attributes:
         losses: Of each step, scaled so that their mean over all processes is that of the global batch.
+        weights: By what each global batch's loss was divided: how many images it had, or the sum of their
+            classes' weights.
         logits: (B, K) of each step.
         targets: Class indices (B,), or labels (B, K).
         indices: Places in the split (B,).
     """
 
     losses: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor | int] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
     indices: list[Tensor] = field(default_factory=list)
 
     def mean_loss(self) -> Tensor:
-        """Over all images of all processes, each step's loss counted as often as it has images."""
-        losses = mean_over_ranks(torch.stack(self.losses).float())
-        sizes = torch.tensor([len(chunk) for chunk in self.targets], device=losses.device)
-        sizes = sum_over_ranks(sizes)
-        return (losses * sizes).sum() / sizes.sum()
+        """Over all images of all processes, however they were divided into steps; float32.
+
+        Each step's loss counts by what it was divided by, so that what comes is the loss of them all at once.
+        """
+        losses = mean_over_ranks(torch.stack(self.losses).double())
+        weights = self._weights(losses.device)
+        return ((losses * weights).sum() / weights.sum()).float()
+
+    def _weights(self, device: torch.device) -> Tensor:
+        """Those of all steps, float64 (S,)."""
+        return torch.stack([torch.as_tensor(each, device=device).double() for each in self.weights])
 
     def whole(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K), targets (N,) or (N, K), and places (N,) of all images, on every process alike.
@@ -60,7 +69,7 @@ class EpochOutputs:
         """All of it, of all processes alike, in a few tensors for a checkpoint.
 
         Of R processes that took S steps with N images: losses and sizes (R, S), how many images each step
-        had; logits (N, K), targets and indices, process after process and step after step.
+        had; weights (S,); logits (N, K), targets and indices, process after process and step after step.
         """
         losses = torch.stack(self.losses)
         sizes = torch.tensor([len(chunk) for chunk in self.targets], device=losses.device)
@@ -69,7 +78,8 @@ class EpochOutputs:
             losses, sizes = gather(losses), gather(sizes)
             rows = {name: gather(tensor) for name, tensor in rows.items()}
         steps = len(self.losses)
-        return {"losses": losses.view(-1, steps), "sizes": sizes.view(-1, steps), **rows}
+        shared = {"sizes": sizes.view(-1, steps), "weights": self._weights(losses.device)}
+        return {"losses": losses.view(-1, steps), **shared, **rows}
 
     @classmethod
     def unpacked(cls, packed: Mapping[str, Tensor], rank: int, device: torch.device) -> EpochOutputs:
@@ -78,7 +88,9 @@ class EpochOutputs:
         first = sum(map(sum, sizes[:rank]))
         places = slice(first, first + sum(sizes[rank]))
         rows = {name: list(torch.split(packed[name][places].to(device), sizes[rank])) for name in ROWS}
-        return cls(losses=list(packed["losses"][rank].to(device)), **rows)
+        # Checkpoints of record version 1 have no weights: each step counted as often as it had images.
+        weights = packed.get("weights", packed["sizes"].sum(0).double())
+        return cls(losses=list(packed["losses"][rank].to(device)), weights=list(weights), **rows)
 
 
 def num_ranks() -> int:

@@ -10,6 +10,7 @@ import torch
 from experiments.config import Experiment, flatten
 from experiments.errors import RequestError
 from experiments.folds import flattery, load_fold
+from experiments.refusals import check_is_defined
 from experiments.sweep.running import Slot
 from experiments.sweep.space import configuration_keys
 from experiments.train import prepare
@@ -30,6 +31,10 @@ def prepare_sweep(experiment: Experiment, sources: Sequence[str], overrides: Map
     if folds is not None:
         _check_division(experiment, overrides)
     prepare(experiment)
+    try:
+        check_is_defined({"sweep.metric": experiment.sweep.metric}, experiment.data)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     judged = "val" in experiment.data.splits
     if folds is None:
         if not judged:

@@ -13,9 +13,11 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from experiments.callbacks import EpochRecorder
 from experiments.config import Experiment, load_experiment
+from experiments.errors import RequestError
 from experiments.folds import fold_keys
 from experiments.ranks import Furnish
 from experiments.record import record_start
+from experiments.refusals import check_is_defined
 from experiments.sweep.channel import Channel, EpochReport, Task
 from experiments.throughput import Throughput
 from experiments.tracking import RunRecord
@@ -107,6 +109,10 @@ def train_once(
     """
     experiment = load_trial(task, furnish, fold)
     prepare(experiment)
+    try:
+        check_is_defined({"sweep.metric": task.metric}, experiment.data)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
     resumed = (folder / "last.ckpt").is_file()
     if record is not None and not resumed and not fold:  # the first fold stands for all
         record_start(record, experiment)

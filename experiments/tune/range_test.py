@@ -18,7 +18,7 @@ from experiments.features import training_batches
 from experiments.trainer import build_trainer
 from experiments.tune.curve import RangeCurve
 from lightning_modules import ImageClassifier
-from lightning_modules.classifier import NonFiniteLossError
+from lightning_modules.classifier import NonFiniteError
 
 MEMORY = 0.9  # of the running mean that tells of divergence
 DIVERGED = 4.0  # times the lowest running mean so far, as it is customary
@@ -134,6 +134,6 @@ def run_range_test(experiment: Experiment, ramp: Ramp) -> RangeCurve:
     )
     test = RangeTest(ramp, settings.progress)
     trainer = build_trainer(settings, [test])
-    with contextlib.suppress(NonFiniteLossError):  # an end that is expected
+    with contextlib.suppress(NonFiniteError):  # an end that is expected
         trainer.fit(experiment.model, datamodule=training_batches(experiment.model, data))
     return test.curve()

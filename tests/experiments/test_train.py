@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import signal
 import subprocess
@@ -13,7 +14,9 @@ import psutil
 import pytest
 import torch
 
+from datamodules import Digits
 from experiments.tracking import RunRecord
+from lightning_modules import ImageClassifier
 
 # Long enough to be killed in the middle, and with everything that has a state: momentum, a schedule,
 # dropout, augmentation, early stopping.
@@ -182,6 +185,48 @@ def test_a_loss_that_explodes_fails_the_run_and_names_step_and_knob(darkroom, st
     record = store.find_run("exploded")
     assert record.status == "FAILED"
     assert "NonFiniteLossError" in record.read_text("traceback.txt")
+
+
+def test_a_network_that_dies_in_validation_fails_the_run_and_is_never_chosen(darkroom, store, monkeypatch):
+    alive = ImageClassifier.forward
+
+    def dead_in_evaluation(self, images):
+        logits = alive(self, images)
+        return logits if self.training else logits * math.nan
+
+    monkeypatch.setattr(ImageClassifier, "forward", dead_in_evaluation)
+    answer = darkroom("train", "digits/cnn", "--trainer.max_epochs=2", "--mlflow.run_name=dead")
+    assert answer.status == 1
+    assert "the network's outputs for 139 of 139 val images are NaN or infinite in epoch 0" in answer.errors
+    assert "Traceback" not in answer.errors
+    record = store.find_run("dead")
+    assert record.status == "FAILED"
+    assert not any(name.startswith(("val/", "best/", "test/")) for name in record.metrics)
+
+
+def test_a_run_is_not_judged_again_with_outputs_that_are_no_numbers(trained, darkroom, monkeypatch):
+    monkeypatch.setattr(
+        ImageClassifier, "forward", lambda self, images: images.new_full((len(images), 10), math.nan)
+    )
+    answer = darkroom("evaluate", trained)
+    assert answer.status == 1
+    assert "372 of 372 test images are NaN or infinite" in answer.errors
+
+
+@pytest.mark.parametrize("key", ["trainer.monitor", "trainer.early_stopping.monitor"])
+def test_a_monitor_without_a_value_on_the_validation_images_is_refused(key, darkroom, monkeypatch):
+    load = Digits.load
+
+    def one_class_held_out(self):
+        whole = load(self)
+        ones = (whole["test"].targets == 1).nonzero().flatten()
+        return {"train": whole["train"], "val": whole["test"].select(ones)}
+
+    monkeypatch.setattr(Digits, "load", one_class_held_out)
+    answer = darkroom("train", "digits/cnn", "--trainer.monitor=val/loss", f"--{key}=val/auroc")
+    assert answer.status == 2
+    assert f"{key}=val/auroc has no value on the" in answer.errors
+    assert "all of them are of class 1" in answer.errors
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_clearly(fresh_workspace, open_store_at):

@@ -21,7 +21,7 @@ from datamodules.loader import Batch
 from datamodules.randomness import generator_for
 from datamodules.store import ImageStore, without_pixels
 from lightning_modules import ImageClassifier
-from lightning_modules.classifier import NonFiniteLossError
+from lightning_modules.classifier import NonFiniteLossError, NonFiniteOutputError
 from lightning_modules.predictor import Predictor
 
 IMAGE_SHAPE = (1, 8, 8)
@@ -371,6 +371,46 @@ def test_the_end_of_an_epoch_sees_what_its_steps_had_not_looked_at() -> None:
     assert len(order) == len(broken) > 2 * 32
     with pytest.raises(NonFiniteLossError, match="at step 2 of epoch 0"):
         trainer(callbacks=[Poison()]).fit(model, data)
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_outputs_that_are_no_numbers_are_not_measured(stage: str, value: float) -> None:
+    data = prepared()
+    model = built(data)
+
+    class Dead(pl.Callback):
+        """Spoils the bias of the network's last layer, after training."""
+
+        def spoil(self, trainer: pl.Trainer, module: Any) -> None:
+            with torch.no_grad():
+                list(module.network.parameters())[-1][0] = value
+
+        on_validation_start = on_test_start = spoil
+
+    judge = trainer(callbacks=[Dead()])
+    with pytest.raises(NonFiniteOutputError, match=rf"for \d+ of \d+ {stage} images are NaN or infinite"):
+        (judge.validate if stage == "val" else judge.test)(model, data, verbose=False)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_a_class_weighted_loss_is_that_of_the_whole_split_whatever_the_batch_size(loss: str) -> None:
+    values = []
+    for batch_size in (7, 16, 64):
+        data = prepared(batch_size=batch_size)
+        # As unequal as can be told apart: the classes' weights differ by a factor of twenty.
+        model = built(data, loss=loss, class_weights="balanced")
+        model.criterion.weigh_classes([4, 40, 80], 124)
+        [metrics] = trainer().test(model, data, verbose=False)
+        values.append(metrics["test/loss"])
+        judged = model.predictions["test"]
+        weights = np.array([124 / (3 * count) for count in (4, 40, 80)])[judged.targets.numpy()]
+        costs = -judged.probabilities.double().gather(1, judged.targets[:, None]).log()[:, 0].numpy()
+        if loss == "focal":
+            costs *= (1 - np.exp(-costs)) ** 2
+            # Its sum is divided by the weights of the targets too.
+        assert values[-1] == pytest.approx((weights * costs).sum() / weights.sum(), rel=1e-5)
+    assert values == pytest.approx([values[0]] * 3, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 from torch import Tensor
+from torchmetrics import Metric
 
-from lightning_modules.metrics import METRIC_NAMES, TOP5_MIN_CLASSES, build_metrics, rank_scores
+from lightning_modules.metrics import (
+    METRIC_NAMES,
+    TOP5_MIN_CLASSES,
+    CalibrationError,
+    LabelCalibrationError,
+    build_metrics,
+    rank_scores,
+)
 from lightning_modules.task import build_task
 
 CASES = [
@@ -193,3 +201,27 @@ def test_without_positives_or_negatives_there_is_no_area(positives: list[bool]) 
     area, precision = rank_scores(torch.rand(len(positives)), torch.tensor(positives, dtype=torch.bool))
     assert area.isnan()
     assert precision.isnan()
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_calibration_error_of_a_million_images_is_that_of_double_precision(multilabel) -> None:
+    rng = np.random.default_rng(0)
+    confident = rng.beta(20, 1, 1_000_000).astype(np.float32)
+    hits = rng.random(1_000_000) < confident - 0.03
+    if multilabel:
+        probabilities = torch.from_numpy(confident)[:, None]
+        targets = torch.from_numpy(hits)[:, None].float()
+        metric: Metric = LabelCalibrationError()
+    else:
+        probabilities = torch.from_numpy(np.stack([1 - confident, confident], 1))
+        targets = torch.from_numpy(np.where(confident > 0.5, hits, ~hits).astype(np.int64))
+        metric = CalibrationError()
+    metric.update(probabilities, targets)
+    if multilabel:
+        edges = np.linspace(0, 1, 16)
+        bins = np.clip(np.digitize(confident.astype(np.float64), edges) - 1, 0, 14)
+        gaps = np.bincount(bins, hits - confident.astype(np.float64), minlength=15)
+        expected = np.abs(gaps).sum() / len(hits)
+    else:
+        expected = ece_by_hand(probabilities.numpy(), targets.numpy())
+    assert float(metric.compute()) == pytest.approx(expected, rel=1e-6)

@@ -54,6 +54,7 @@ def share_of_an_epoch(rank: int) -> dict[str, object]:
         mine = chunk[rank::WORLD_SIZE]
         scale = len(mine) * WORLD_SIZE / len(chunk)
         outputs.losses.append(F.cross_entropy(logits[mine], targets[mine]) * scale)
+        outputs.weights.append(len(chunk))
         outputs.logits.append(logits[mine])
         outputs.targets.append(targets[mine])
         outputs.indices.append(mine)
