@@ -154,15 +154,15 @@ REPAIRS: tuple[Repair, ...] = (
     Repair(
         2,
         what=(
-            "the calibration error is summed in double precision: before, it was 1 % too large for 50,000 images "
-            "and 26 % for 300,000"
+            "the calibration error is summed in double precision: before, it was 1 % too large for 50,000 "
+            "images and 26 % for 300,000"
         ),
     ),
     Repair(
         2,
         what=(
-            "with model.class_weights the loss of a split is that of all its images at once, whatever the batch "
-            "size; before, each batch counted by its images"
+            "with model.class_weights the loss of a split is that of all its images at once, whatever the "
+            "batch size; before, each batch counted by its images"
         ),
         concerns=lambda params: params.get("model.class_weights", "none") != "none",
     ),
