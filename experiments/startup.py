@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -79,8 +80,18 @@ def without_collections() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        freeze()
         gc.enable()
+
+
+def freeze() -> None:
+    """Keeps all present objects out of garbage collections, until the process ends.
+
+    At its end they must be collected: nanobind, of which triton is made, reports each function that is left.
+    """
+    gc.freeze()
+    atexit.unregister(gc.unfreeze)
+    atexit.register(gc.unfreeze)
 
 
 def import_module(name: str) -> ModuleType:

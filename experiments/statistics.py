@@ -277,9 +277,6 @@ def practical_difference(
         one: Scores, higher is better.
         other: Its counterparts.
         rope: Difference up to which two scores are the same in practice.
-
-    >>> practical_difference([0.90, 0.91, 0.92], [0.90, 0.91, 0.92], rope=0.01)
-    (0.0, 1.0, 0.0)
     """
     from baycomp import SignedRankTest
 

@@ -7,7 +7,6 @@ do not survive a fork, and the locks they held would never be freed.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from experiments.keys import source_arguments
 from experiments.provenance import git_state
-from experiments.startup import keep_memory
+from experiments.startup import freeze, keep_memory
 from experiments.sweep import trial as trial  # with all that it imports
 
 RECIPE = "DARKROOM_WARM_RECIPE"  # sources and overrides of the sweep's recipe, as JSON
@@ -67,4 +66,4 @@ def _prepare() -> None:
 
 keep_memory()
 _prepare()
-gc.freeze()  # forked processes then leave these pages alone
+freeze()  # forked processes then leave these pages alone

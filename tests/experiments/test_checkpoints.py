@@ -98,7 +98,7 @@ def assert_same_history(recorder: EpochRecorder, other: EpochRecorder) -> None:
         pytest.param({"trainer.devices": "2"}, marks=pytest.mark.slow),
         {"model.finetuning": "{strategy: linear_then_full, head_epochs: 1}"},
         {"model.sam_rho": "0.05"},
-        {"model.finetuning": "{strategy: lora, lora_rank: 2}"},
+        pytest.param({"model.finetuning": "{strategy: lora, lora_rank: 2}"}, marks=pytest.mark.extra("peft")),
     ],
     ids=["plain", "averaged", "two processes", "unfreezing", "sharpness-aware", "lora"],
 )

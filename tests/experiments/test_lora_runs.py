@@ -20,6 +20,7 @@ VIT = [
 ]
 
 
+@pytest.mark.extra("peft")
 def test_show_prints_the_trained_share_and_no_layer_that_computes_nothing(darkroom):
     answer = darkroom("show", *VIT)
     assert answer.status == 0, answer.errors
@@ -30,6 +31,7 @@ def test_show_prints_the_trained_share_and_no_layer_that_computes_nothing(darkro
     assert "ParameterDict" not in answer.output
 
 
+@pytest.mark.extra("peft")
 def test_its_record_alone_gives_the_same_metrics_the_same_bits_and_a_model_without_peft(
     darkroom, store, monkeypatch
 ):

@@ -21,6 +21,8 @@ from experiments.thresholds import recorded_thresholds
 from experiments.tracking import RunRecord
 from lightning_modules.metrics import LABEL_METRICS, TUNED_METRICS
 
+# Probabilities by another graph, or of fewer images at once: kernels add in another order, 1e-7 a layer.
+FLOAT32 = 1e-5
 RECIPE = """
 name: bars/cnn
 data: LabelledBars
@@ -162,13 +164,13 @@ def test_the_logged_model_gives_sigmoids_and_carries_the_thresholds(run, bars):
     images = bars.splits["test"].images
     _, stored = truth_and_scores(run.predictions("test"))
     generic = mlflow.pyfunc.load_model(f"runs:/{run.run_id}/model")
-    np.testing.assert_allclose(generic.predict(images.numpy()), stored, atol=1e-6)
+    np.testing.assert_allclose(generic.predict(images.numpy()), stored, atol=FLOAT32)
     assert generic.metadata.metadata["class_names"] == list(LabelledBars.class_names)
     assert generic.metadata.metadata["task"] == "multilabel"
     assert generic.metadata.metadata["thresholds"] == pytest.approx(recorded_thresholds(run))
     with torch.no_grad():
         module = mlflow.pytorch.load_model(f"runs:/{run.run_id}/model")
-        np.testing.assert_allclose(module(images[:7]).numpy(), stored[:7], atol=1e-6)
+        np.testing.assert_allclose(module(images[:7]).numpy(), stored[:7], atol=FLOAT32)
 
 
 def test_without_validation_thresholds_are_a_half_and_nothing_is_called_tuned(

@@ -23,6 +23,10 @@ from experiments.train import evaluate, fit, prepare
 
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
 
+# Gradients of two halves are added in another order, 1e-7 a step, which the optimizer enlarges; a wrong share
+# of images would change weights by more than 1e-3.
+WEIGHTS, MEASURES = 1e-4, 1e-5
+
 # 1,286 training images leave 11 for the last batch, 6 and 5. Nothing here depends on the share.
 PLAIN = {
     "data.augmentation.rotation": "0",
@@ -93,18 +97,18 @@ def test_two_processes_train_the_weights_of_one_and_measure_the_same(keys, tmp_p
     two, shared = trained(tmp_path / "two", 2, **keys)
     ours, theirs = one.model.network.state_dict(), two.model.network.state_dict()
     for name in ours:
-        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-5), name
+        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=WEIGHTS), name
     for expected, obtained in zip(alone.history, shared.history, strict=True):
         assert len(expected) > 20
         for name in expected.keys() - {"epoch_seconds"}:
             # Two images that are as likely but for the last bit may change places.
-            tolerance = 1e-5 if name.endswith(("auroc", "average_precision")) else 2e-6
+            tolerance = 1e-4 if name.endswith(("auroc", "average_precision")) else MEASURES
             assert obtained[name] == pytest.approx(expected[name], abs=tolerance), name
     expected, obtained = one.model.predictions["val"], two.model.predictions["val"]
     assert len(expected.targets) == 139  # odd
     assert torch.equal(obtained.indices, expected.indices)
     assert torch.equal(obtained.targets, expected.targets)
-    assert torch.allclose(obtained.probabilities, expected.probabilities, rtol=0, atol=1e-6)
+    assert torch.allclose(obtained.probabilities, expected.probabilities, rtol=0, atol=MEASURES)
 
 
 @pytest.mark.parametrize("keys", [{}, SHARDED], ids=["plain", "sharded"])
@@ -115,7 +119,7 @@ def test_steps_of_two_processes_that_accumulate_are_those_of_one_with_larger_bat
     small, shared = trained(tmp_path / "two", 2, **accumulated)
     ours, theirs = large.model.network.state_dict(), small.model.network.state_dict()
     for name in ours:
-        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-5), name
+        assert torch.allclose(ours[name], theirs[name], rtol=0, atol=WEIGHTS), name
     # The rate has fallen by the steps that were taken: two an epoch.
     assert shared.history[-1]["lr"] == pytest.approx(alone.history[-1]["lr"], abs=1e-12)
 
@@ -128,9 +132,9 @@ def test_what_two_processes_measure_is_what_their_checkpoint_gives_on_one(tmp_pa
     assert seen is not None
     metrics, predictions = seen
     for name, value in evaluate(experiment, ["val"]).items():
-        assert metrics[name] == pytest.approx(value, abs=1e-6), name
+        assert metrics[name] == pytest.approx(value, abs=MEASURES), name
     again = experiment.model.predictions["val"]
-    assert torch.allclose(predictions.probabilities, again.probabilities, rtol=0, atol=1e-6)
+    assert torch.allclose(predictions.probabilities, again.probabilities, rtol=0, atol=MEASURES)
 
 
 class Shares(pl.Callback):

@@ -18,6 +18,8 @@ from lightning_modules import ImageClassifier
 from lightning_modules.task import build_task
 
 NAMES = build_task(10).metric_names
+# Probabilities by another graph, or of fewer images at once: kernels add in another order, 1e-7 a layer.
+FLOAT32 = 1e-5
 
 
 @pytest.fixture
@@ -166,12 +168,12 @@ def test_the_logged_model_needs_mlflow_alone_and_predicts_what_is_stored(trained
     stored = frame.filter(like="prob_").to_numpy()
     uri = f"runs:/{trained_run.run_id}/model"
     generic = mlflow.pyfunc.load_model(uri)
-    np.testing.assert_allclose(generic.predict(test.images.numpy()), stored, atol=1e-6)
+    np.testing.assert_allclose(generic.predict(test.images.numpy()), stored, atol=FLOAT32)
     assert generic.metadata.metadata["class_names"] == list(digits.class_names)
     module = mlflow.pytorch.load_model(uri)
     with torch.no_grad():
-        np.testing.assert_allclose(module(test.images).numpy(), stored, atol=1e-6)
-        np.testing.assert_allclose(module(test.images[:7]).numpy(), stored[:7], atol=1e-6)
+        np.testing.assert_allclose(module(test.images).numpy(), stored, atol=FLOAT32)
+        np.testing.assert_allclose(module(test.images[:7]).numpy(), stored[:7], atol=FLOAT32)
     with pytest.raises(mlflow.exceptions.MlflowException, match="uint8"):
         generic.predict(test.images.float().numpy())
 

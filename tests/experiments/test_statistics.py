@@ -173,6 +173,7 @@ def test_cliques_join_neighbours_and_none_lies_within_another():
     assert cliques(np.zeros((3, 3), dtype=bool)) == [(0, 2)]
 
 
+@pytest.mark.extra("baycomp")
 def test_what_is_better_in_practice_is_said_of_the_right_one():
     lower, higher = [0.90, 0.91, 0.90, 0.92, 0.91], [0.94, 0.95, 0.93, 0.96, 0.95]
     first, same, second = practical_difference(higher, lower, rope=0.01)
@@ -180,3 +181,4 @@ def test_what_is_better_in_practice_is_said_of_the_right_one():
     assert first + same + second == pytest.approx(1)
     assert practical_difference(lower, higher, rope=0.01)[2] > 0.9
     assert practical_difference(lower, higher, rope=0.1)[1] > 0.9
+    assert practical_difference(lower, lower, rope=0.01) == (0.0, 1.0, 0.0)

@@ -92,9 +92,11 @@ def test_no_dropout_is_drawn_in_a_frozen_trunk(strategy, epoch, draws):
     assert {place for place in places if vit.get_submodule(place).training} == draws | {"head_drop"}
 
 
-@pytest.mark.parametrize("strategy", ["norm_and_bias", "lora", "linear_probe"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["norm_and_bias", pytest.param("lora", marks=pytest.mark.extra("peft")), "linear_probe"],
+)
 def test_dropout_of_layers_that_train_is_drawn(strategy):
-    pytest.importorskip("peft")
     vit = build_network(
         "vit_tiny_patch16_224", {"depth": 1, "attn_drop_rate": 0.1}, num_outputs=3, image_shape=SHAPE
     )

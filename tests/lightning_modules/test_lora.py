@@ -17,6 +17,8 @@ from lightning_modules.finetuning import FineTuning, head_parameters
 from lightning_modules.lora import adapter_parameters, add_adapters
 from lightning_modules.optimization import build_optimizer
 
+pytestmark = pytest.mark.extra("peft")
+
 SHAPE = (3, 32, 32)
 VIT = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 RANK, ALPHA = 4, 12

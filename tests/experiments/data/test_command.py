@@ -79,6 +79,7 @@ def test_without_a_leak_strict_changes_nothing(darkroom):
     assert darkroom("data", "digits/cnn", "--strict").status == 0
 
 
+@pytest.mark.extra("cleanlab")
 def test_labels_that_a_recorded_run_doubts_are_listed(darkroom, trained, trained_run, inside):
     answer = darkroom("data", "digits/cnn", f"--labels={trained[:10]}", "--out", "doubts.html")
     assert answer.status == 0, answer.errors
@@ -98,7 +99,11 @@ MISTAKES = [
     (["digits/cnn", "--data.batch_size=0"], ["data.batch_size", "at least 1"]),
     (["digits/cnn", "--out", "page.txt"], ["--out", ".html", "page.txt"]),
     (["digits/cnn", "--out", "nowhere/page.html"], ["--out", "nowhere"]),
-    (["digits/cnn", "--labels", "no-such-run"], ["no-such-run", "darkroom ui"]),
+    pytest.param(
+        ["digits/cnn", "--labels", "no-such-run"],
+        ["no-such-run", "darkroom ui"],
+        marks=pytest.mark.extra("cleanlab"),
+    ),
 ]
 
 
@@ -111,6 +116,7 @@ def test_a_mistake_is_one_paragraph_that_names_what_would_be_right(arguments, na
         assert word in answer.errors
 
 
+@pytest.mark.extra("cleanlab")
 def test_a_run_of_other_classes_and_one_of_other_images_are_refused(darkroom, trained, mnist_with_a_leak):
     other_images = darkroom("data", *mnist_with_a_leak, "--labels", trained)
     assert other_images.status == 2

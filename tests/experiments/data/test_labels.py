@@ -13,6 +13,8 @@ from datamodules import Digits
 from experiments.data.labels import doubtful, find_label_issues, validation_probabilities
 from experiments.errors import RequestError
 
+pytestmark = pytest.mark.extra("cleanlab")
+
 NUM_FLIPPED = 90  # of 1,797
 
 

@@ -110,6 +110,7 @@ def test_a_machine_without_the_folder_is_given_the_recipe(
     assert nowhere in refused.last_lines[0]
 
 
+@pytest.mark.extra("submitit")
 @pytest.mark.parametrize("machines", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_jobs_share_the_trials_and_one_whose_time_is_up_is_queued_again(
     machines, fresh_workspace, place, open_store_at
@@ -138,6 +139,7 @@ def test_a_copy_that_fails_is_told_with_its_last_lines_and_its_status(fresh_work
     assert f"--workers must be at most {cores}" in answer.output
 
 
+@pytest.mark.extra("submitit")
 def test_a_dry_run_shows_the_script_and_submits_nothing(fresh_workspace, place):
     options = ["time=90", "partition=gpu", "mem=16GB", "gpus_per_node=2", "setup=module load cuda"]
     given = [f"--launcher-option={option}" for option in options]

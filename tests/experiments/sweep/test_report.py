@@ -9,6 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from plotly.offline import get_plotlyjs
 
 from experiments.sweep import ranking, report
 from experiments.sweep.dimension import Dimension
@@ -144,7 +145,8 @@ def test_a_report_writes_figures_tables_and_one_page_without_network(study, tmp_
     assert {path.stem for path in tmp_path.glob("figures/*.png")} >= FIGURES
     page = (tmp_path / "sweep.html").read_text()
     assert page.count("<h2>") >= 6
-    assert page.count("Plotly.newPlot(") == page.count("<h2>")
+    drawn = page.count("Plotly.newPlot(") - get_plotlyjs().count("Plotly.newPlot(")  # which may name it too
+    assert drawn == page.count("<h2>")
     assert 'src="http' not in page
     table = pd.read_csv(tmp_path / "tables" / "trials.csv")
     best = table.loc[table["val/accuracy"][table["state"] == "complete"].idxmax()]
