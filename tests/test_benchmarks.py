@@ -9,13 +9,9 @@ from pathlib import Path
 
 import preloaded
 import pytest
+from bench import FIGURE, figure, interleaved, ratios
 
-FOLDER = Path(__file__).parent / "benchmarks"
-sys.path.append(str(FOLDER))
-
-from bench import FIGURE, figure, interleaved, ratios  # noqa: E402
-
-RUNNER = runpy.run_path(str(FOLDER / "__main__.py"), run_name="runner")
+RUNNER = runpy.run_path(str(Path(__file__).parent / "benchmarks" / "__main__.py"), run_name="runner")
 PROGRAMS = RUNNER["benchmarks"]()
 SECONDS = 120  # on a machine that does much else; none takes more than ten where it does not
 
