@@ -66,10 +66,12 @@ class EpochRecorder(Checkpoint):
             self.run.log_metrics({f"{self.prefix}{name}": metrics[name] for name in metrics}, step=epoch)
 
     def _best_epoch(self) -> int:
-        if self.monitor is None or self.monitor not in self.history[-1]:
+        monitor = self.monitor
+        judged = [row for row in self.history if monitor in row]  # validation may be of some epochs alone
+        if monitor is None or not judged:
             return len(self.history)
-        values = [row[self.monitor] for row in self.history]
-        return 1 + values.index(min(values) if is_minimized(self.monitor) else max(values))
+        best = (min if is_minimized(monitor) else max)(judged, key=lambda row: row[monitor])
+        return int(best["epoch"])
 
     def validation(self, epoch: int) -> tuple[dict[str, float], Predictions] | None:
         """That epoch's `val/...` metrics and predictions; None where another process saw it."""
@@ -183,4 +185,5 @@ def build_early_stopping(settings: TrainerSettings) -> EarlyStopping | None:
         mode="min" if is_minimized(stopping.monitor) else "max",
         check_on_train_epoch_end=True,
         check_finite=False,  # the module stops on non-finite losses, and says why
+        strict=False,  # an epoch without validation says nothing
     )

@@ -73,6 +73,14 @@ class LastCheckpoint(ModelCheckpoint):
         return bool(trainer.strategy.reduce_boolean_decision(self._told, all=False))
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, which looks at the epochs that were validated alone."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
+
 def build_checkpoints(folder: Path, settings: TrainerSettings, has_validation: bool) -> list[Checkpoint]:
     """Saves `best.ckpt` when the monitored metric improves, then `last.ckpt`, at the end of each epoch.
 
@@ -88,7 +96,7 @@ def build_checkpoints(folder: Path, settings: TrainerSettings, has_validation: b
     if settings.monitor is None or not has_validation:
         return [last]
     mode = "min" if is_minimized(settings.monitor) else "max"
-    best = ModelCheckpoint(dirpath=folder, filename="best", monitor=settings.monitor, mode=mode, **common)
+    best = BestCheckpoint(dirpath=folder, filename="best", monitor=settings.monitor, mode=mode, **common)
     return [best, last]
 
 

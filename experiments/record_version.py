@@ -166,4 +166,12 @@ REPAIRS: tuple[Repair, ...] = (
         ),
         concerns=lambda params: params.get("model.class_weights", "none") != "none",
     ),
+    Repair(
+        2,
+        what=(
+            "an epoch without validation (check_val_every_n_epoch) records no validation metrics and is not "
+            "chosen; before, it repeated those of an earlier epoch"
+        ),
+        concerns=lambda params: "check_val_every_n_epoch" in params.get("trainer.extra", ""),
+    ),
 )

@@ -18,6 +18,14 @@ from lightning_modules.optimization import shares_out
 from lightning_modules.task import Task
 from lightning_modules.weights import reason
 
+# Lightning's arguments by which a metric would be of a part of its split, or not of an epoch's end.
+PARTIAL = {
+    "limit_val_batches": "validation is of all its images; data.val_fraction says how many they are",
+    "limit_test_batches": "the test is of all its images",
+    "overfit_batches": "validation would be of training images; data.train_fraction trains on fewer",
+    "fast_dev_run": "metrics would be of one batch; reproduce --budget smoke runs a part of a recipe",
+    "val_check_interval": "an epoch is judged at its end; check_val_every_n_epoch judges some epochs alone",
+}
 PROCESSES_PER_CORE = 4  # more could only be a slip of the hand
 HEAD_ALONE = {"linear_then_full": "head_epochs", "gradual": "unfreeze_every"}  # for how many epochs
 
@@ -62,13 +70,18 @@ def check_epochs(settings: TrainerSettings, model: ImageClassifier) -> None:
 
 
 def check_takes_extra(settings: TrainerSettings) -> None:
-    """Refuses values that Lightning's Trainer does not take; of settled settings.
+    """Refuses values that Lightning's Trainer does not take, or that metrics suffer by; of settled settings.
 
     Raises:
         ValueError: `trainer.extra` has such.
     """
     if not settings.extra:
         return
+    for name in PARTIAL.keys() & settings.extra.keys():
+        raise ValueError(
+            f"trainer.extra must not have {name}: {PARTIAL[name]}. Of a recorded run, evaluate without it: "
+            "--trainer.extra=null"
+        )
     try:
         build_trainer(settings, [])
     except (MisconfigurationException, ValueError, TypeError) as error:

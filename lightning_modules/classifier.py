@@ -137,6 +137,7 @@ class ImageClassifier(pl.LightningModule):
         # Lightning starts no epoch when it goes on in the midst of one, hence the default.
         self._outputs: defaultdict[Stage, EpochOutputs] = defaultdict(EpochOutputs)
         self._outputs_before: dict[str, Tensor] | None = None  # of an epoch that another process began
+        self._validated_epoch = -1
         self.predictions: dict[Stage, Predictions] = {}
         self.loaded_weights: LoadedWeights | None = None
 
@@ -305,13 +306,31 @@ class ImageClassifier(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._check_finite()
         train_loss = self._report("train")
+        measured = self._validated_epoch == self.current_epoch
+        if not measured:  # Lightning keeps those of an earlier epoch, which would pass for this one's
+            self._forget_validation()
         scheduler: Any = self.lr_schedulers()
-        if scheduler:  # as timm's own loop does, and before the checkpoint is written
+        if scheduler and self._is_scheduled(
+            measured
+        ):  # as timm's own loop does, before the checkpoint is written
             val_loss = self.trainer.callback_metrics.get("val/loss", train_loss)
             scheduler.step(self.current_epoch + 1, val_loss)
 
+    def _forget_validation(self) -> None:
+        metrics = self.trainer.callback_metrics
+        for name in [name for name in metrics if name.startswith("val/")]:
+            del metrics[name]
+        self.predictions.pop("val", None)
+
+    def _is_scheduled(self, measured: bool) -> bool:
+        """Whether the epoch moves the schedule; an epoch without validation tells a plateau nothing."""
+        judged = measured or self.trainer.check_val_every_n_epoch == 1
+        warming_up = self.current_epoch + 1 <= self.hparams["warmup_epochs"]
+        return judged or warming_up or self.hparams["schedule"] != "plateau"
+
     def on_validation_epoch_end(self) -> None:
         self._report("val")
+        self._validated_epoch = self.current_epoch
 
     def on_test_epoch_end(self) -> None:
         self._report("test")

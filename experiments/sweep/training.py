@@ -45,10 +45,13 @@ class Reporting(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Whoever was killed may have reported these, or not; twice does no harm.
         for row in self.recorder.history:
-            self._report(trainer, int(row["epoch"]), row[self.metric])
+            if self.metric in row:
+                self._report(trainer, int(row["epoch"]), row[self.metric])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._report(trainer, trainer.current_epoch + 1, float(trainer.callback_metrics[self.metric]))
+        metrics = trainer.callback_metrics
+        if self.metric in metrics:  # validation may be of some epochs alone
+            self._report(trainer, trainer.current_epoch + 1, float(metrics[self.metric]))
 
     def _report(self, trainer: pl.Trainer, epoch: int, value: float) -> None:
         verdict = self.channel.report(EpochReport(epoch, value, self.fold))

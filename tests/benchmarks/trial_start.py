@@ -34,7 +34,7 @@ def main() -> None:
         start_server(json.dumps([["digits/cnn"], {}]))
         changes = {
             "trainer.max_epochs": "1",
-            "trainer.extra": "{limit_train_batches: 1, limit_val_batches: 1}",
+            "trainer.extra": "{limit_train_batches: 1}",
         }
         task = Task(["digits/cnn"], changes, "val/accuracy", None, [], "start", None, 1)
         moments: dict[str, list[float]] = {"process": [], "first_step": [], "report": []}

@@ -284,3 +284,37 @@ def test_a_tracking_server_keeps_the_whole_run_and_one_that_dies_stops_it_clearl
     assert "does not answer" in refused.errors
     assert url in refused.errors
     assert time.monotonic() - started_at < 60
+
+
+def test_epochs_without_validation_record_none_and_are_not_chosen(darkroom, store):
+    run = ["train", "digits/cnn", "--trainer.max_epochs=5", "--model.backbone_options.widths=[8]"]
+    common = ["--trainer.monitor=val/accuracy", "--trainer.early_stopping=null"]
+    each = darkroom(*run, *common, "--mlflow.run_name=each_epoch")
+    some = darkroom(
+        *run, *common, "--trainer.extra={check_val_every_n_epoch: 2}", "--mlflow.run_name=every_second"
+    )
+    assert (each.status, some.status) == (0, 0), some.errors
+    before, now = (store.find_run(name) for name in ("each_epoch", "every_second"))
+    measured = before.history(["val/accuracy"])
+    assert now.history(["val/accuracy"]) == {epoch: measured[epoch] for epoch in (2, 4)}
+    assert sorted(now.history(["train/loss"])) == [1, 2, 3, 4, 5]
+    best = max((2, 4), key=lambda epoch: (measured[epoch]["val/accuracy"], -epoch))
+    assert now.metrics["best/epoch"] == best
+    assert now.metrics["best/accuracy"] == measured[best]["val/accuracy"]
+
+
+def test_the_last_epoch_is_judged_where_it_is_chosen_though_it_was_not_validated(darkroom, store):
+    run = ["train", "digits/cnn", "--trainer.max_epochs=3", "--model.backbone_options.widths=[8]"]
+    common = ["--trainer.monitor=null", "--trainer.early_stopping=null"]
+    darkroom(*run, *common, "--mlflow.run_name=last_each")
+    darkroom(*run, *common, "--trainer.extra={check_val_every_n_epoch: 2}", "--mlflow.run_name=last_second")
+    each, second = (store.find_run(name) for name in ("last_each", "last_second"))
+    assert second.metrics["best/epoch"] == 3
+    assert second.metrics["best/accuracy"] == each.metrics["best/accuracy"]
+
+
+@pytest.mark.parametrize("name", ["limit_test_batches", "limit_val_batches", "val_check_interval"])
+def test_metrics_of_a_part_of_a_split_are_refused(name, darkroom):
+    answer = darkroom("train", "digits/cnn", f"--trainer.extra={{{name}: 1}}")
+    assert answer.status == 2
+    assert f"trainer.extra must not have {name}" in answer.errors
