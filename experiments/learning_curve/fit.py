@@ -110,8 +110,9 @@ class Curve:
         return gain, self._interval(gains)
 
     def interval(self, name: str) -> Interval:
-        """Of a parameter of the law."""
-        return self._interval([getattr(law, name) for law in self.drawn])
+        """Of a parameter of the law; of c no steeper than the fit admits."""
+        low, high = self._interval([getattr(law, name) for law in self.drawn])
+        return Interval(low, min(high, STEEPEST) if name == "c" else high)
 
     def _interval(self, drawn: Sequence[float]) -> Interval:
         if not drawn:
