@@ -157,13 +157,14 @@ def test_a_step_is_that_of_the_mean_over_its_images(division: str, optimizer: st
     assert_same_weights(model, bare)
 
 
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
 @pytest.mark.parametrize("division", ["a last step of fewer batches", "a last batch with one image more"])
-def test_accumulated_batches_are_one_batch_of_all_their_images(division: str) -> None:
+def test_accumulated_batches_are_one_batch_of_all_their_images(division: str, class_weights: str) -> None:
     count, accumulated, _ = DIVISIONS[division]
     models, losses = [], []
     for batch_size, batches in ((BATCH_SIZE, accumulated), (BATCH_SIZE * accumulated, 1)):
         data = data_of(count, batch_size)
-        models.append(model_of(data, optimizer="sgd"))
+        models.append(model_of(data, optimizer="sgd", class_weights=class_weights))
         losses.append(float(fitted(data, models[-1], batches).callback_metrics["train/loss"]))
     assert_same_weights(*models)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # recorded in float32
