@@ -42,6 +42,8 @@ class TwoWay:
         num_units: Images, or groups of images, that were drawn independently.
         folds: Whether the runs are folds. Each fold judges its own images, so that the spread over folds
             holds the variance over images already.
+        freedom_of_units: Degrees of freedom of `over_images`; None for one less than there are units, which
+            is too many where the units are groups of unequal size.
     """
 
     difference: float
@@ -51,6 +53,7 @@ class TwoWay:
     num_seeds: tuple[int, int]
     num_units: int
     folds: bool = False
+    freedom_of_units: float | None = None
 
     @property
     def variance(self) -> float:
@@ -70,7 +73,7 @@ class TwoWay:
         seeds, images = sum(self.over_seeds), self.over_images
         if self.folds:
             seeds, images = (seeds, 0.0) if seeds >= images else (0.0, images)
-        shares = images**2 / (self.num_units - 1)
+        shares = images**2 / self._freedom_of_units()
         if seeds:
             shares += seeds**2 / min(self._freedom(self.over_seeds), self._most_freedom())
         return self.variance**2 / shares
@@ -79,6 +82,9 @@ class TwoWay:
         """Of a sum of variances over the seeds of each configuration."""
         counted = zip(parts, self.num_seeds, strict=True)
         return sum(parts) ** 2 / sum(part**2 / (count - 1) for part, count in counted)
+
+    def _freedom_of_units(self) -> float:
+        return self.num_units - 1 if self.freedom_of_units is None else self.freedom_of_units
 
     def _most_freedom(self) -> float:
         one, other = self.num_seeds
@@ -127,7 +133,7 @@ class TwoWay:
         variance = sum(parts) + images
         if variance == 0:
             return 1.0
-        shares = sum(part**2 / (seeds - 1) for part in parts) + images**2 / (self.num_units - 1)
+        shares = sum(part**2 / (seeds - 1) for part in parts) + images**2 / self._freedom_of_units()
         freedom = variance**2 / shares
         limit = stats.t.ppf(1 - SIGNIFICANCE / 2, freedom)
         distance = abs(self.difference) / math.sqrt(variance)
@@ -141,6 +147,7 @@ def two_way_test(
     scores: tuple[Floats, Floats],
     shared: tuple[float, float] = (0.0, 0.0),
     same_folds: bool = False,
+    freedom: float | None = None,
 ) -> TwoWay:
     """Tests the difference between two configurations over seeds and images at once.
 
@@ -156,6 +163,7 @@ def two_way_test(
         shared: By how much folds of each share training images, 1 / (k - 1), as in `folds_interval`; 0 for
             seeds.
         same_folds: Whether the runs are the same folds in the same order, whose differences are then tested.
+        freedom: Degrees of freedom over units, where these are groups of images; None for U - 1.
 
     >>> generator = np.random.default_rng(0)
     >>> one, other = (generator.random((2, 500, 3)) < [[[0.95]], [[0.85]]]).astype(float)
@@ -177,42 +185,52 @@ def two_way_test(
     return TwoWay(
         difference=float(np.mean(values[0]) - np.mean(values[1])),
         over_seeds=(over_seeds[0], over_seeds[1]),
-        over_images=variance_of_mean(one - other),
+        over_images=variance_of_mean(one - other, freedom is not None),
         residual=residual,
         num_seeds=(len(values[0]), len(values[1])),
         num_units=len(one),
         folds=folds,
+        freedom_of_units=freedom,
     )
 
 
-def variance_of_mean(differences: Floats) -> float:
+def variance_of_mean(differences: Floats, grouped: bool = False) -> float:
     """Squared standard error of the mean of paired differences (U,), with two pseudo-observations.
 
     One pseudo-image speaks for either side, with the weight of a typical difference (Agresti and Min 2005):
     a few images that differ by chance to the same side are then no certainty. Without any difference it is
-    that of one image.
+    that of one image. Of groups of images there may be a handful, whose variance pseudo-observations would
+    halve: it is then the usual one, which does for Student's quantile at few degrees of freedom.
 
     >>> round(variance_of_mean(np.array([1.0, -1, 0, 0])), 4), variance_of_mean(np.zeros(8))
     (0.0833, 0.01)
     """
     count, squares = len(differences) + 2, float(np.square(differences).sum())
+    if grouped and squares:
+        return float(differences.var(ddof=1)) / len(differences)
     typical = squares / float(np.abs(differences).sum()) if squares else 1.0
     centered = squares + typical**2 - float(differences.sum()) ** 2 / count
     return float(centered / count**2)
 
 
-def difference_interval(differences: Floats) -> Interval:
-    """95 % interval of the mean of paired differences (U,) of two fixed models, were other units drawn."""
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1))
-    half *= math.sqrt(variance_of_mean(differences))
+def difference_interval(differences: Floats, freedom: float | None = None) -> Interval:
+    """95 % interval of the mean of paired differences (U,) of two fixed models, were other units drawn.
+
+    Degrees of freedom are U - 1 unless they are given, as of groups of unequal size.
+    """
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom or len(differences) - 1))
+    half *= math.sqrt(variance_of_mean(differences, freedom is not None))
     mean = float(differences.mean())
     return Interval(mean - half, mean + half)
 
 
-def difference_p_value(differences: Floats) -> float:
+def difference_p_value(differences: Floats, freedom: float | None = None) -> float:
     """That two fixed models do equally well on other units, of their paired differences (U,)."""
-    distance = abs(float(differences.mean())) / math.sqrt(variance_of_mean(differences))
-    return float(2 * stats.t.sf(distance, len(differences) - 1))
+    variance = variance_of_mean(differences, freedom is not None)
+    if variance == 0:  # all groups differ alike
+        return 0.0
+    distance = abs(float(differences.mean())) / math.sqrt(variance)
+    return float(2 * stats.t.sf(distance, freedom or len(differences) - 1))
 
 
 def residual_variance(scores: Floats) -> float:

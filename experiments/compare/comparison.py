@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.arrays import Floats
+from experiments.clustered import UNKNOWN, Groups, group_of_image, grouped_share_interval, groups_by_id
 from experiments.compare.groups import Group
 from experiments.compare.scores import unit_scores
 from experiments.shares import mean_interval, share_interval
@@ -41,8 +42,9 @@ class Summary:
         deviation: Standard deviation over runs; NaN of a single one.
         over_seeds: 95 % interval of the mean, were other seeds drawn; of folds corrected for what they share.
             Infinite of a single run, and of runs that tie.
-        over_images: 95 % interval of the mean of these runs, were other images judged; None where predictions
-            don't tell the metric.
+        over_images: 95 % interval of the mean of these runs, were other images judged, or other groups of
+            them; None where predictions don't tell the metric, infinite where the groups are too few.
+        image_groups: Of the images, by id; None where they have none.
     """
 
     group: Group
@@ -50,6 +52,7 @@ class Summary:
     deviation: float
     over_seeds: Interval
     over_images: Interval | None
+    image_groups: Groups | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Pair:
             Bengio); NaN where the spread is not known.
         needed: Seeds of each, or images, to find a difference of this size four times in five.
         practical: Probabilities that the first is better, that both are the same, that the second is.
+        image_groups: Of the images, by which images are judged then; None where they have none.
     """
 
     first: Group
@@ -83,6 +87,7 @@ class Pair:
     p_seeds: float
     needed: Needed | None
     practical: tuple[float, float, float] | None = None
+    image_groups: Groups | None = None
 
     @property
     def differ(self) -> bool:
@@ -101,12 +106,15 @@ class Pair:
         sizes = len(self.first.members), len(self.second.members)
         if not same_images(self.first, self.second):
             return "not tested: they judged different images"
+        unit = "images" if self.image_groups is None else "groups of images"
         if min(sizes) == 1:
+            if self.image_groups is not None and not self.image_groups.are_enough:
+                return "not tested: too few groups of images, and a single seed"
             return models_verdict(self.first.name, self.p_images, max(sizes) == 1)
         needed = self.needed
         if needed is not None and needed.seeds is not None and needed.seeds <= max(sizes):
             needed = None  # Holm's correction alone took the difference away
-        return verdict(self.first.name, self.p, self.p_images, self.p_seeds, needed)
+        return verdict(self.first.name, self.p, self.p_images, self.p_seeds, needed, unit)
 
 
 @dataclass(frozen=True)
@@ -167,14 +175,36 @@ def summarize(group: Group, metric: str, scores: Floats | None) -> Summary:
     values = group.values
     over_seeds = folds_interval(values, 1 / (group.folds - 1)) if group.folds else t_interval(values)
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    over_images = None
-    if scores is not None:
-        means = np.nanmean(scores, axis=1)
-        if metric in UNBOUNDED:
-            over_images = mean_interval(means)
-        else:
-            over_images = share_interval(means, is_count=metric in COUNTED)
-    return Summary(group, float(np.mean(values)), deviation, over_seeds, over_images)
+    image_groups = groups_of_images(group)
+    over_images = None if scores is None else _over_images(group, metric, scores, image_groups)
+    return Summary(group, float(np.mean(values)), deviation, over_seeds, over_images, image_groups)
+
+
+def _over_images(group: Group, metric: str, scores: Floats, image_groups: Groups | None) -> Interval:
+    means = np.nanmean(scores, axis=1)
+    freedom = None
+    if image_groups is not None:
+        if not image_groups.are_enough:
+            return UNKNOWN
+        if _counts_images(group, metric):
+            return grouped_share_interval(group.right, image_groups)
+        freedom = image_groups.freedom
+    if metric in UNBOUNDED:
+        return mean_interval(means, freedom=freedom)
+    return share_interval(means, is_count=metric in COUNTED, freedom=freedom)
+
+
+def _counts_images(group: Group, metric: str) -> bool:
+    """Whether a metric is the share of images that are right."""
+    single = group.members[0].outcome.targets.ndim == 1
+    return metric == "exact_match" or (metric == "accuracy" and single)
+
+
+def groups_of_images(*runs: Group) -> Groups | None:
+    """Of the images that groups of runs judged, by id; None where they have none."""
+    outcomes = [member.outcome for group in runs for member in group.members]
+    group_of = group_of_image(outcomes)
+    return None if group_of is None else groups_by_id(outcomes, group_of)
 
 
 def same_images(one: Group, other: Group) -> bool:
@@ -182,7 +212,9 @@ def same_images(one: Group, other: Group) -> bool:
     return one.images == other.images and one.members[0].class_names == other.members[0].class_names
 
 
-def verdict(better: str, p: float, p_images: float, p_seeds: float, needed: Needed | None) -> str:
+def verdict(
+    better: str, p: float, p_images: float, p_seeds: float, needed: Needed | None, unit: str = "images"
+) -> str:
     """What the two-way test says of two configurations, and why where it finds no difference.
 
     Args:
@@ -191,6 +223,7 @@ def verdict(better: str, p: float, p_images: float, p_seeds: float, needed: Need
         p_images: Of these runs, over images.
         p_seeds: Over seeds, on these images.
         needed: What would tell.
+        unit: What was drawn independently: images, or groups of them.
 
     >>> verdict("A", 0.01, 0.001, 0.001, Needed(3))
     'A is better'
@@ -212,17 +245,17 @@ def verdict(better: str, p: float, p_images: float, p_seeds: float, needed: Need
         reason = ": these runs differ, but seeds vary as much"
     elif p_seeds < SIGNIFICANCE:
         reason = ": seeds agree, but other images might not"
-    return f"no difference found{reason}{_told(needed)}"
+    return f"no difference found{reason}{_told(needed, unit)}"
 
 
-def _told(needed: Needed | None) -> str:
+def _told(needed: Needed | None, unit: str) -> str:
     if needed is None:
         return ""
     if needed.seeds is not None:
         return f"; {needed.seeds:,} seeds of each would tell"
     if needed.images is not None:
-        return f"; at least {needed.images:,} images would tell, no seeds"
-    return "; neither more seeds nor images would tell"
+        return f"; at least {needed.images:,} {unit} would tell, no seeds"
+    return f"; neither more seeds nor {unit} would tell"
 
 
 def models_verdict(better: str, p_images: float, single: bool = True) -> str:
@@ -255,7 +288,8 @@ def _scores(groups: Sequence[Group], metric: str) -> dict[str, Floats]:
     while rest:
         alike = [group for group in rest if same_images(rest[0], group)]
         rest = [group for group in rest if group not in alike]
-        scores = unit_scores([member.outcome for group in alike for member in group.members], metric)
+        outcomes = [member.outcome for group in alike for member in group.members]
+        scores = unit_scores(outcomes, metric, group_of_image(outcomes))
         if scores is None:
             continue
         ends = np.cumsum([len(group.members) for group in alike])
@@ -281,14 +315,18 @@ def _compare_two(
     else:
         p_seeds = seeds_p_value(one, other, (shared[0], shared[1]))
     over_images, p_images, both = None, math.nan, None
-    if same_images(first, second) and first.name in scores:
+    image_groups = groups_of_images(first, second)
+    enough = image_groups is None or image_groups.are_enough
+    if same_images(first, second) and first.name in scores and enough:
         ours, theirs = scores[first.name], scores[second.name]
+        freedom = None if image_groups is None else image_groups.freedom
         differences = np.nanmean(ours, axis=1) - np.nanmean(theirs, axis=1)
-        over_images, p_images = difference_interval(differences), difference_p_value(differences)
-        if metric in COUNTED and (metric == "exact_match" or first.members[0].outcome.targets.ndim == 1):
+        over_images = difference_interval(differences, freedom)
+        p_images = difference_p_value(differences, freedom)
+        if _counts_images(first, metric) and image_groups is None:  # McNemar's takes images for independent
             p_images = mcnemar(first.right, second.right)
         if min(len(one), len(other)) > 1:
-            both = two_way_test((one, other), (ours, theirs), (shared[0], shared[1]), same_folds)
+            both = two_way_test((one, other), (ours, theirs), (shared[0], shared[1]), same_folds, freedom)
     practical = None
     if rope is not None and len(paired) > 1:
         sign = -1 if minimized else 1
@@ -304,6 +342,7 @@ def _compare_two(
         p_seeds=p_seeds,
         needed=None if both is None else both.needed(),
         practical=practical,
+        image_groups=image_groups,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from experiments.clustered import unrecorded_groups
 from experiments.compare.comparison import Summary, same_images
 from experiments.compare.groups import Group
 from experiments.record_version import repairs_since, version_label
@@ -16,6 +17,7 @@ def remarks(summaries: Sequence[Summary], split: str, metric: str) -> Iterator[s
     groups = [summary.group for summary in summaries]
     yield from _too_few(groups)
     yield from _other_images(groups, split)
+    yield from _image_groups(summaries)
     ties = [group.name for group in groups if len(group.members) > 1 and len(set(group.values)) == 1]
     if ties:
         yield (
@@ -40,6 +42,16 @@ def _too_few(groups: Sequence[Group]) -> Iterator[str]:
         yield f"a single seed of {_listed(single)}: how much seeds vary is not known"
     if few:
         yield f"fewer than {FEW_SEEDS} seeds of {_listed(few)}: intervals over seeds are wide, tests weak"
+
+
+def _image_groups(summaries: Sequence[Summary]) -> Iterator[str]:
+    """What was drawn independently, where it is not images; once for groups that judged the same ones."""
+    told = [summary.image_groups.told() for summary in summaries if summary.image_groups is not None]
+    yield from dict.fromkeys(told)
+    outcomes = [member.outcome for summary in summaries for member in summary.group.members]
+    caveat = unrecorded_groups(outcomes)
+    if caveat is not None:
+        yield caveat
 
 
 def _other_images(groups: Sequence[Group], split: str) -> Iterator[str]:

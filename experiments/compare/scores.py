@@ -9,8 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 
 from experiments.arrays import Floats
+from experiments.clustered import Groups, corrected, group_of_image, groups_by_id, linearized
 from experiments.prediction_store import Outcome, union_of_ids
 from experiments.statistics import bootstrap_means, resamples
 from lightning_modules.task import build_task
@@ -89,7 +91,7 @@ def unit_scores(
             for column, where in zip(columns, places, strict=True)
             if column is not None
         ]
-        return np.stack([_linearized(*pair, int(members.max()) + 1) for pair in pairs], axis=1)
+        return np.stack([linearized(*pair, int(members.max()) + 1) for pair in pairs], axis=1)
     value = measure(outcomes[0], metric)
     if value is None:
         return None
@@ -105,19 +107,6 @@ def unit_scores(
     )
 
 
-def _linearized(scores: Floats, members: NDArray[np.int64], num_units: int) -> Floats:
-    """Of a mean of image scores (N,) in units (N,): each unit's, (U,); the score itself of a single image."""
-    if len(np.unique(members)) == len(members):
-        own = np.full(num_units, np.nan)
-        own[members] = scores
-        return own
-    mean = float(scores.mean())
-    sizes = np.bincount(members, minlength=num_units)
-    sums = np.bincount(members, scores.astype(np.float64) - mean, minlength=num_units)
-    units = int((sizes > 0).sum())
-    return np.asarray(np.where(sizes > 0, mean + sums * units / len(scores), np.nan))
-
-
 def _pseudo_values(outcome: Outcome, value: Measure, groups: NDArray[np.int64], num_groups: int) -> Floats:
     """Of a metric of images in groups (N,): each group's, (G,), from the metric of all others."""
     whole, size = value(outcome, np.arange(len(groups))), len(groups)
@@ -128,7 +117,9 @@ def _pseudo_values(outcome: Outcome, value: Measure, groups: NDArray[np.int64], 
         without = value(outcome, kept) if len(kept) else math.nan
         effects[group] = (whole - without) * len(kept) / size if math.isfinite(without) else 0.0
     effects *= np.isfinite(effects).sum()
-    return np.asarray(whole + effects - np.nanmean(effects))
+    sizes = np.bincount(groups, minlength=num_groups)
+    centered = np.nan_to_num(effects - np.nanmean(effects))
+    return np.asarray(np.where(sizes > 0, whole + corrected(centered, sizes), np.nan))
 
 
 def replicates(outcomes: Sequence[Outcome], metric: str, seed: int = 0) -> Floats | None:
@@ -136,8 +127,14 @@ def replicates(outcomes: Sequence[Outcome], metric: str, seed: int = 0) -> Float
 
     All runs see the same resamples, stratified by class, so that their differences are paired. Of runs
     that judged different images, as folds do, each sees those of its own.
+
+    Of images in groups whole groups are drawn, and the replicates' distances from the metric are made wider
+    until their percentiles are those of Student's interval (a bootstrap over few groups is too narrow).
     """
     ids, places = union_of_ids(outcomes)
+    group_of = group_of_image(outcomes)
+    if group_of is not None:
+        return _grouped_replicates(outcomes, metric, groups_by_id(outcomes, group_of), seed)
     strata = strata_of(outcomes, ids, places)
     columns = [image_scores(outcome, metric) for outcome in outcomes]
     if all(column is not None for column in columns):
@@ -161,6 +158,30 @@ def replicates(outcomes: Sequence[Outcome], metric: str, seed: int = 0) -> Float
                 ]
             )
     return np.array(found)
+
+
+def _grouped_replicates(outcomes: Sequence[Outcome], metric: str, groups: Groups, seed: int) -> Floats | None:
+    value = measure(outcomes[0], metric)
+    if value is None:
+        return None
+    ids, places = union_of_ids(outcomes)
+    positions = [_positions(len(ids), each) for each in places]
+    found = []
+    number = len(groups.sizes)
+    for counts in resamples(np.zeros(number), SLOW_RESAMPLES, seed):
+        for row in counts.astype(np.int64):
+            drawn = np.repeat(np.arange(len(ids)), row[groups.places])
+            own = [position[drawn] for position in positions]
+            found.append(
+                [
+                    value(outcome, each[each >= 0]) if (each >= 0).any() else np.nan
+                    for outcome, each in zip(outcomes, own, strict=True)
+                ]
+            )
+    whole = np.array([value(outcome, np.arange(len(outcome.ids))) for outcome in outcomes])
+    quantiles = stats.t.ppf(0.975, groups.freedom) / stats.norm.ppf(0.975)
+    wider = quantiles * math.sqrt(number / max(number - 1, 1))
+    return np.asarray(whole + wider * (np.array(found) - whole))
 
 
 def strata_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from experiments.clustered import UNKNOWN, group_of_image, groups_by_id, unrecorded_groups
 from experiments.compare.scores import unit_scores
 from experiments.ensemble.members import SPLITS, Member, best_on_validation, score
 from experiments.prediction_store import Outcome
@@ -47,6 +49,8 @@ class Report:
         gain: By how much the ensemble is better than it on test; of a metric that is minimised, lower.
         interval: Of the gain at 95 %, of these two models on other images of this kind; paired.
         num_images: Test images.
+        units: That these are in groups, which the interval counts, or why there is no interval; None of
+            images that are not.
         out_of_fold: What stands for validation are the out-of-fold predictions of cross-validations.
         bagged: Each member was trained on a bootstrap sample of its own.
     """
@@ -61,6 +65,7 @@ class Report:
     num_images: int
     out_of_fold: bool
     bagged: bool
+    units: str | None = None
 
     @property
     def validation(self) -> str:
@@ -70,12 +75,15 @@ class Report:
     def told(self) -> list[str]:
         """What is to be said of the numbers, in sentences."""
         low, high = self.interval
-        lines = [
-            f"gain over {self.best}, the best member on {self.validation}: {self.gain:+.4f} "
-            f"test/{self.metric} [{low:+.4f}, {high:+.4f}] "
-            f"(95 %, for these two models on other images of this kind, by {self.num_images:,} test images)"
-        ]
-        if low <= 0 <= high:
+        line = f"gain over {self.best}, the best member on {self.validation}: {self.gain:+.4f} "
+        line += f"test/{self.metric}"
+        if math.isfinite(low):
+            line += (
+                f" [{low:+.4f}, {high:+.4f}] (95 %, for these two models on other images of this kind, by "
+                f"{self.num_images:,} test images)"
+            )
+        lines = [line, *([self.units] if self.units is not None else [])]
+        if low <= 0 <= high and math.isfinite(low):
             lines.append("the interval holds 0: on other test images there may be no gain")
         if self.bagged:
             lines.append("its members were trained on bootstrap samples: it is bagging (Breiman 1996)")
@@ -110,7 +118,10 @@ def judge(
         metric: What they are judged by.
     """
     best = best_on_validation(members, metric)
-    scores = unit_scores([said["test"], best.outcomes["test"]], metric)
+    judged = [said["test"], best.outcomes["test"]]
+    group_of = group_of_image(judged)
+    groups = None if group_of is None else groups_by_id(judged, group_of)
+    scores = unit_scores(judged, metric, group_of)
     assert scores is not None  # `chosen_metric` has looked
     sign = -1 if is_minimized(metric) else 1
     rows = [
@@ -129,7 +140,12 @@ def judge(
         ensemble=Row("ensemble", method, None, *(score(said[split], metric) for split in SPLITS)),
         best=best.run.run_id[:8],
         gain=sign * (score(said["test"], metric) - score(best.outcomes["test"], metric)),
-        interval=difference_interval(sign * (scores[:, 0] - scores[:, 1])),
+        interval=UNKNOWN
+        if groups is not None and not groups.are_enough
+        else difference_interval(
+            sign * (scores[:, 0] - scores[:, 1]), None if groups is None else groups.freedom
+        ),
+        units=unrecorded_groups(judged) if groups is None else groups.told(),
         num_images=len(said["test"].ids),
         out_of_fold=best.is_folded,
         bagged=all(member.params.get("data.bootstrap") == "True" for member in members),

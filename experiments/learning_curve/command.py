@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from experiments.arrays import Floats
 from experiments.children import alone
+from experiments.clustered import group_of_image, groups_by_id, unrecorded_groups
 from experiments.compare.scores import replicates
 from experiments.ending import recording
 from experiments.errors import RequestError, nearest
@@ -34,12 +35,15 @@ class Measured:
         frame: `run`, `fraction`, `seed`, `images` and `value` of each run, smaller fractions first.
         num_judged: Images that all of them were judged on.
         curve: The fitted law; None where there is none.
+        units: That these are in groups, which intervals count, or why there are none; None of images that
+            are not.
     """
 
     metric: str
     frame: pd.DataFrame
     num_judged: int
     curve: Curve | None
+    units: str | None = None
 
     @property
     def errors(self) -> list[float]:
@@ -108,9 +112,13 @@ def measure(runs: Sequence[RunRecord], split: str, name: str) -> Measured:
     num_judged = len(outcomes[0].ids)
     drawn = replicates(outcomes, name)
     assert drawn is not None  # `run` has looked
-    measured = Measured(metric, frame, num_judged, None)
-    curve = fit_curve(measured.sizes, measured.errors, as_errors(drawn[:RESAMPLES], metric), 0.5 / num_judged)
-    return Measured(metric, frame, num_judged, curve)
+    group_of = group_of_image(outcomes)
+    groups = None if group_of is None else groups_by_id(outcomes, group_of)
+    units = unrecorded_groups(outcomes) if groups is None else groups.told()
+    measured = Measured(metric, frame, num_judged, None, units)
+    drawn = as_errors(drawn[: RESAMPLES if groups is None or groups.are_enough else 0], metric)
+    curve = fit_curve(measured.sizes, measured.errors, drawn, 0.5 / num_judged)
+    return replace(measured, curve=curve)
 
 
 def table(measured: Measured) -> Table:
@@ -148,11 +156,17 @@ def told(measured: Measured) -> list[str]:
             f"(95 %, bootstrap over runs and {measured.num_judged:,} images)",
         ]
     else:
-        lines = [
-            formula,
-            f"{doubled}; there is no interval: each fraction has a single run, which does not tell how much "
-            "seeds vary",
-        ]
+        lines = [formula, doubled]
+        if len(measured.sizes) == len(set(measured.sizes)):
+            lines[1] += (
+                "; there is no interval: each fraction has a single run, which does not tell how much "
+                "seeds vary"
+            )
+    if measured.units is not None:
+        lines.append(measured.units)
+        lines.append(
+            "training images were thinned one by one, not by group: more images means more of these groups"
+        )
     if len(set(measured.sizes)) == MIN_SIZES:
         miss = largest_miss(curve, measured.sizes, measured.errors)
         met = "meets each" if miss < 0.5 / measured.num_judged else f"misses one by {miss:.4f}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.clustered import outcome_groups, unrecorded_groups
 from experiments.errors import RequestError
 from experiments.out import check_out
 from experiments.prediction_store import Outcome, read_outcome
@@ -59,6 +60,9 @@ def find_slices(record: RunRecord, split: str, by: Sequence[str], overrides: Map
     class_names = json.loads(record.read_text("data/facts.json"))["class_names"]
     slices, notes = divide(record, split, outcome, class_names, by, overrides)
     judged = judge_slices(outcome, slices)
+    groups = outcome_groups(outcome)
+    caveat = unrecorded_groups([outcome])
+    notes += [groups.told()] if groups is not None else [caveat] if caveat is not None else []
     if outcome.task == "multilabel":
         notes.append("accuracy is that of whole images: all labels right, above a probability of one half")
     if split == "val":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from experiments.arrays import Floats
+from experiments.clustered import Groups, gap_between, grouped_share_interval, linearized, outcome_groups
 from experiments.prediction_store import Outcome
 from experiments.shares import share_interval
 from experiments.slices.columns import Slice
@@ -37,12 +38,12 @@ class Judged:
         name: That value.
         size: Images.
         accuracy: Share of images that are right; of several labels, in all of them.
-        accuracy_within: Wilson's 95 % interval.
+        accuracy_within: Wilson's 95 % interval, over groups of images where there are any.
         f1: Mean F1 of the classes or labels that the slice has; of a slice by class, that of the class
             among all images. NaN where the slice is too small.
         f1_within: Its 95 % interval over images; infinite where nothing is wrong.
         gap: Accuracy less that of the rest; negative where the slice is worse.
-        gap_within: Newcombe's 95 % interval.
+        gap_within: Newcombe's 95 % interval; over groups that of `gap_between` in `experiments.clustered`.
         p: Of Fisher's exact test that slice and rest are right equally often, corrected for the number of
             slices by Holm; NaN where the slice, or the rest, is too small.
     """
@@ -78,16 +79,18 @@ def judge_slices(outcome: Outcome, slices: Sequence[Slice]) -> list[Judged]:
     told = [each for each in slices if 0 < each.members.sum() < len(right)]
     truth, predicted = indicators(outcome)
     of_classes = f1_scores(truth, predicted) if any(each.label is not None for each in told) else None
+    groups = outcome_groups(outcome)
     found = []
     for each in told:
-        judged = judge_slice(right, each)
+        judged = judge_slice(right, each, groups)
         if not math.isnan(judged.p):
             if each.label is not None and of_classes is not None:
-                f1, f1_within = mean_f1(of_classes, [each.label])
+                f1, f1_within = mean_f1(of_classes, [each.label], groups)
             else:
                 there = np.flatnonzero(truth[each.members].any(axis=0)).tolist()
                 scores = f1_scores(truth[each.members], predicted[each.members])
-                f1, f1_within = mean_f1(scores, there)
+                own = None if groups is None else groups.at(each.members)
+                f1, f1_within = mean_f1(scores, there, own)
             judged = replace(judged, f1=f1, f1_within=f1_within)
         found.append(judged)
     corrected = holm([each.p for each in found]) if found else []
@@ -100,14 +103,25 @@ def _worst_first(judged: Judged) -> tuple[bool, bool, float]:
     return small, judged.verdict != "worse", judged.accuracy if small else judged.gap
 
 
-def judge_slice(right: NDArray[np.bool_], part: Slice) -> Judged:
-    """Accuracy of a slice, and its gap to the rest with an uncorrected p-value; `right` is (N,)."""
+def judge_slice(right: NDArray[np.bool_], part: Slice, groups: Groups | None = None) -> Judged:
+    """Accuracy of a slice, and its gap to the rest with an uncorrected p-value; `right` is (N,).
+
+    Of images in groups whole groups were drawn: too few of them, in the slice or the rest, are too small.
+    """
     from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint  # half a second
 
     size, rest = int(part.members.sum()), int((~part.members).sum())
     hits, rest_hits = int(right[part.members].sum()), int(right[~part.members].sum())
     low, high = proportion_confint(hits, size, alpha=1 - CONFIDENCE, method="wilson")
     judged = Judged(part.by, part.name, size, hits / size, Interval(float(low), float(high)))
+    if groups is not None:
+        scores = right.astype(np.float64)
+        within = grouped_share_interval(scores[part.members], groups.at(part.members))
+        gap = gap_between(scores, groups, part.members)
+        judged = replace(judged, accuracy_within=within)
+        if min(size, rest) < MIN_IMAGES or math.isnan(gap.p):
+            return judged
+        return replace(judged, gap=gap.value, gap_within=gap.within, p=gap.p)
     if min(size, rest) < MIN_IMAGES:
         return judged
     ends = confint_proportions_2indep(
@@ -147,8 +161,8 @@ def f1_scores(truth: NDArray[Any], predicted: NDArray[Any]) -> Floats:
         return np.asarray(f1 + (2 * both - f1 * either) / either.mean(0))
 
 
-def mean_f1(scores: Floats, classes: Sequence[int]) -> tuple[float, Interval]:
-    """Mean over these classes, with its interval, of what `f1_scores` gives.
+def mean_f1(scores: Floats, classes: Sequence[int], groups: Groups | None = None) -> tuple[float, Interval]:
+    """Mean over these classes, with its interval, of what `f1_scores` gives; over groups of the images (N,).
 
     Without a mistake there is no interval: F1 counts no images, of which Wilson's would be made.
     """
@@ -157,5 +171,9 @@ def mean_f1(scores: Floats, classes: Sequence[int]) -> tuple[float, Interval]:
     if not chosen.shape[1]:  # no image has any label
         return math.nan, UNKNOWN
     images = chosen.mean(axis=1)  # (N,)
-    f1 = float(images.mean())
-    return f1, share_interval(images, is_count=False) if f1 < 1 - 1e-12 else UNKNOWN
+    f1, freedom = float(images.mean()), None
+    if f1 >= 1 - 1e-12 or (groups is not None and not groups.are_enough):
+        return f1, UNKNOWN
+    if groups is not None:
+        images, freedom = linearized(images, groups.places, len(groups.sizes)), groups.freedom
+    return f1, share_interval(images, is_count=False, freedom=freedom)

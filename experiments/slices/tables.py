@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from datamodules.names import some
+from experiments.clustered import MIN_GROUPS
 from experiments.slices.judgement import MIN_IMAGES, Judged
 from experiments.statistics import Interval
 
@@ -45,9 +46,8 @@ class Findings:
             found = f"worse than the rest beyond chance, of {len(tested)} slices: {', '.join(worse)}"
         else:
             found = f"none of {len(tested)} slices is worse than the rest beyond chance"
-        too_small = (
-            f"too small to tell, or with a rest too small (below {MIN_IMAGES} images): {some(small, 10)}"
-        )
+        least = f"below {MIN_IMAGES} images, or {MIN_GROUPS} groups of images where there are any"
+        too_small = f"too small to tell, or with a rest too small ({least}): {some(small, 10)}"
         return [found, *([too_small] if small else []), *self.notes]
 
 

@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 from test_train import run_id
 
+from experiments.ensemble.members import read_members
+from experiments.ensemble.report import judge
 from experiments.prediction_store import read_outcome
 from experiments.tracking import RunRecord, Store, open_store
 
@@ -122,3 +124,37 @@ def test_a_run_without_groups_has_no_such_column(recipe: Path, track_store: Stor
     outcome = read_outcome(run, "test")
     assert (outcome.groups, outcome.grouped_by) == (None, None)
     assert read_outcome(track_store.find_run("seed0"), "test").grouped_by == "track"
+
+
+def test_commands_say_that_they_count_tracks(track_store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    from experiments.__main__ import main
+
+    tested = read_outcome(recorded(track_store, "seed0"), "test")
+    assert tested.groups is not None
+    counted = f"count {len(set(tested.groups))} groups (track), not {len(tested.ids)} images"
+    for command in (["slices", "seed0"], ["compare", "seed0", "seed1"]):
+        capsys.readouterr()
+        assert main(command) == 0
+        assert counted in " ".join(capsys.readouterr().out.split())
+    report = judge(
+        read_members([recorded(track_store, name) for name in ("seed0", "seed1")]),
+        {split: read_outcome(recorded(track_store, "soft_voting of 2"), split) for split in ("val", "test")},
+        None,
+        "soft_voting",
+        "accuracy",
+    )
+    assert any(counted in line for line in report.told())
+
+
+def test_a_record_without_the_groups_of_its_data_says_so(
+    track_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments.__main__ import main
+
+    run = recorded(track_store, "seed1")
+    with run.artifacts() as folder:
+        (folder / "predictions").mkdir()
+        run.stored_predictions("test").drop(columns="group").to_parquet(folder / "predictions/test.parquet")
+    assert main(["slices", run.run_id, "--by", "class"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the data is in groups (track) that stand in no record of these predictions" in told

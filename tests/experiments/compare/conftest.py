@@ -68,6 +68,7 @@ def write(written_store: Store) -> Write:
         prefix: str = "image",
         tags: Mapping[str, str] | None = None,
         fingerprint: str = "f",
+        groups: Sequence[str] | None = None,
         **options: Any,
     ) -> RunRecord:
         run = written_store.start_run(recipe, options.pop("run_name", "seed"), tags or {}, **options)
@@ -81,7 +82,7 @@ def write(written_store: Store) -> Write:
             with run.artifacts() as folder:
                 for name in ("predictions", "data"):
                     (folder / name).mkdir()
-                frame = prediction_frame(ids, targets, probabilities)
+                frame = prediction_frame(ids, targets, probabilities, groups)
                 frame.to_parquet(folder / "predictions" / f"{split}.parquet")
                 facts = {"class_names": ["a", "b", "c"], "fingerprint": {"test": fingerprint}}
                 (folder / "data" / "facts.json").write_text(json.dumps(facts))

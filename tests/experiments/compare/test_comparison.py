@@ -251,6 +251,38 @@ def test_better_on_these_images_alone_is_no_win(write):
     assert not found.different().any()
 
 
+def test_images_in_groups_are_compared_by_group(write):
+    """One patient in ten, whom B gets wrong as a whole, is one mistake and not twenty."""
+    patients = [f"patient{number // 20}" for number in range(200)]
+    worse = np.arange(200) >= 20
+    found = {}
+    for kind, groups in (("alone", None), ("by patient", patients)):
+        params = {"data.group_column": "patient"} if groups else {}
+        runs = [
+            write(kind, right, {"model.lr": lr, "seed": seed, **params}, groups=groups)
+            for right, lr in ((np.ones(200, dtype=bool), 1), (worse, 2))
+            for seed in range(2)
+        ]
+        found[kind] = compare_runs(runs, "test", "accuracy")
+    alone, together = (found[kind].pairs[0] for kind in ("alone", "by patient"))
+    assert alone.verdict == "A is better"
+    assert together.verdict.startswith("no difference found")
+    rows = np.array([0.0] * 9 + [1.0])
+    assert together.p == pytest.approx(stats.ttest_1samp(rows, 0).pvalue)
+    widths = [found[kind].summaries[1].over_images for kind in ("alone", "by patient")]
+    assert widths[1].high - widths[1].low > 2 * (widths[0].high - widths[0].low)
+    assert "95 % intervals count 10 groups (patient), not 200 images" in found["by patient"].remarks
+
+
+def test_of_too_few_groups_there_is_no_test_but_the_reason(write):
+    patients = [f"patient{number // 50}" for number in range(200)]
+    runs = [write("few", np.arange(200) >= hard, {"model.lr": hard}, groups=patients) for hard in (0, 30)]
+    found = compare_runs(runs, "test", "accuracy")
+    assert math.isinf(found.summaries[0].over_images.low)
+    assert found.pairs[0].verdict == "not tested: too few groups of images, and a single seed"
+    assert any(remark.startswith("no interval or test over images: there are 4") for remark in found.remarks)
+
+
 def test_a_recipe_means_its_runs_without_trials_and_a_sweep_means_its_trials(write, written_store):
     plain = write("meant", 0.9)
     parent = written_store.start_run("meant", "sweep", {"study": "s"})
