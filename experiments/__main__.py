@@ -154,9 +154,17 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("query", metavar="RUN", help="a run's id, the unique beginning of one, or its name")
     parser.add_argument(
-        "--split", choices=("test", "val"), default="test", help="images to judge on (default: test)"
+        "queries",
+        nargs="+",
+        metavar="RUN",
+        help="a run's id, the unique beginning of one, or its name; with --untrained an experiment",
+    )
+    parser.add_argument("--split", choices=("test", "val"), help="images to judge on (default: test)")
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="judge the weights that an EXPERIMENT starts from (model.pretrained or model.weights), as a run",
     )
 
 
@@ -305,7 +313,9 @@ COMMANDS: Mapping[str, Command] = {
         "experiments.sweep.command", "a search over configurations; the best is trained and tested", _sweep
     ),
     "evaluate": Command(
-        "experiments.evaluate", "a recorded run's metrics, computed again or on other data", _evaluate
+        "experiments.evaluate",
+        "a recorded run's metrics, computed again or on other data; or untrained weights'",
+        _evaluate,
     ),
     "slices": Command(
         "experiments.slices.command",

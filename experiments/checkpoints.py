@@ -100,6 +100,12 @@ def build_checkpoints(folder: Path, settings: TrainerSettings, has_validation: b
     return [best, last]
 
 
+def save_untrained(module: pl.LightningModule, folder: Path) -> int:
+    """Saves the weights that a module starts from as its best ones; returns their epoch, which is 0."""
+    torch.save({"epoch": -1, "state_dict": module.state_dict()}, folder / "best.ckpt")
+    return 0
+
+
 def chosen_checkpoint(folder: Path) -> Path:
     """The best epoch's checkpoint, or the last one's where nothing is monitored."""
     best = folder / "best.ckpt"

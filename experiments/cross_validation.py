@@ -19,7 +19,7 @@ from experiments.folds import Summary, flattery, load_fold, out_of_fold, summari
 from experiments.identity import in_common
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import Result, prepare, run_name, train
-from experiments.trainer import check_one_machine
+from experiments.trainer import check_trains_here
 from lightning_modules.task import build_task
 
 ROLE = "cross_validation"
@@ -84,7 +84,7 @@ def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> t
         RequestError: The folds can't be trained or recorded.
     """
     experiment = load_fold(sources, overrides, folds, 0)
-    check_one_machine(experiment.trainer, "each fold")
+    check_trains_here(experiment.trainer, "each fold")
     if not experiment.mlflow.enabled:
         raise RequestError("the mean over folds is read from their records: mlflow.enabled must be true")
     prepare(experiment)  # which looks at all of the folds

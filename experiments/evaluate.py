@@ -1,4 +1,4 @@
-"""`darkroom evaluate`: a recorded run's metrics, computed again or on other data."""
+"""`darkroom evaluate`: a recorded run's metrics, computed again or on other data; or untrained weights'."""
 
 from __future__ import annotations
 
@@ -19,13 +19,23 @@ from experiments.recorded_data import check_same_classes, parse_recorded
 from experiments.temperature import fit_temperatures
 from experiments.thresholds import at_thresholds, recorded_thresholds
 from experiments.tracking import RunRecord, open_store
-from experiments.train import evaluate, prepare
+from experiments.train import evaluate, prepare, print_result, train
+from experiments.untrained import load_untrained
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Prints what the run recorded beside what its checkpoint gives now."""
-    record = open_store().find_run(arguments.query)
+    if arguments.untrained:
+        if arguments.split is not None:
+            raise RequestError("--untrained judges validation and test images, each once: leave out --split")
+        experiment = load_untrained(arguments.queries, overrides)
+        print_result(train(experiment, open_store() if experiment.mlflow.enabled else None))
+        return
+    if len(arguments.queries) > 1:
+        raise RequestError("evaluate takes one run; several experiments go with --untrained")
+    arguments.split = arguments.split or "test"
+    record = open_store().find_run(arguments.queries[0])
     experiment = restore(record, overrides)
     if arguments.split not in experiment.data.splits:
         there = " and ".join(experiment.data.splits)

@@ -57,6 +57,8 @@ def check_epochs(settings: TrainerSettings, model: ImageClassifier) -> None:
         ValueError: The model asks for them.
     """
     tuning, last = model.finetuning, settings.max_epochs
+    if last == 0:  # nothing is trained
+        return
     if (waits := HEAD_ALONE.get(tuning.strategy)) is not None and (epochs := getattr(tuning, waits)) >= last:
         raise ValueError(
             f"model.finetuning.{waits} must lie below trainer.max_epochs={last}, got {epochs}: the head "

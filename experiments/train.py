@@ -23,7 +23,7 @@ from experiments.callbacks import (
     StopTogether,
     build_early_stopping,
 )
-from experiments.checkpoints import build_checkpoints, chosen_checkpoint, load_weights
+from experiments.checkpoints import build_checkpoints, chosen_checkpoint, load_weights, save_untrained
 from experiments.conditions import check_same_images
 from experiments.config import Experiment, load_experiment
 from experiments.ending import recording, working_folder
@@ -47,6 +47,7 @@ from experiments.thresholds import at_thresholds, label_thresholds, record_thres
 from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
 from experiments.trainer import build_trainer
+from experiments.untrained import check_has_a_head
 from lightning_modules.classifier import NonFiniteError
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 from lightning_modules.sharding import FullySharded
@@ -105,7 +106,7 @@ def train(
     started: Callable[[RunRecord], None] = lambda record: None,
     tested: bool = True,
 ) -> Result:
-    """Trains, tests the chosen checkpoint once, and records all of it.
+    """Trains, tests the chosen checkpoint once, and records all of it; of 0 epochs the first weights.
 
     Args:
         experiment: What to train.
@@ -123,6 +124,8 @@ def train(
         Interrupted: Ctrl-C, or the process was told to leave; the run is KILLED and can be resumed.
     """
     prepare(experiment)
+    if experiment.trainer.max_epochs == 0:
+        experiment.data.notes += check_has_a_head(experiment.model, experiment.data)
     if resumed is not None:
         assert store is not None
         check_same_images(resumed, experiment.data)
@@ -135,6 +138,9 @@ def train(
         recorder = EpochRecorder(record, experiment.trainer.monitor, continued=resumed is not None)
         throughput = Throughput()
         progress = [ProgressLine()] if experiment.trainer.progress else []
+        if experiment.trainer.max_epochs == 0:
+            best_epoch = save_untrained(experiment.model, folder)
+            return conclude(experiment, recorder, best_epoch, folder, tested)
         with system_metrics(record if experiment.mlflow.system_metrics else None):
             best_epoch = fit(
                 experiment,
@@ -345,7 +351,7 @@ def run_name(experiment: Experiment) -> str:
 
 def print_result(result: Result) -> None:
     """The metrics of the chosen epoch and the run id, last on the screen."""
-    table = Table(title=f"chosen: epoch {result.best_epoch}")
+    table = Table(title=f"chosen: epoch {result.best_epoch}" if result.best_epoch else "untrained")
     table.add_column("metric")
     stages = [stage for stage in ("best", "test") if f"{stage}/loss" in result.metrics]
     for stage in stages:

@@ -73,7 +73,8 @@ class TrainerSettings:
     """How training goes.
 
     Args:
-        max_epochs: Epochs to train at most.
+        max_epochs: Epochs to train at most. With 0 nothing is trained: the weights that the model starts from
+            are judged and recorded, as `darkroom evaluate EXPERIMENT --untrained` does.
         monitor: The validation metric whose best epoch gives the checkpoint that is tested; null
             takes the last epoch's.
         early_stopping: Stops when nothing improves; null never does. Off without validation images.
@@ -124,8 +125,11 @@ class TrainerSettings:
     extra: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_epochs < 1:
-            raise ValueError(f"trainer.max_epochs must be at least 1, got {self.max_epochs}")
+        if self.max_epochs < 0:
+            raise ValueError(
+                "trainer.max_epochs must be at least 1, or 0 to judge the first weights, "
+                f"got {self.max_epochs}"
+            )
         if self.monitor is not None:
             check_validation_metric("trainer.monitor", self.monitor)
         if self.devices < 1:
@@ -216,12 +220,17 @@ def check_extra(extra: Mapping[str, Any]) -> None:
             )
 
 
-def check_one_machine(settings: TrainerSettings, what: str) -> None:
-    """Refuses to do with several machines what `darkroom train` alone does.
+def check_trains_here(settings: TrainerSettings, what: str) -> None:
+    """Refuses to do on several machines, or without training, what needs one machine that trains.
 
     Raises:
-        RequestError: `trainer.num_nodes` asks for it.
+        RequestError: `trainer.num_nodes` or `trainer.max_epochs` asks for it.
     """
+    if settings.max_epochs == 0:
+        raise RequestError(
+            f"{what} trains: give trainer.max_epochs. With 0 epochs, first weights are judged by `darkroom "
+            "evaluate EXPERIMENT --untrained`"
+        )
     if settings.num_nodes > 1:
         raise RequestError(
             f"{what} trains on one machine: set trainer.num_nodes=1. A single run on several is for darkroom "

@@ -45,10 +45,12 @@ class LoadedWeights:
     Attributes:
         sha256: The first 16 hexadecimal digits of the file's hash.
         notes: What was adapted, for the user to read.
+        new_heads: The heads that start anew.
     """
 
     sha256: str
     notes: tuple[str, ...]
+    new_heads: tuple[str, ...] = ()
 
 
 def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeights:
@@ -110,7 +112,7 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
         anew = sorted({key.rpartition(".")[0] for key in fresh if _is_of(key, head)})
         notes.append(f"{path.name} has {what}; {', '.join(anew)} start{'s' * (len(anew) == 1)} anew")
     network.load_state_dict({key: tensor for key, tensor in state.items() if key not in fresh}, strict=False)
-    return LoadedWeights(content_hash(path), tuple(notes))
+    return LoadedWeights(content_hash(path), tuple(notes), tuple(new))
 
 
 def check_weights(weights: str | None, pretrained: bool) -> None:

@@ -26,7 +26,7 @@ from experiments.prediction_store import read_outcome
 from experiments.predictions import split_frame
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import Result, evaluate, prepare, run_name, train
-from experiments.trainer import check_one_machine
+from experiments.trainer import check_trains_here
 from lightning_modules.ensemble import WeightedVotes
 
 DRAWING = ("data.sample_weights", "data.bootstrap")  # keys that boosting takes the place of
@@ -82,7 +82,7 @@ def load_boosted(sources: Sequence[str], overrides: Mapping[str, str], count: in
         if key in overrides:
             raise RequestError(f"{key} can't be given with --boost, which weighs the images of each member")
     experiment = load_experiment(sources, overrides)
-    check_one_machine(experiment.trainer, "each member")
+    check_trains_here(experiment.trainer, "each member")
     if not experiment.mlflow.enabled:
         raise RequestError("an ensemble is made of its members' records: mlflow.enabled must be true")
     prepare(experiment)

@@ -11,7 +11,7 @@ from experiments.errors import RequestError
 from experiments.reproduce.runs import configuration
 from experiments.tracking import RunRecord, Store
 from experiments.train import train
-from experiments.trainer import check_one_machine
+from experiments.trainer import check_trains_here
 
 FRACTION = "data.train_fraction"
 ROLE = "learning-curve"
@@ -39,7 +39,7 @@ def load_points(
         for seed in sorted(set(seeds))
     }
     first = next(iter(loaded.values()))
-    check_one_machine(first.trainer, "each run of a learning curve")
+    check_trains_here(first.trainer, "each run of a learning curve")
     if not first.mlflow.enabled:
         raise RequestError("a learning curve is read from its record: mlflow.enabled must be true")
     return loaded

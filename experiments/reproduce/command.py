@@ -116,7 +116,15 @@ def _rows(
     assert claim is not None
     lacking = what_lacks(budget, overrides, len(claim.seeds) - len(seeds))
     return [
-        row(experiment.name, claim.source, metric, claimed, seeds, lacking)
+        row(
+            experiment.name,
+            claim.source,
+            metric,
+            claimed,
+            seeds,
+            lacking,
+            trains=experiment.trainer.max_epochs > 0,
+        )
         for metric, claimed in claim.metrics.items()
     ]
 

@@ -57,7 +57,7 @@ def fraction(experiment: Experiment, budget: Budget) -> dict[str, str]:
 
     One more where the first would train the head alone; warm-up and the head's own epochs shrink too.
     """
-    if budget == "full":
+    if budget == "full" or experiment.trainer.max_epochs == 0:
         return {}
     whole, model = experiment.trainer.max_epochs, experiment.model
     part = math.ceil(whole / 10) if budget == "mini" else 1

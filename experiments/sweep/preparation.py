@@ -14,7 +14,7 @@ from experiments.refusals import check_is_defined
 from experiments.sweep.running import Slot
 from experiments.sweep.space import configuration_keys
 from experiments.train import prepare
-from experiments.trainer import check_one_machine
+from experiments.trainer import check_trains_here
 
 
 def prepare_sweep(experiment: Experiment, sources: Sequence[str], overrides: Mapping[str, str]) -> list[str]:
@@ -76,7 +76,7 @@ def share_out(experiment: Experiment, workers: int | None, trials_per_gpu: int) 
         RequestError: There are not that many cores or GPUs.
     """
     devices = experiment.trainer.devices
-    check_one_machine(experiment.trainer, "each trial")
+    check_trains_here(experiment.trainer, "each trial")
     if experiment.sweep is not None and "trainer.devices" in configuration_keys(experiment.sweep):
         raise RequestError("trainer.devices can't be searched: every trial has the same room")
     cores = len(os.sched_getaffinity(0))

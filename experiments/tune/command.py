@@ -17,7 +17,7 @@ from experiments.errors import RequestError
 from experiments.hardware import trains_on_gpu
 from experiments.tracking import RunRecord, open_store
 from experiments.train import prepare, start_record
-from experiments.trainer import check_one_machine
+from experiments.trainer import check_trains_here
 from experiments.tune.attempts import WithinBudget, attempt, free_share_mib
 from experiments.tune.batch_size import Asked, Attempt, Measure, Search, search, sizes_told
 from experiments.tune.curve import RangeCurve, Suggestion, rates_told
@@ -115,7 +115,7 @@ def load_steady(sources: Sequence[str], overrides: Mapping[str, str]) -> Experim
     """
     steady = {**overrides, "model.schedule": "constant", "model.warmup_epochs": "0"}
     experiment = load_experiment(sources, steady)
-    check_one_machine(experiment.trainer, "darkroom tune")
+    check_trains_here(experiment.trainer, "darkroom tune")
     if experiment.trainer.devices > 1:
         raise RequestError(
             "darkroom tune tries on one device: add --trainer.devices=1. What fits there is one device's "
