@@ -51,12 +51,17 @@ def calibrate(validation: Predictions | None, test: Predictions) -> Calibration:
     temperatures: list[float | None] = [None]
     if validation is not None:
         temperatures = fit_temperatures(*arrays(validation))
-    return judge(targets, probabilities, temperatures)
+    return judge(targets, probabilities, temperatures, test.ranking.cpu().numpy())
 
 
-def judge(targets: Targets, probabilities: Floats, temperatures: Sequence[float | None]) -> Calibration:
-    """Judges probabilities (N, C) as they are and at one temperature, or one for each label."""
-    _, risks = risk_coverage(*decisions(targets, probabilities))
+def judge(
+    targets: Targets, probabilities: Floats, temperatures: Sequence[float | None], ranking: Floats
+) -> Calibration:
+    """Judges probabilities (N, C) as they are and at one temperature, or one for each label.
+
+    What ranks, (N, C), says which decisions are surer than others.
+    """
+    _, risks = risk_coverage(*decisions(targets, probabilities, ranking))
     before = errors(targets, probabilities)
     values = {name: before[name] for name in ("adaptive_ece", "brier")} | {"aurc": float(risks.mean())}
     scaled = None
@@ -200,12 +205,16 @@ def log_loss(targets: Targets, probabilities: Floats) -> float:
 # Selective prediction ---------------------------------------------------------------------------
 
 
-def decisions(targets: Targets, probabilities: Floats) -> tuple[Floats, Floats]:
-    """Whether each decision is wrong, and how sure it is: one an image, or one for each of its labels."""
+def decisions(targets: Targets, probabilities: Floats, ranking: Floats) -> tuple[Floats, Floats]:
+    """Whether each decision is wrong, and how sure it is: one an image, or one for each of its labels.
+
+    `ranking` (N, C) is the probabilities themselves, or log odds.
+    """
     if targets.ndim == 2:
-        wrong, sure = (probabilities > 0.5) != (targets > 0.5), np.maximum(probabilities, 1 - probabilities)
-        return wrong.ravel().astype(np.float64), sure.ravel()
-    return (probabilities.argmax(axis=1) != targets).astype(np.float64), probabilities.max(axis=1)
+        wrong = (probabilities > 0.5) != (targets > 0.5)
+        even = 0.5 if ranking is probabilities else 0.0
+        return wrong.ravel().astype(np.float64), np.abs(ranking - even).ravel()
+    return (probabilities.argmax(axis=1) != targets).astype(np.float64), ranking.max(axis=1)
 
 
 def risk_coverage(wrong: Floats, sure: Floats) -> tuple[Floats, Floats]:

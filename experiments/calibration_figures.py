@@ -69,13 +69,14 @@ def _draw_reliability(axes: Sequence[Axes], targets: Ints, probabilities: Floats
     return error
 
 
-def risk_coverage_curve(targets: Ints, probabilities: Floats) -> Figure:
+def risk_coverage_curve(targets: Ints, probabilities: Floats, ranking: Floats) -> Figure:
     """Draw the share of mistakes among the images that the network is surest of, against how many these are.
 
-    `targets` are classes, (N,), or labels, (N, C), each of which is a decision of its own. The lowest
+    `targets` are classes, (N,), or labels, (N, C), each of which is a decision of its own; `ranking` (N, C)
+    says how sure the network is, as probabilities or log odds. The lowest
     curve there can be, where all mistakes are what the network is least sure of, is dotted.
     """
-    wrong, sure = decisions(targets, probabilities)
+    wrong, sure = decisions(targets, probabilities, ranking)
     coverages, risks = risk_coverage(wrong, sure)
     best = np.cumsum(np.sort(wrong)) / np.arange(1, len(wrong) + 1)
     drawn = np.unique(np.linspace(0, len(risks) - 1, MAX_POINTS).round().astype(int))

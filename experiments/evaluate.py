@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         metrics |= at_thresholds(experiment.model.predictions["test"], thresholds, "test")
     if arguments.split == "test":
         temperatures = recorded_temperatures(record)
-        metrics |= judge(*arrays(experiment.model.predictions["test"]), temperatures).metrics
+        judged = experiment.model.predictions["test"]
+        metrics |= judge(*arrays(judged), temperatures, judged.ranking.cpu().numpy()).metrics
     Console().print(comparison(record, metrics, arguments.split))
 
 

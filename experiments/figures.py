@@ -100,26 +100,26 @@ def label_confusion_matrices(counts: Ints, label_names: Sequence[str], threshold
     return figure
 
 
-def roc_curves(targets: Ints, probabilities: Floats, class_names: Sequence[str]) -> Figure:
+def roc_curves(targets: Ints, scores: Floats, class_names: Sequence[str]) -> Figure:
     """Draw one-vs-rest receiver operating characteristics, with the area under each (AUC).
 
-    `targets` are classes, (N,), or labels, (N, C), `probabilities` (N, C). Two classes give one curve,
-    of class 1; more, and labels, an average too, and up to ten are named. Each needs both positives
-    and negatives.
+    `targets` are classes, (N,), or labels, (N, C), `scores` rank images for each, (N, C). Two classes give
+    one curve, of class 1; more, and labels, an average too, and up to ten are named. Each needs both
+    positives and negatives.
     """
-    figure = _one_vs_rest(targets, probabilities, class_names, _roc, "AUC")
+    figure = _one_vs_rest(targets, scores, class_names, _roc, "AUC")
     figure.axes[0].plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", zorder=1)
     figure.axes[0].set(xlabel="False positive rate", ylabel="True positive rate")
     return figure
 
 
-def precision_recall_curves(targets: Ints, probabilities: Floats, class_names: Sequence[str]) -> Figure:
+def precision_recall_curves(targets: Ints, scores: Floats, class_names: Sequence[str]) -> Figure:
     """Draw one-vs-rest precision against recall, with the average precision (AP) of each.
 
     Arguments and the choice of curves are those of `roc_curves`. Points are joined by steps, as
     straight lines between them promise too much (Davis and Goadrich 2006).
     """
-    figure = _one_vs_rest(targets, probabilities, class_names, _precision_recall, "AP")
+    figure = _one_vs_rest(targets, scores, class_names, _precision_recall, "AP")
     figure.axes[0].set(xlabel="Recall", ylabel="Precision")
     return figure
 
@@ -181,7 +181,7 @@ def _precision_recall(positives: Bools, scores: Floats) -> tuple[Floats, float]:
 
 def _one_vs_rest(
     targets: Ints,
-    probabilities: Floats,
+    scores: Floats,
     class_names: Sequence[str],
     curve_of: Callable[[Bools, Floats], tuple[Floats, float]],
     area_name: str,
@@ -193,7 +193,7 @@ def _one_vs_rest(
     for index in [1] if alone else range(num_classes):
         positives = everyone[:, index]  # (N,)
         if positives.any() and not positives.all():
-            curves[index] = curve_of(positives, probabilities[:, index])
+            curves[index] = curve_of(positives, scores[:, index])
     figure = Figure((5.8, 3.9), dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))

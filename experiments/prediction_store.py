@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from experiments.errors import RequestError
 from experiments.tracking import RunRecord
 from lightning_modules.task import TaskName
 
@@ -21,6 +23,8 @@ class Outcome:
         ids: Of the images, (N,).
         targets: Class indices, (N,), or 0 and 1 for each label, (N, K).
         probabilities: Of each class or label, float32 (N, C).
+        log_odds: Of each class or label, float32 (N, C), by which images are ranked; None where probabilities
+            alone are recorded.
         groups: Of the images, such as patients, (N,); None where the data has none, or none are recorded.
         grouped_by: What the groups are, the name of their column in the data; None where it has none.
     """
@@ -30,6 +34,12 @@ class Outcome:
     probabilities: NDArray[np.float32]
     groups: NDArray[np.str_] | None = None
     grouped_by: str | None = None
+    log_odds: NDArray[np.float32] | None = None
+
+    @property
+    def ranking(self) -> NDArray[np.float32]:
+        """What images are ranked by for each class or label, (N, C)."""
+        return self.probabilities if self.log_odds is None else self.log_odds
 
     def at(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> Outcome:
         """What was said of some of the images, by their places (M,) or a mask (N,)."""
@@ -38,6 +48,7 @@ class Outcome:
             ids=self.ids[places],
             targets=self.targets[places],
             probabilities=self.probabilities[places],
+            log_odds=None if self.log_odds is None else self.log_odds[places],
             groups=None if self.groups is None else self.groups[places],
         )
 
@@ -63,20 +74,37 @@ def read_outcome(run: RunRecord, split: str) -> Outcome:
     """What a run said of its `val` or `test` images, wherever it is recorded.
 
     Raises:
-        RequestError: It recorded no predictions of them.
+        RequestError: It recorded no predictions of them, or some that are no numbers.
     """
     frame = run.predictions(split)
     targets: Any = frame["target"] if "target" in frame else frame.filter(regex=r"^target_\d+$")
     # A fold recorded before groups were leaves its images without one.
     grouped = "group" in frame and bool(frame["group"].notna().all())
     column = run.params.get("data.group_column", "None")
+    probabilities = frame.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float32, copy=True)
+    bad = int((~np.isfinite(probabilities)).any(1).sum())
+    if bad:
+        raise RequestError(
+            f"run {run.run_id[:8]} ({run.name}) recorded predictions of {bad:,} of {len(frame):,} {split} "
+            "images that are NaN: its network had died, and its metrics mean nothing. Leave it out"
+        )
     return Outcome(
         ids=frame["id"].to_numpy(dtype=np.str_),
         targets=targets.to_numpy(dtype=np.int64, copy=True),
-        probabilities=frame.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float32, copy=True),
+        probabilities=probabilities,
+        log_odds=_read_log_odds(frame, probabilities.shape[1]),
         groups=frame["group"].to_numpy(dtype=np.str_) if grouped else None,
         grouped_by=None if column == "None" else column,
     )
+
+
+def _read_log_odds(frame: pd.DataFrame, num_classes: int) -> NDArray[np.float32] | None:
+    """Those of each class or label, (N, C); None where a run, or one of its folds, recorded none."""
+    columns = frame.filter(regex=r"^log_odds_\d+$")
+    if columns.empty or bool(columns.isna().to_numpy().any()):
+        return None
+    found = columns.to_numpy(dtype=np.float32, copy=True)
+    return found if found.shape[1] == num_classes else np.concatenate([-found, found], axis=1)
 
 
 def union_of_ids(outcomes: Sequence[Outcome]) -> tuple[NDArray[np.str_], list[NDArray[np.int64]]]:

@@ -38,7 +38,7 @@ def record_predictions(
         label_confusion_table(label_counts, names).to_csv(
             tables / f"{split}_confusion_matrices.csv", index=False
         )
-        table = per_label_table(targets, probabilities, thresholds, names)
+        table = per_label_table(targets, probabilities, thresholds, names, predictions.ranking.cpu().numpy())
         table.to_csv(tables / f"{split}_per_label.csv", index=False)
         return
     counts = confusion_counts(targets, probabilities.argmax(1), len(names))
@@ -56,13 +56,20 @@ def split_frame(split: str, predictions: Predictions, data: ImageDataModule) -> 
         predictions.targets.cpu().numpy(),
         predictions.probabilities.cpu().numpy(),
         None if store.groups is None else [store.groups[place] for place in places],
+        None if predictions.log_odds is None else predictions.log_odds.cpu().numpy(),
     )
 
 
 def prediction_frame(
-    ids: list[str], targets: NDArray[Any], probabilities: Floats, groups: Sequence[str] | None = None
+    ids: list[str],
+    targets: NDArray[Any],
+    probabilities: Floats,
+    groups: Sequence[str] | None = None,
+    log_odds: Floats | None = None,
 ) -> pd.DataFrame:
     """The prediction store: `id`, `target`, and `prob_0` ... of which a binary task keeps `prob_1` alone.
+
+    `log_odds_0` ... rank images for each class where probabilities are rounded to 0 and 1.
 
     Labels (N, K) have `target_0` ... and `prob_0` ... for each label. `group` is there where the data has
     groups, such as patients.
@@ -70,6 +77,8 @@ def prediction_frame(
     num_classes = probabilities.shape[1]
     kept = [1] if num_classes == 2 and targets.ndim == 1 else range(num_classes)
     columns = {f"prob_{label}": probabilities[:, label] for label in kept}
+    if log_odds is not None:
+        columns |= {f"log_odds_{label}": log_odds[:, label] for label in kept}
     return pd.DataFrame({"id": ids, **group_column(groups), **target_columns(targets), **columns})
 
 
@@ -137,7 +146,11 @@ def label_confusion_table(counts: NDArray[np.int64], class_names: Sequence[str])
 
 
 def per_label_table(
-    targets: NDArray[Any], probabilities: Floats, thresholds: Sequence[float], class_names: Sequence[str]
+    targets: NDArray[Any],
+    probabilities: Floats,
+    thresholds: Sequence[float],
+    class_names: Sequence[str],
+    ranking: Floats,
 ) -> pd.DataFrame:
     """What each label is worth: precision, recall and F1 at its threshold, and the areas below its curves.
 
@@ -146,6 +159,7 @@ def per_label_table(
         probabilities: (N, K).
         thresholds: (K,).
         class_names: K of them.
+        ranking: What images are ranked by, (N, K).
 
     Returns:
         One row for each label; ratios are 0 where undefined, areas NaN. `support` counts the images
@@ -153,7 +167,7 @@ def per_label_table(
     """
     counts = label_confusion_counts(targets, probabilities > thresholds)
     hits, support, predicted = counts[:, 1, 1], counts[:, 1].sum(1), counts[:, :, 1].sum(1)
-    scores, present = torch.from_numpy(probabilities), torch.from_numpy(targets > 0.5)
+    scores, present = torch.from_numpy(ranking), torch.from_numpy(targets > 0.5)
     areas = [rank_scores(*column) for column in zip(scores.T, present.T, strict=True)]
     return pd.DataFrame(
         {

@@ -92,7 +92,7 @@ def record_figures(
     from experiments import calibration_figures, figures, sheets  # matplotlib is not needed before the end
 
     probabilities = predictions.probabilities.cpu().numpy()
-    targets = predictions.targets.cpu().numpy()
+    targets, ranking = predictions.targets.cpu().numpy(), predictions.ranking.cpu().numpy()
     names = list(data.class_names)
     judged, train = data.splits[split], data.splits["train"]
     pictures = Pictures(judged, predictions.indices.cpu())
@@ -101,12 +101,12 @@ def record_figures(
     augmented = _to_bytes(data.augmented(0, 24))
     first = target_names(train.targets[0], names)
     drawn: dict[str, Figure] = {
-        "roc_curves": figures.roc_curves(targets, probabilities, names),
-        "precision_recall_curves": figures.precision_recall_curves(targets, probabilities, names),
+        "roc_curves": figures.roc_curves(targets, ranking, names),
+        "precision_recall_curves": figures.precision_recall_curves(targets, ranking, names),
         "reliability": calibration_figures.reliability_diagram(
             targets, probabilities, calibration.scaled if calibration is not None else None
         ),
-        "risk_coverage": calibration_figures.risk_coverage_curve(targets, probabilities),
+        "risk_coverage": calibration_figures.risk_coverage_curve(targets, probabilities, ranking),
         "samples": sheets.sample_sheet(Pictures(train), train.targets.numpy(), names),
         "augmented": sheets.augmented_sheet(original, augmented, first),
     }

@@ -174,4 +174,11 @@ REPAIRS: tuple[Repair, ...] = (
         ),
         concerns=lambda params: "check_val_every_n_epoch" in params.get("trainer.extra", ""),
     ),
+    Repair(
+        2,
+        what=(
+            "auroc, average_precision, accuracy_top5, aurc and curves rank images by log odds; before, by "
+            "float32 probabilities, which are exactly 0 or 1 from logits of about 17 on and tie"
+        ),
+    ),
 )

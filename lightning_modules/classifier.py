@@ -341,10 +341,11 @@ class ImageClassifier(pl.LightningModule):
         logits, targets, indices = outputs.whole()
         self._check_outputs(stage, logits)
         probabilities = self.task.probabilities(logits.float())  # (N, C)
-        self.predictions[stage] = Predictions(probabilities, targets, indices)
+        log_odds = self.task.log_odds(logits)  # (N, C)
+        self.predictions[stage] = Predictions(probabilities, targets, indices, log_odds)
         loss = outputs.mean_loss()
         collection = self.metrics[f"{stage}_"]
-        collection.update(probabilities, targets)  # type: ignore[operator]
+        collection.update(probabilities, targets, ranking=log_odds)  # type: ignore[operator]
         values = {"loss": loss, **collection.compute()}  # type: ignore[operator]
         collection.reset()  # type: ignore[operator]
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()})

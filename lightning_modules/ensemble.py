@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.losses import to_log_odds
+
 
 class WeightedMean(nn.Module):
     """The mean of the members' probabilities, each member counted as often as its weight says.
@@ -26,6 +28,17 @@ class WeightedMean(nn.Module):
         """(N, M, C) to (N, C)."""
         return (probabilities * self.weights[:, None]).sum(1)
 
+    def log_odds(self, probabilities: Tensor, log_odds: Tensor | None) -> Tensor | None:
+        """Those of the mean, float32 (N, C), from the members' (N, M, C); None where these are not known.
+
+        The mean of float32 probabilities is rounded to 0 and 1 as they are.
+        """
+        if log_odds is None:
+            return None
+        exact, weights = log_odds.double(), self.weights.double().log()[:, None]
+        present = (F.logsigmoid(exact) + weights).logsumexp(1)
+        return (present - (F.logsigmoid(-exact) + weights).logsumexp(1)).float()
+
 
 class WeightedVotes(WeightedMean):
     """The share of the votes that each class gets, one of each member, counted as its weight says."""
@@ -34,6 +47,10 @@ class WeightedVotes(WeightedMean):
         """(N, M, C) to (N, C)."""
         chosen = F.one_hot(probabilities.argmax(2), probabilities.shape[2])
         return super().forward(chosen.to(probabilities.dtype))
+
+    def log_odds(self, probabilities: Tensor, log_odds: Tensor | None) -> Tensor | None:
+        """None: votes are shares of few values, which rank images as they are."""
+        return None
 
 
 class Stacked(nn.Module):
@@ -54,8 +71,17 @@ class Stacked(nn.Module):
 
     def forward(self, probabilities: Tensor) -> Tensor:
         """(N, M, C) to (N, C)."""
-        logits = F.linear(log_probabilities(probabilities), self.coefficients, self.intercepts)
-        return logits.softmax(1)
+        return self._logits(probabilities).softmax(1)
+
+    def log_odds(self, probabilities: Tensor, log_odds: Tensor | None) -> Tensor | None:
+        """Those of the regression, float32 (N, C), which knows the members' probabilities alone."""
+        return to_log_odds(self._logits(probabilities))
+
+    def _logits(self, probabilities: Tensor) -> Tensor:
+        return F.linear(log_probabilities(probabilities), self.coefficients, self.intercepts)
+
+
+Combination = WeightedMean | Stacked
 
 
 def log_probabilities(probabilities: Tensor) -> Tensor:

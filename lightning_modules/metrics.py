@@ -206,31 +206,56 @@ class Ranking(Metric):
     """
 
     full_state_update = False
-    probabilities: list[Tensor]
+    ranking: list[Tensor]
     targets: list[Tensor]
 
     def __init__(self, classes: Sequence[int], **options: Any) -> None:
         super().__init__(**options)
         self.classes = classes
-        self.add_state("probabilities", [], dist_reduce_fx="cat")
+        self.add_state("ranking", [], dist_reduce_fx="cat")
         self.add_state("targets", [], dist_reduce_fx="cat")
 
-    def update(self, probabilities: Tensor, targets: Tensor) -> None:
-        """Keeps (N, C) probabilities, and (N,) class indices or (N, C) labels."""
-        self.probabilities.append(probabilities)
+    def update(self, probabilities: Tensor, targets: Tensor, ranking: Tensor | None = None) -> None:
+        """Keeps what ranks, (N, C), by default the probabilities; and (N,) class indices or (N, C) labels."""
+        self.ranking.append(probabilities if ranking is None else ranking)
         self.targets.append(targets)
 
     def compute(self) -> dict[str, Tensor]:
-        probabilities = dim_zero_cat(self.probabilities).T.contiguous()  # (C, N)
+        ranking = dim_zero_cat(self.ranking).T.contiguous()  # (C, N)
         targets = dim_zero_cat(self.targets)
         scores = [
-            rank_scores(
-                probabilities[label], targets[:, label] > 0.5 if targets.ndim == 2 else targets == label
-            )
+            rank_scores(ranking[label], targets[:, label] > 0.5 if targets.ndim == 2 else targets == label)
             for label in self.classes
         ]
         areas, precisions = (torch.stack(values) for values in zip(*scores, strict=True))
         return {"auroc": areas.nanmean(), "average_precision": precisions.nanmean()}
+
+
+class TopAccuracy(Metric):
+    """Share of images whose class is among the k that rank highest for them.
+
+    Args:
+        k: How many classes count.
+    """
+
+    full_state_update = False
+    hits: Tensor
+    count: Tensor
+
+    def __init__(self, k: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.k = k
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, targets: Tensor, ranking: Tensor | None = None) -> None:
+        """Counts (N,) class indices among the k highest of what ranks, (N, C), by default probabilities."""
+        ranked = probabilities if ranking is None else ranking
+        self.hits += (ranked.topk(self.k, dim=1).indices == targets[:, None]).sum()
+        self.count += len(targets)
+
+    def compute(self) -> Tensor:
+        return (self.hits.double() / self.count).float()
 
 
 # The module has gathered what all processes saw: to add up their counts would double them.
@@ -238,7 +263,7 @@ ALONE: dict[str, Any] = {"sync_on_compute": False}
 
 
 def build_metrics(num_classes: int) -> MetricCollection:
-    """The collection, taking probabilities (N, C) and class indices (N,).
+    """The collection, taking probabilities (N, C), class indices (N,) and, if given, what ranks (N, C).
 
     A binary task is one of two classes: accuracy, precision, recall, F1 and calibration are those of
     both, `auroc` and `average_precision` those of class 1. With more classes these two are averaged,
@@ -256,7 +281,7 @@ def build_metrics(num_classes: int) -> MetricCollection:
         "ranking": Ranking([1] if num_classes == 2 else range(num_classes), **ALONE),
     }
     if num_classes >= TOP5_MIN_CLASSES:
-        metrics["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, **ALONE)
+        metrics["accuracy_top5"] = TopAccuracy(5, **ALONE)
     return MetricCollection(metrics)
 
 

@@ -14,11 +14,25 @@ ROWS = ("logits", "targets", "indices")  # of outputs, what has a row for each i
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says of a split: probabilities (N, C), targets (N,) or (N, C), and places (N,)."""
+    """What a network says of a split.
+
+    Attributes:
+        probabilities: Of each class or label, (N, C).
+        targets: Class indices (N,), or labels (N, C).
+        indices: Places of the images in the split, (N,).
+        log_odds: Of each class or label, float32 (N, C), by which images are ranked; None where there are
+            probabilities alone.
+    """
 
     probabilities: Tensor
     targets: Tensor
     indices: Tensor
+    log_odds: Tensor | None = None
+
+    @property
+    def ranking(self) -> Tensor:
+        """What images are ranked by for each class or label, (N, C)."""
+        return self.probabilities if self.log_odds is None else self.log_odds
 
 
 @dataclass

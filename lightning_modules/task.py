@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_modules.losses import to_probabilities
+from lightning_modules.losses import to_log_odds, to_probabilities
 from lightning_modules.metrics import (
     CLASS_METRICS,
     LABEL_METRICS,
@@ -55,6 +55,10 @@ class Task(ABC):
         """Logits (B, K) to probabilities (B, C)."""
 
     @abstractmethod
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Logits (B, K) to the log odds of each class or label, float32 (B, C), which rank images exactly."""
+
+    @abstractmethod
     def soft(self, targets: Tensor) -> Tensor:
         """Targets as a batch has them to float32 (B, C), which can be mixed."""
 
@@ -79,6 +83,9 @@ class OneOfSeveral(Task):
     def probabilities(self, logits: Tensor) -> Tensor:
         return to_probabilities(logits)
 
+    def log_odds(self, logits: Tensor) -> Tensor:
+        return to_log_odds(logits)
+
     def soft(self, targets: Tensor) -> Tensor:
         return F.one_hot(targets, self.num_classes).float()
 
@@ -101,6 +108,9 @@ class AnyOfSeveral(Task):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        return logits.float()
 
     def soft(self, targets: Tensor) -> Tensor:
         return targets.float()

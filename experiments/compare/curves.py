@@ -56,7 +56,7 @@ def roc_curve(outcome: Outcome) -> Floats | None:
     heights = []
     for label in chosen:
         if positives[:, label].any() and not positives[:, label].all():
-            false, true, _ = curve_of(positives[:, label], outcome.probabilities[:, label])
+            false, true, _ = curve_of(positives[:, label], outcome.ranking[:, label])
             heights.append(np.interp(FALSE_RATES, false, true))
     return np.mean(heights, axis=0) if heights else None
 

@@ -15,6 +15,7 @@ from experiments.arrays import Floats
 from experiments.clustered import Groups, corrected, group_of_image, groups_by_id, linearized
 from experiments.prediction_store import Outcome, union_of_ids
 from experiments.statistics import bootstrap_means, resamples
+from lightning_modules.metrics import RANKING_METRICS
 from lightning_modules.task import build_task
 
 RESAMPLES = 2000
@@ -46,7 +47,7 @@ def measure(outcome: Outcome, metric: str) -> Measure | None:
     """The very metric that runs record, of images by their places; None where predictions don't tell."""
     task = build_task(outcome.probabilities.shape[1], outcome.task)
     collection = task.metrics()
-    ranking = metric in ("auroc", "average_precision")
+    ranking = metric in RANKING_METRICS
     if metric not in task.metric_names or metric == "loss":
         return None
     computed = collection["ranking" if ranking else metric]
@@ -54,7 +55,11 @@ def measure(outcome: Outcome, metric: str) -> Measure | None:
     def value(judged: Outcome, places: NDArray[np.int64]) -> float:
         computed.reset()
         probabilities = torch.from_numpy(judged.probabilities[places])
-        computed.update(probabilities, torch.from_numpy(judged.targets[places]))
+        targets = torch.from_numpy(judged.targets[places])
+        if ranking or metric == "accuracy_top5":
+            computed.update(probabilities, targets, torch.from_numpy(judged.ranking[places]))
+        else:
+            computed.update(probabilities, targets)
         result = computed.compute()
         return float(result[metric] if ranking else result)
 

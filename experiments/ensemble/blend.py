@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from datamodules import ImageDataModule
 from experiments.config import Experiment
-from experiments.ensemble.members import SPLITS, Member, probabilities_of
+from experiments.ensemble.members import SPLITS, Member, log_odds_of, probabilities_of
 from experiments.ensemble.soup import mix_soup
 from experiments.errors import RequestError
 from experiments.prediction_store import Outcome
 from experiments.record import build_predictor
 from experiments.train import evaluate
-from lightning_modules.ensemble import Ensemble, WeightedMean
+from lightning_modules.ensemble import Combination, Ensemble, WeightedMean
 from lightning_modules.outputs import Predictions
 
 
@@ -39,7 +39,7 @@ class Blend:
 
 
 def vote(
-    members: Sequence[Member], experiment: Experiment, combination: nn.Module, places: Mapping[str, str]
+    members: Sequence[Member], experiment: Experiment, combination: Combination, places: Mapping[str, str]
 ) -> Blend:
     """Combines what the members said, and judges it on validation and test.
 
@@ -53,18 +53,19 @@ def vote(
         places: Keys that say where the images lie now.
     """
     weights = tuple(combination.weights.tolist()) if isinstance(combination, WeightedMean) else None
-    predictions = {
-        split: as_predictions(combination(probabilities_of(members, split)), experiment.data, members, split)
-        for split in SPLITS
-    }
+    predictions = {}
+    for split in SPLITS:
+        said = probabilities_of(members, split)
+        log_odds = combination.log_odds(said, log_odds_of(members, split))
+        predictions[split] = as_predictions(combination(said), log_odds, experiment.data, members, split)
     metrics: dict[str, float] = {}
     for split, each in predictions.items():
-        values = experiment.model.task.metrics()(each.probabilities, each.targets)
+        values = experiment.model.task.metrics()(each.probabilities, each.targets, ranking=each.ranking)
         metrics |= {f"{split}/{name}": float(value) for name, value in values.items()}
     return Blend(predictions, metrics, weights, _predictor(members, combination, places))
 
 
-def _predictor(members: Sequence[Member], combination: nn.Module, places: Mapping[str, str]) -> nn.Module:
+def _predictor(members: Sequence[Member], combination: Combination, places: Mapping[str, str]) -> nn.Module:
     """The members' networks and what is made of them; without those that have no weight."""
     if not isinstance(combination, WeightedMean):
         return Ensemble([member.predictor(places) for member in members], combination)
@@ -92,13 +93,17 @@ def soup(members: Sequence[Member], experiment: Experiment) -> Blend:
 
 
 def as_predictions(
-    probabilities: Tensor, data: ImageDataModule, members: Sequence[Member], split: str
+    probabilities: Tensor,
+    log_odds: Tensor | None,
+    data: ImageDataModule,
+    members: Sequence[Member],
+    split: str,
 ) -> Predictions:
-    """Probabilities (N, C) in the order of the members' ids, with the places of their images."""
+    """Probabilities and log odds (N, C) in the order of the members' ids, with the places of their images."""
     outcome = members[0].outcomes[split]
     places = {name: place for place, name in enumerate(data.splits[split].ids)}
     indices = torch.tensor([places[name] for name in outcome.ids.tolist()])
-    return Predictions(probabilities, torch.from_numpy(outcome.targets), indices)
+    return Predictions(probabilities, torch.from_numpy(outcome.targets), indices, log_odds)
 
 
 def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> Outcome:
@@ -111,6 +116,7 @@ def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> O
         predictions.probabilities.cpu().float().numpy(),
         groups,
         data.group_column,
+        None if predictions.log_odds is None else predictions.log_odds.cpu().numpy(),
     )
 
 

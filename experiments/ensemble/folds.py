@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from datamodules import ImageDataModule
 from datamodules.store import join
 from experiments.prediction_store import Outcome
 from experiments.tracking import PARENT_TAG, RunRecord, Store
+from lightning_modules.ensemble import WeightedMean
 
 # What has the data's training images be whole, as a cross-validation judges them.
 WHOLE = {
@@ -50,7 +52,13 @@ def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     first = outcomes[0]
     assert all(np.array_equal(each.ids, first.ids) for each in outcomes)
     mean = np.mean(np.stack([each.probabilities for each in outcomes]), axis=0, dtype=np.float32)
-    return replace(first, probabilities=np.asarray(mean))
+    known = [each.log_odds for each in outcomes if each.log_odds is not None]
+    log_odds = None
+    if len(known) == len(outcomes):
+        equal = WeightedMean([1 / len(known)] * len(known))
+        combined = equal.log_odds(torch.from_numpy(mean), torch.from_numpy(np.stack(known, axis=1)))
+        log_odds = None if combined is None else combined.numpy()
+    return replace(first, probabilities=np.asarray(mean), log_odds=log_odds)
 
 
 def judge_all_training_images(data: ImageDataModule) -> None:

@@ -179,6 +179,13 @@ def probabilities_of(members: Sequence[Member], split: str) -> Tensor:
     return torch.from_numpy(np.stack([member.outcomes[split].probabilities for member in members], axis=1))
 
 
+def log_odds_of(members: Sequence[Member], split: str) -> Tensor | None:
+    """The log odds of all of them, float32 (N, M, C); None where one recorded none."""
+    known = [member.outcomes[split].log_odds for member in members]
+    found = [each for each in known if each is not None]
+    return torch.from_numpy(np.stack(found, axis=1)) if len(found) == len(known) else None
+
+
 # How good they are -------------------------------------------------------------------------------
 
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.arrays import Floats
 from experiments.ensemble.members import Member, goodness, probabilities_of
 from experiments.errors import RequestError
 from experiments.prediction_store import Outcome
-from lightning_modules.ensemble import Stacked, WeightedMean, log_probabilities
+from lightning_modules.ensemble import Combination, Stacked, WeightedMean, log_probabilities
 
 ROUNDS = 50  # of greedy selection; a member's weight is known to a fiftieth then
 
@@ -38,7 +38,7 @@ def greedy(members: Sequence[Member], metric: str) -> WeightedMean:
     probabilities, outcome = fitting_predictions(members)
 
     def judge(mean: Floats) -> tuple[float, float]:
-        return goodness(replace(outcome, probabilities=mean.astype(np.float32)), metric)
+        return goodness(replace(outcome, probabilities=mean.astype(np.float32), log_odds=None), metric)
 
     return WeightedMean(greedy_weights(probabilities.double().numpy(), judge))
 
@@ -106,7 +106,7 @@ def stacking(members: Sequence[Member], metric: str) -> Stacked:
     return Stacked(coefficients, intercepts)
 
 
-COMBINATIONS: dict[str, Callable[[Sequence[Member], str], nn.Module]] = {
+COMBINATIONS: dict[str, Callable[[Sequence[Member], str], Combination]] = {
     "soft_voting": soft_voting,
     "greedy": greedy,
     "stacking": stacking,

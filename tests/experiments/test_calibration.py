@@ -52,7 +52,7 @@ def test_the_temperature_of_simulated_logits_is_found_again(num_classes: int, te
     stored = softmax(temperature * logits, axis=1).astype(np.float32)
     fitted = fit_temperature(targets, stored)
     assert fitted == pytest.approx(temperature, rel=0.05)
-    found = judge(targets, stored, [fitted])
+    found = judge(targets, stored, [fitted], stored)
     assert found.metrics["calibration/ece_scaled"] < 0.015 < errors(targets, stored)["ece"]
     assert found.metrics["calibration/log_loss_scaled"] < errors(targets, stored)["log_loss"]
     np.testing.assert_array_equal(found.scaled.argmax(axis=1), stored.argmax(axis=1))
@@ -63,7 +63,7 @@ def test_labels_have_their_own_temperatures() -> None:
     targets = (np.random.default_rng(1).random(logits.shape) < expit(logits)).astype(np.float32)
     stored = expit(logits * [3.0, 0.5]).astype(np.float32)
     assert fit_temperatures(targets, stored) == pytest.approx([3.0, 0.5], rel=0.05)
-    found = judge(targets, stored, [3.0, 0.5])
+    found = judge(targets, stored, [3.0, 0.5], stored)
     np.testing.assert_allclose(found.scaled, expit(logits), atol=1e-3)  # of float32
     assert "calibration/temperature" not in found.metrics
 
@@ -77,7 +77,7 @@ def test_where_no_validation_image_is_wrong_nothing_is_scaled_and_it_is_said() -
     targets, probabilities = predictions(3)
     perfect = np.eye(3)[targets] * 0.4 + 0.2
     assert fit_temperature(targets, perfect) is None
-    found = judge(targets, probabilities, [fit_temperature(targets, perfect)])
+    found = judge(targets, probabilities, [fit_temperature(targets, perfect)], probabilities)
     assert found.scaled is None
     assert set(found.metrics) == {f"calibration/{name}" for name in ("adaptive_ece", "brier", "aurc")}
     assert "no temperature" in str(summary(found.metrics))
@@ -87,7 +87,9 @@ def test_certain_and_wrong_is_a_finite_loss() -> None:
     certain = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
     fitted = fit_temperature(np.array([0, 1, 1]), certain)
     assert fitted is not None
-    assert np.isfinite(judge(np.array([0, 1, 1]), certain, [fitted]).metrics["calibration/log_loss_scaled"])
+    assert np.isfinite(
+        judge(np.array([0, 1, 1]), certain, [fitted], certain).metrics["calibration/log_loss_scaled"]
+    )
 
 
 # Errors -----------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def test_reliability_bars_are_the_accuracies_and_shares_of_their_bins() -> None:
 
 def test_the_drawn_risks_end_at_the_error_and_stay_above_the_best() -> None:
     targets, probabilities = predictions(10, 5000)
-    figure = risk_coverage_curve(targets, probabilities)
+    figure = risk_coverage_curve(targets, probabilities, probabilities)
     FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
     curve, best = (line.get_ydata() for line in axes.lines[:2])
@@ -186,7 +188,7 @@ def test_the_drawn_risks_end_at_the_error_and_stay_above_the_best() -> None:
 
 
 def test_a_network_without_mistakes_is_drawn_too() -> None:
-    FigureCanvasAgg(risk_coverage_curve(np.array([0, 1]), np.eye(2))).draw()
+    FigureCanvasAgg(risk_coverage_curve(np.array([0, 1]), np.eye(2), np.eye(2))).draw()
 
 
 # A run ------------------------------------------------------------------------------------------
@@ -195,7 +197,10 @@ def test_a_network_without_mistakes_is_drawn_too() -> None:
 def test_a_run_records_what_its_stored_predictions_give(trained_run) -> None:
     validation, test = (read_outcome(trained_run, split) for split in ("val", "test"))
     expected = judge(
-        test.targets, test.probabilities, fit_temperatures(validation.targets, validation.probabilities)
+        test.targets,
+        test.probabilities,
+        fit_temperatures(validation.targets, validation.probabilities),
+        test.ranking,
     )
     assert set(expected.metrics) == {f"calibration/{name}" for name in CALIBRATION_METRICS}
     for name, value in expected.metrics.items():

@@ -69,7 +69,7 @@ def truth_and_scores(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def test_the_prediction_store_has_each_label_and_gives_the_recorded_metrics(run, bars, split):
     frame = run.predictions(split)
     numbers = range(3)
-    columns = [*(f"target_{label}" for label in numbers), *(f"prob_{label}" for label in numbers)]
+    columns = [f"{kind}_{label}" for kind in ("target", "prob", "log_odds") for label in numbers]
     assert list(frame.columns) == ["id", *columns]
     assert frame["id"].tolist() == list(bars.splits[split].ids)
     truth, scores = truth_and_scores(frame)
@@ -79,8 +79,8 @@ def test_the_prediction_store_has_each_label_and_gives_the_recorded_metrics(run,
         "accuracy": 1 - sk.hamming_loss(truth, scores > 0.5),
         "exact_match": sk.accuracy_score(truth, scores > 0.5),
         "f1_macro": sk.f1_score(truth, scores > 0.5, average="macro"),
-        "average_precision": sk.average_precision_score(truth, scores),
-        "auroc": sk.roc_auc_score(truth, scores),
+        "average_precision": sk.average_precision_score(truth, frame.filter(like="log_odds_")),
+        "auroc": sk.roc_auc_score(truth, frame.filter(like="log_odds_")),
     }
     for name, value in expected.items():
         assert run.metrics[f"{stage}/{name}"] == pytest.approx(value, abs=1e-5), name

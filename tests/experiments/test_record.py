@@ -13,6 +13,8 @@ from sklearn import metrics as sk
 
 from datamodules import Digits
 from experiments.config import parse_experiment
+from experiments.ensemble.members import score
+from experiments.prediction_store import read_outcome
 from experiments.predictions import per_class_table, prediction_frame
 from lightning_modules import ImageClassifier
 from lightning_modules.task import build_task
@@ -68,7 +70,8 @@ def test_the_run_is_finished_and_tagged(trained_run):
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_stored_predictions_give_every_recorded_metric_by_scikit_learn(split, trained_run, digits):
     frame = trained_run.predictions(split)
-    assert list(frame.columns) == ["id", "target", *(f"prob_{label}" for label in range(10))]
+    said = [f"{kind}_{label}" for kind in ("prob", "log_odds") for label in range(10)]
+    assert list(frame.columns) == ["id", "target", *said]
     assert sorted(frame["id"]) == sorted(digits.splits[split].ids)
     labels = dict(zip(digits.splits[split].ids, digits.splits[split].targets.tolist(), strict=True))
     assert frame["target"].tolist() == [labels[sample_id] for sample_id in frame["id"]]
@@ -200,3 +203,16 @@ def test_a_class_nobody_predicts_has_zero_precision_and_no_warning():
     table = per_class_table(np.array([[2, 0], [3, 0]]), ("a", "b"))
     assert table["precision"].tolist() == [0.4, 0]
     assert table["f1"].tolist() == [pytest.approx(4 / 7), 0]
+
+
+def test_what_ranks_is_stored_and_gives_the_recorded_metrics_to_scikit_learn(trained_run):
+    frame = trained_run.predictions("test")
+    scores = frame.filter(regex=r"^log_odds_\d+$").to_numpy(dtype=np.float64)
+    targets = frame["target"].to_numpy()
+    areas = [sk.roc_auc_score(targets == label, scores[:, label]) for label in range(10)]
+    precisions = [sk.average_precision_score(targets == label, scores[:, label]) for label in range(10)]
+    assert trained_run.metrics["test/auroc"] == pytest.approx(np.mean(areas), abs=1e-6)
+    assert trained_run.metrics["test/average_precision"] == pytest.approx(np.mean(precisions), abs=1e-6)
+    outcome = read_outcome(trained_run, "test")
+    np.testing.assert_array_equal(outcome.ranking, scores.astype(np.float32))
+    assert score(outcome, "auroc") == pytest.approx(trained_run.metrics["test/auroc"], abs=1e-7)

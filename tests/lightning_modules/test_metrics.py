@@ -13,6 +13,8 @@ from sklearn import metrics as sk
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_modules.ensemble import WeightedMean
+from lightning_modules.losses import to_log_odds
 from lightning_modules.metrics import (
     METRIC_NAMES,
     TOP5_MIN_CLASSES,
@@ -225,3 +227,68 @@ def test_the_calibration_error_of_a_million_images_is_that_of_double_precision(m
     else:
         expected = ece_by_hand(probabilities.numpy(), targets.numpy())
     assert float(metric.compute()) == pytest.approx(expected, rel=1e-6)
+
+
+def exact_log_odds(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each class against the others, worked in long doubles, one class at a time."""
+    exact = logits.astype(np.longdouble)
+    columns = []
+    for label in range(logits.shape[1]):
+        others = np.delete(exact, label, axis=1)
+        largest = others.max(1)
+        columns.append(exact[:, label] - largest - np.log(np.exp(others - largest[:, None]).sum(1)))
+    return np.stack(columns, 1).astype(np.float64)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 12])
+@pytest.mark.parametrize("scale", [1, 30, 300])
+def test_log_odds_are_exact_where_probabilities_are_rounded_to_0_and_1(num_classes, scale) -> None:
+    logits = np.random.default_rng(0).normal(size=(500, num_classes)) * scale
+    logits[:20] = logits[:20].round()  # ties
+    found = to_log_odds(torch.from_numpy(logits).float())
+    expected = exact_log_odds(logits.astype(np.float32).astype(np.float64))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=2e-7, atol=1e-6)
+    single = to_log_odds(torch.from_numpy(logits[:, :1]).float())
+    np.testing.assert_array_equal(
+        single.numpy(), np.hstack([-logits[:, :1], logits[:, :1]]).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize("num_classes", [2, 12])
+def test_ranking_metrics_of_a_sure_network_are_scikit_learns_in_double_precision(num_classes) -> None:
+    """Logits of 40 and more, of which float32 probabilities are 0 and 1."""
+    rng = np.random.default_rng(1)
+    targets = np.arange(600) % num_classes
+    logits = rng.normal(size=(600, num_classes)) * 3
+    logits[np.arange(600), targets] += 2
+    logits = torch.from_numpy(logits * 60).float()
+    task = build_task(num_classes)
+    given = logits[:, 1:] - logits[:, :1] if num_classes == 2 else logits
+    probabilities, log_odds = task.probabilities(given), task.log_odds(given)
+    collection = build_metrics(num_classes)
+    collection.update(probabilities, torch.from_numpy(targets), ranking=log_odds)
+    values = {name: float(value) for name, value in collection.compute().items()}
+    scores = exact_log_odds(logits.double().numpy())
+    classes = [1] if num_classes == 2 else range(num_classes)
+    areas = [sk.roc_auc_score(targets == label, scores[:, label]) for label in classes]
+    precisions = [sk.average_precision_score(targets == label, scores[:, label]) for label in classes]
+    assert values["auroc"] == pytest.approx(np.mean(areas), abs=1e-6)
+    assert values["average_precision"] == pytest.approx(np.mean(precisions), abs=1e-6)
+    rounded = [sk.roc_auc_score(targets == label, probabilities[:, label]) for label in classes]
+    assert abs(np.mean(rounded) - np.mean(areas)) > 0.001  # what is not to be recorded
+    if num_classes > 10:
+        expected = sk.top_k_accuracy_score(targets, logits.double().numpy(), k=5)
+        assert values["accuracy_top5"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_mean_of_sure_members_ranks_as_the_mean_of_their_exact_probabilities() -> None:
+    members = torch.randn(400, 3, 4, generator=torch.Generator().manual_seed(0)).mul(40)  # log odds
+    weights = [0.5, 0.3, 0.2]
+    found = WeightedMean(weights).log_odds(members.sigmoid(), members)
+    exact = members.double().numpy().astype(np.longdouble)
+    share = np.array(weights, dtype=np.longdouble)[:, None]
+    present = (share / (1 + np.exp(-exact))).sum(1)
+    absent = (share / (1 + np.exp(exact))).sum(1)
+    np.testing.assert_allclose(
+        found.numpy(), np.log(present / absent).astype(np.float64), rtol=1e-6, atol=1e-6
+    )
