@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from datamodules.base import ImageDataModule
 from datamodules.cache import BadImage, FileImages, FileOriginals, Originals, open_images
-from datamodules.names import counts_of, refuse_undecodable, some
+from datamodules.names import ClassOrder, class_name, counts_of, refuse_undecodable, some
 from datamodules.preprocess import Interpolation
 from datamodules.sizing import Decoding, Sizing
 from datamodules.store import ImageStore, without_pixels
@@ -73,6 +73,10 @@ class ImageFiles(ImageDataModule):
         grayscale: Read images as one channel of grey instead of RGB.
         classes: The class names to expect, in order; without them those that are found, sorted. With
             them `darkroom show` needs no files.
+        class_order: How class names that are found are sorted. "natural": by value where all are whole
+            numbers, else as text; the composed and decomposed Unicode forms of a name are one class.
+            "text": always as text, by the names as they are stored, as torchvision's ImageFolder sorts
+            (0, 1, 10, 2). Neither changes an order that the source itself gives.
         on_bad_image: What a file that can't be read does: "error" lists all such files and stops before
             training; "skip" leaves them out, and records which, but never all of a part.
         cache: Folder of decoded images; null takes darkroom in the user's cache folder.
@@ -88,6 +92,7 @@ class ImageFiles(ImageDataModule):
         decoding: Decoding = "exact",
         grayscale: bool = False,
         classes: list[str] | None = None,
+        class_order: ClassOrder = "natural",
         on_bad_image: Literal["error", "skip"] = "error",
         cache: str | None = None,
         cache_gib: float = 50.0,
@@ -100,7 +105,8 @@ class ImageFiles(ImageDataModule):
             )
         if cache_gib < 0:
             raise ValueError(f"data.cache_gib must be at least 0, got {cache_gib}")
-        twice = [name for name, count in Counter(classes or []).items() if count > 1]
+        spelled = [class_name(name, class_order) for name in classes or []]
+        twice = [name for name, count in Counter(spelled).items() if count > 1]
         if twice:
             raise ValueError(f"data.classes names {some(twice)} more than once; expected each class once")
         self.sizing = Sizing(
@@ -111,7 +117,8 @@ class ImageFiles(ImageDataModule):
             channels=1 if grayscale else 3,
             decoding=decoding,
         )
-        self.classes = tuple(classes) if classes is not None else None
+        self.class_order: ClassOrder = class_order
+        self.classes = tuple(spelled) if classes is not None else None
         self.on_bad_image = on_bad_image
         self.cache = Path(cache).expanduser() if cache is not None else default_cache()
         self.cache_gib = cache_gib
@@ -154,6 +161,11 @@ class ImageFiles(ImageDataModule):
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # known only once files are listed
         """Those that `classes` names, or those that were found."""
         return self.classes if self.classes is not None else tuple(self.listing.class_names)
+
+    @property
+    def sorts_classes(self) -> bool:
+        """Whether `class_order` decides the order of the classes."""
+        return False
 
     def prepare_data(self) -> None:
         """Lists the files.

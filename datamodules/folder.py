@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.files import ImageFiles, Listing
-from datamodules.names import counts_of, is_image, readable, some
+from datamodules.names import class_name, counts_of, is_image, readable, some, sorted_classes
+from datamodules.spelling import likely_typos
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -29,6 +30,10 @@ class ImageFolder(ImageFiles):
     def __init__(self, root: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root = Path(root).expanduser()
+
+    @property
+    def sorts_classes(self) -> bool:
+        return self.classes is None
 
     def list_samples(self) -> Listing:
         if not self.root.is_dir():
@@ -59,13 +64,16 @@ class ImageFolder(ImageFiles):
                 f"{self.root} has folders of classes without an image: {some(empty)}; remove them, or fill "
                 "them"
             )
-        class_names = sorted({name for _, name, _ in found})
+        named = [class_name(name, self.class_order) for _, name, _ in found]
+        class_names = sorted_classes(named, self.class_order)
         index = {name: place for place, name in enumerate(class_names)}
+        targets = np.array([index[name] for name in named], dtype=np.int64)
+        notes += likely_typos(class_names, np.bincount(targets))
         if ignored:
             notes.append(f"files that are no images by their names are left out: {counts_of(ignored)}")
         return Listing(
             ids=[name for _, _, name in found],
-            targets=np.array([index[name] for _, name, _ in found], dtype=np.int64),
+            targets=targets,
             parts=[part for part, _, _ in found],
             class_names=class_names,
             paths=[self.root / name for _, _, name in found],

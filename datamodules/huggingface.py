@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datamodules.cache import Originals
 from datamodules.files import ImageFiles, Listing
 from datamodules.folder import PARTS
-from datamodules.names import some
+from datamodules.names import ClassOrder, class_name, some, sorted_classes
 from datamodules.spelling import likely_typos
 
 
@@ -133,7 +133,9 @@ class HuggingFaceDataset(ImageFiles):
             check_labels(labels, names)
         except ValueError as error:
             raise ValueError(f"data.path={self.path}: {error}") from error
-        targets, class_names = encode([label for each in labels.values() for label in each], names)
+        targets, class_names = encode(
+            [label for each in labels.values() for label in each], names, self.class_order
+        )
         several = targets.ndim == 2
         counts = targets.sum(0) if several else np.bincount(targets, minlength=len(class_names))
         left_out = [
@@ -219,21 +221,27 @@ def check_labels(labels: Mapping[str, Sequence[Any]], names: Sequence[str] | Non
         )
 
 
-def encode(labels: Sequence[Any], names: Sequence[str] | None) -> tuple[NDArray[Any], list[str]]:
+def encode(
+    labels: Sequence[Any], names: Sequence[str] | None, order: ClassOrder
+) -> tuple[NDArray[Any], list[str]]:
     """Labels, of one or several an image, as indices (N,) or 0 and 1 (N, K), with the classes' names.
 
     Args:
         labels: Indices into `names`, or names themselves; or lists of such.
         names: Of the classes, where the set tells them.
+        order: Of names that are found; numbers that are no text are in their own.
 
-    >>> encode(["b", "a "], None)
+    >>> encode(["b", "a "], None, "natural")
     (array([1, 0]), ['a', 'b'])
-    >>> encode([[0], [0, 1]], ["red", "white"])[0].tolist()
+    >>> encode([[0], [0, 1]], ["red", "white"], "natural")[0].tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     """
     given = _lists(labels)
     if names is None:
-        found = sorted({label for each in given for label in each})
+        given = [[class_name(x, order) if isinstance(x, str) else x for x in each] for each in given]
+        distinct = {label for each in given for label in each}
+        are_text = all(isinstance(label, str) for label in distinct)
+        found = sorted_classes(distinct, order) if are_text else sorted(distinct)
         index = {label: place for place, label in enumerate(found)}
         given = [[index[label] for label in each] for each in given]
         names = [str(label) for label in found]

@@ -1,14 +1,20 @@
-"""Names of files and classes: which are images', which are no UTF-8, and many of them in one sentence."""
+"""Names of files and classes: which are images', which are not UTF-8, their order, and lists in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 # What is decoded; other files are no images by their names.
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
 MAX_NAMED = 5  # in one sentence, or sentences of one kind
+
+ClassOrder = Literal["natural", "text"]
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
 def is_image(name: str) -> bool:
@@ -18,6 +24,31 @@ def is_image(name: str) -> bool:
     (True, False, False)
     """
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def class_name(name: str, order: ClassOrder) -> str:
+    r"""The class that a name stands for.
+
+    macOS writes accents as characters of their own (NFD), most others do not (NFC): one name, one class.
+
+    >>> class_name("cafe\u0301", "natural") == "caf\u00e9", class_name("cafe\u0301", "text") == "caf\u00e9"
+    (True, False)
+    """
+    return unicodedata.normalize("NFC", name) if order == "natural" else name
+
+
+def sorted_classes(names: Iterable[str], order: ClassOrder) -> list[str]:
+    """Each name once, in the order of the classes' indices.
+
+    >>> sorted_classes(["10", "9", "9"], "natural"), sorted_classes(["10", "9"], "text")
+    (['9', '10'], ['10', '9'])
+    >>> sorted_classes(["10", "9", "x"], "natural")
+    ['10', '9', 'x']
+    """
+    distinct = set(names)
+    if order == "natural" and all(_WHOLE_NUMBER.fullmatch(name) for name in distinct):
+        return sorted(distinct, key=lambda name: (int(name), name))
+    return sorted(distinct)
 
 
 def refuse_undecodable(names: Sequence[str]) -> None:

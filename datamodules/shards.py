@@ -16,6 +16,7 @@ from datamodules.cache import Originals
 from datamodules.files import GIB, ImageFiles, Listing
 from datamodules.huggingface import encode
 from datamodules.loader import BatchLoader
+from datamodules.names import ClassOrder, class_name
 from datamodules.sampling import mix_shards
 from datamodules.shard_files import ShardFiles
 from datamodules.shard_index import ShardIndex, index_shard, kept_index
@@ -93,7 +94,7 @@ class ImageShards(ImageFiles):
     def list_samples(self) -> Listing:
         self._check_room()
         labels = [label for index in self.shards.values() for label in index.labels]
-        targets, class_names = encode_texts(labels, self.label_delimiter, self.classes)
+        targets, class_names = encode_texts(labels, self.label_delimiter, self.classes, self.class_order)
         counts = targets.sum(0) if self.multilabel else np.bincount(targets, minlength=len(class_names))
         return Listing(
             ids=[f"{shard}/{name}" for shard, index in self.shards.items() for name in index.names],
@@ -162,28 +163,30 @@ class ShardMembers:
 
 
 def encode_texts(
-    texts: Sequence[str], delimiter: str | None, classes: Sequence[str] | None
+    texts: Sequence[str], delimiter: str | None, classes: Sequence[str] | None, order: ClassOrder
 ) -> tuple[NDArray[Any], list[str]]:
     """Labels as they stand in shards, as indices (N,) or 0 and 1 (N, K), with the classes' names.
 
-    >>> encode_texts(["10", "9"], None, None)
+    Indices are in the order of their values, names in the given one.
+
+    >>> encode_texts(["10", "9"], None, None, "natural")
     (array([1, 0]), ['9', '10'])
-    >>> encode_texts(["1", "0"], None, ["ant", "bee"])
+    >>> encode_texts(["1", "0"], None, ["ant", "bee"], "natural")
     (array([1, 0]), ['ant', 'bee'])
-    >>> encode_texts(["rust;scab", "scab"], ";", None)[0].tolist()
+    >>> encode_texts(["rust;scab", "scab"], ";", None, "natural")[0].tolist()
     [[1.0, 1.0], [0.0, 1.0]]
 
     Raises:
         ValueError: An index is none of `classes`.
     """
     given = [[text] if delimiter is None else text.split(delimiter) for text in texts]
-    cleaned = [[label.strip() for label in labels if label.strip()] for labels in given]
+    cleaned = [[class_name(label.strip(), order) for label in labels if label.strip()] for labels in given]
     found = {label for labels in cleaned for label in labels}
     are_names = classes is not None and found <= set(classes)
     if are_names or not all(label.isdecimal() for label in found):
-        return encode(cleaned if delimiter is not None else [label for (label,) in cleaned], None)
+        return encode(cleaned if delimiter is not None else [label for (label,) in cleaned], None, order)
     numbers = [[int(label) for label in labels] for labels in cleaned]
     largest = max((number for labels in numbers for number in labels), default=0)
     if classes is not None and largest >= len(classes):
         raise ValueError(f"data.classes names {len(classes)} classes; found index {largest} among the labels")
-    return encode(numbers if delimiter is not None else [number for (number,) in numbers], classes)
+    return encode(numbers if delimiter is not None else [number for (number,) in numbers], classes, order)

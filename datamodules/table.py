@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datamodules.files import ImageFiles, Listing
 from datamodules.folder import PARTS
-from datamodules.names import MAX_NAMED, refuse_undecodable, some
+from datamodules.names import MAX_NAMED, class_name, refuse_undecodable, some, sorted_classes
 from datamodules.spelling import likely_typos
 
 
@@ -58,6 +58,11 @@ class ImageTable(ImageFiles):
         self.split_column = split_column
         self.group_column = group_column
         self.multilabel = label_delimiter is not None or len(label_columns) > 1
+
+    @property
+    def sorts_classes(self) -> bool:
+        # The order of several columns is that of data.label_columns.
+        return self.classes is None and len(self.label_columns) == 1
 
     def list_samples(self) -> Listing:
         frame = self._read()
@@ -212,8 +217,11 @@ class ImageTable(ImageFiles):
 
     def _labels(self, frame: pd.DataFrame) -> tuple[NDArray[Any], list[str], list[str]]:
         if self.label_delimiter is not None:
-            given = [_split(text, self.label_delimiter) for text in frame[self.label_columns[0]]]
-            names = sorted({name for labels in given for name in labels})
+            given = [
+                {class_name(name, self.class_order) for name in _split(text, self.label_delimiter)}
+                for text in frame[self.label_columns[0]]
+            ]
+            names = sorted_classes((name for labels in given for name in labels), self.class_order)
             if not names:
                 raise ValueError(f"{self.table} has no label at all in {self.label_columns[0]}")
             rows = [[name in labels for name in names] for labels in given]
@@ -232,10 +240,11 @@ class ImageTable(ImageFiles):
                     "columns have 0 or 1 each, or False or True"
                 )
             return np.array(numbers), self.label_columns, []
-        text = frame[self.label_columns[0]].astype(str)
-        found, indices, counts = np.unique(text, return_inverse=True, return_counts=True)
-        class_names = [str(name) for name in found]
-        return indices.astype(np.int64), class_names, likely_typos(class_names, counts)
+        labels = [class_name(str(name), self.class_order) for name in frame[self.label_columns[0]]]
+        class_names = sorted_classes(labels, self.class_order)
+        index = {name: place for place, name in enumerate(class_names)}
+        targets = np.array([index[name] for name in labels], dtype=np.int64)
+        return targets, class_names, likely_typos(class_names, np.bincount(targets))
 
     def _part(self, name: str) -> str:
         part = PARTS.get(name.strip().lower())

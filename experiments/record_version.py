@@ -72,6 +72,8 @@ def former_values(tags: Mapping[str, str], params: Mapping[str, str]) -> dict[st
     return values
 
 
+SOURCES_OF_FOUND_CLASSES = ("ImageFolder", "ImageTable", "ImageShards", "HuggingFaceDataset")
+
 # Repairs --------------------------------------------------------------------------------------
 
 
@@ -137,6 +139,15 @@ REPAIRS: tuple[Repair, ...] = (
         ),
         concerns=lambda params: "data.resize" in params,
         before={"data.decoding": "fast"},
+    ),
+    Repair(
+        2,
+        what=(
+            "classes whose names are all whole numbers are sorted by value, and the composed and decomposed "
+            "Unicode forms of a name are one class; before, names were sorted as text, as they are stored"
+        ),
+        concerns=lambda params: params.get("data") in SOURCES_OF_FOUND_CLASSES,
+        before={"data.class_order": "text"},
     ),
     Repair(
         2,

@@ -47,7 +47,7 @@ from experiments.thresholds import at_thresholds, label_thresholds, record_thres
 from experiments.throughput import Throughput
 from experiments.tracking import RunRecord, Store, open_store, system_metrics
 from experiments.trainer import build_trainer
-from experiments.untrained import check_has_a_head
+from experiments.untrained import check_has_a_head, class_order_notes
 from lightning_modules.classifier import NonFiniteError
 from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
 from lightning_modules.sharding import FullySharded
@@ -183,6 +183,7 @@ def prepare(experiment: Experiment) -> None:
             f"data.val_fraction={data.division.val_fraction:g} held none out for validation; hold some out "
             "with data.val_fraction=0.1 or data.test_fraction=0.2. What is in groups needs two of them"
         )
+    data.notes += class_order_notes(model, data)
     model.weigh_classes(data.class_counts(), data.num_train_images)
     if experiment.trainer.channels_last:
         model.network.to(memory_format=torch.channels_last)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from datamodules import ImageDataModule
-from datamodules.names import some
+from datamodules.files import ImageFiles
+from datamodules.names import some, sorted_classes
 from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from lightning_modules import ImageClassifier
@@ -71,6 +72,31 @@ def check_has_a_head(model: ImageClassifier, data: ImageDataModule) -> list[str]
             f"data.crop_fraction={fraction:g}; here it is judged as pretrained, at {view.size} pixels"
         )
     return notes
+
+
+def class_order_notes(model: ImageClassifier, data: ImageDataModule) -> list[str]:
+    """Which order the classes have, where weights with a head of as many may have been trained with another.
+
+    Args:
+        model: Built, with its weights.
+        data: Its images.
+    """
+    if not isinstance(data, ImageFiles) or not data.sorts_classes:
+        return []
+    loaded, config = model.loaded_weights, pretrained_config(model.hparams["backbone"])
+    has_head = loaded is not None and not loaded.new_heads
+    if model.hparams["pretrained"] and config is not None:
+        has_head = config.num_classes == model.task.num_outputs
+    natural, text = (sorted_classes(data.class_names, order) for order in ("natural", "text"))
+    if not has_head or natural == text:
+        return []
+    by_value, as_text = (some(names, shown=4) for names in (natural, text))
+    used, other = (by_value, as_text) if data.class_order == "natural" else (as_text, by_value)
+    other_order = "text" if data.class_order == "natural" else "natural"
+    return [
+        f"the weights' head is kept, and its outputs are taken to be the classes in this order: {used}; if "
+        f"it was trained with the order {other}, set data.class_order={other_order}"
+    ]
 
 
 def _check_imagenet_order(names: Sequence[str], known: ImageNetInfo) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from datamodules import ImageFolder
@@ -252,3 +253,22 @@ def test_random_resized_crops_depend_on_seed_epoch_and_step_alone(write_folder) 
     again = [batch.images for batch in second]
     assert all(torch.equal(one, other) for one, other in zip(epochs[0], again, strict=True))
     assert not any(torch.equal(one, other) for one, other in zip(epochs[0], epochs[1], strict=True))
+
+
+def test_numbers_are_sorted_by_value_unless_torchvisions_order_is_asked_for(write_folder) -> None:
+    root = write_folder({str(number): 3 for number in range(12)})
+    by_value, as_text = (prepared(root, class_order=order) for order in ("natural", "text"))
+    assert by_value.class_names == tuple(map(str, range(12)))
+    assert list(as_text.class_names) == torchvision.datasets.ImageFolder(str(root)).classes
+    for data in (by_value, as_text):
+        for store in data.splits.values():
+            assert [Path(name).parts[0] for name in store.ids] == [data.class_names[t] for t in store.targets]
+
+
+def test_both_unicode_forms_of_a_name_are_one_class_and_case_alone_is_pointed_out(write_folder) -> None:
+    data = prepared(write_folder({"caf\u00e9": 10, "cafe\u0301": 10, "Cat": 10, "cat": 10}))
+    assert data.class_names == ("Cat", "caf\u00e9", "cat")
+    assert sum(data.class_counts(split)[1] for split in data.splits) == 20
+    assert any("classes Cat (10 images) and cat (10 images) differ in upper" in note for note in data.notes)
+    expected = ["cat", "cafe\u0301", "Cat"]
+    assert prepared(write_folder({}), classes=expected).class_names == ("cat", "caf\u00e9", "Cat")

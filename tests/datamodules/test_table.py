@@ -318,3 +318,15 @@ def test_the_tiles_of_blood_smears_are_read(tmp_path) -> None:
         data.class_counts("test")
         == frame[frame["split"] == "test"][["RBC", "WBC", "Platelets"]].sum().tolist()
     )
+
+
+@pytest.mark.parametrize(
+    ("order", "names"), [("natural", ("1", "2", "10", "11")), ("text", ("1", "10", "11", "2"))]
+)
+def test_numbers_are_sorted_by_value_unless_text_is_asked_for(write_table, order, names) -> None:
+    given = ["10", "2", "1", "11"] * 15
+    data = prepared(write_table(label=given), class_order=order)
+    several = prepared(write_table(label=given), class_order=order, label_delimiter="|")
+    assert data.class_names == several.class_names == names
+    for name, target in zip(data.splits["train"].ids, data.splits["train"].targets.tolist(), strict=True):
+        assert names[target] == given[int(Path(name).stem)]

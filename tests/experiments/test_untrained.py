@@ -14,9 +14,11 @@ from PIL import Image
 from sklearn.metrics import accuracy_score
 from timm.data import ImageNetInfo, create_transform, resolve_data_config
 
+from datamodules import ImageFolder
 from experiments.errors import RequestError
 from experiments.train import train
-from experiments.untrained import _check_imagenet_order, load_untrained
+from experiments.untrained import _check_imagenet_order, class_order_notes, load_untrained
+from lightning_modules import ImageClassifier
 from lightning_modules.backbones import build_network
 
 needs_files = pytest.mark.skipif(
@@ -184,3 +186,21 @@ def test_published_cifar_weights_reproduce_what_their_recipe_claims(darkroom, st
     [run] = [run for run in store.runs_of("cifar10/published_resnet20") if run.is_training]
     assert round(run.metrics["test/accuracy"] * 846) == 776
     assert " reproduced " in answer.output
+
+
+@pytest.mark.parametrize(("order", "used", "other"), [("natural", 2, 10), ("text", 10, 2)])
+def test_a_head_that_is_kept_meets_classes_in_a_stated_order(tmp_path, order, used, other):
+    for name in map(str, range(11)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (8, 8), 20 * int(name)).save(tmp_path / "images" / name / f"{number}.png")
+    data = ImageFolder(str(tmp_path / "images"), image_size=8, cache=str(tmp_path), class_order=order)
+    network = build_network("small_cnn", {"widths": [8]}, num_outputs=11, image_shape=(3, 8, 8))
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    model = ImageClassifier("small_cnn", {"widths": [8]}, weights=str(tmp_path / "weights.pth"))
+    model.build(11, (3, 8, 8), "multiclass")
+    (note,) = class_order_notes(model, data)
+    assert f"in this order: 0, 1, {used}" in note
+    assert f"order 0, 1, {other}" in note
+    data.classes = data.class_names
+    assert class_order_notes(model, data) == []
