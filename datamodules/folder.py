@@ -21,7 +21,8 @@ class ImageFolder(ImageFiles):
     """`root/class/image.jpg`, or the same below `root/train`, `root/val` (or `validation`) and `root/test`.
 
     Parts that are there are kept as they are; the others are drawn from train. Images beside the folders of
-    classes are left out, which a note says, and so are hidden files and folders.
+    classes are left out, which a note says, and so are hidden files and folders. Links to folders are
+    followed, but each folder is read once for a class.
 
     Args:
         root: The folder.
@@ -45,11 +46,13 @@ class ImageFolder(ImageFiles):
         found: list[tuple[str, str, str]] = []  # part, class, file below the root
         ignored: Counter[str] = Counter()
         empty: list[str] = []
+        again: list[str] = []
         for part, folder in parts:
             for class_folder in sorted(subfolders(folder)):
                 below = class_folder.relative_to(self.root)
-                images, others = images_below(class_folder)
+                images, others, repeated = images_below(class_folder)
                 ignored.update(others)
+                again += [f"{below}/{name}".rstrip("/") for name in repeated]
                 found += [(part, class_folder.name, f"{below}/{name}") for name in images]
                 if not images:
                     empty.append(str(below))
@@ -69,6 +72,8 @@ class ImageFolder(ImageFiles):
         index = {name: place for place, name in enumerate(class_names)}
         targets = np.array([index[name] for name in named], dtype=np.int64)
         notes += likely_typos(class_names, np.bincount(targets))
+        if again:
+            notes.append(f"links to folders of the same class, or above it, are not followed: {some(again)}")
         if ignored:
             notes.append(f"files that are no images by their names are left out: {counts_of(ignored)}")
         return Listing(
@@ -101,21 +106,39 @@ def part_folders(root: Path) -> list[tuple[str, Path]]:
     return parts
 
 
-def images_below(folder: Path) -> tuple[list[str], list[str]]:
-    """Images relative to the folder, sorted folder by folder; and of all other files what they are.
+def images_below(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Images relative to the folder, sorted folder by folder; what other files are; links not followed.
 
-    Hidden folders are not looked into.
+    Hidden folders are not looked into. Links to folders are followed after all folders that are no links, and
+    only where they lead to a folder that was not read before and is not above this one: so no image is read
+    twice, and no cycle is entered.
     """
-    images, others = [], []
-    for place, folders, names in os.walk(folder):  # names as they come: a million paths would take a minute
-        folders[:] = [name for name in folders if not name.startswith(".")]  # such as .ipynb_checkpoints
-        inside = place[len(str(folder)) + 1 :]
-        for name in names:
-            if is_image(name):
-                images.append(f"{inside}/{name}" if inside else name)
-            else:
-                others.append(readable(Path(name).suffix.lower() or name))
-    return sorted(images, key=lambda name: name.split("/")), others
+    images, others, repeated = [], [], []
+    seen = {_identity(above) for above in folder.absolute().parents}
+    pending = [str(folder)]
+    for start in pending:  # which grows
+        for place, folders, names in os.walk(start):  # sorted at the end: a million Paths would take a minute
+            inside = place[len(str(folder)) + 1 :]
+            if (identity := _identity(Path(place))) in seen:
+                repeated.append(inside)
+                folders.clear()
+                continue
+            seen.add(identity)
+            folders[:] = [name for name in folders if not name.startswith(".")]  # such as .ipynb_checkpoints
+            links = [name for name in folders if Path(place, name).is_symlink()]
+            pending += [f"{place}/{name}" for name in sorted(links)]
+            for name in names:
+                if is_image(name):
+                    images.append(f"{inside}/{name}" if inside else name)
+                else:
+                    others.append(readable(Path(name).suffix.lower() or name))
+    return sorted(images, key=lambda name: name.split("/")), others, repeated
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What is the same for each path to a folder."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def loose_images(root: Path, parts: Sequence[Path]) -> list[str]:

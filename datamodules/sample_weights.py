@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def read_sample_weights(path: Path, ids: Sequence[str]) -> Tensor:
     if (repeated := frame["id"][frame["id"].duplicated()]).size:
         raise ValueError(f"{asked} gives {repeated.iloc[0]} more than one weight; give it one")
     by_id = dict(zip(frame["id"], pd.to_numeric(frame["weight"], errors="coerce"), strict=True))
+    for name in ids:  # a table from another system may have accents in the other Unicode form
+        if name not in by_id and not name.isascii():
+            forms = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+            if there := [form for form in forms if form in by_id]:
+                by_id[name] = by_id[there[0]]
     if unknown := [name for name in ids if name not in by_id]:
         raise ValueError(
             f"{asked} has no weight for {len(unknown)} of {len(ids)} training images, such as {unknown[0]}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -166,12 +167,19 @@ class ImageTable(ImageFiles):
         return frame[list(dict.fromkeys(used))].reset_index(drop=True)
 
     def _path(self, name: str) -> Path:
-        path = (self.root / name).resolve()
+        path = self._found(name).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise ValueError(
                 f"{self.table} names {name}, which leaves data.root={self.root}: {_way_out(self.root, name)}"
             )
         return path
+
+    def _found(self, name: str) -> Path:
+        """The file by that name, or by the same one with accents stored in the other way, as macOS has it."""
+        if name.isascii() or (self.root / name).exists():
+            return self.root / name
+        forms = [self.root / unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+        return next((path for path in forms if path.exists()), self.root / name)
 
     def _id(self, path: Path) -> str:
         return path.relative_to(self.root.resolve()).as_posix()

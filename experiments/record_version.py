@@ -152,6 +152,14 @@ REPAIRS: tuple[Repair, ...] = (
     Repair(
         2,
         what=(
+            "links to folders below a class's folder are followed; before, the images behind them were left "
+            "out in silence"
+        ),
+        concerns=lambda params: params.get("data") == "ImageFolder",
+    ),
+    Repair(
+        2,
+        what=(
             "with a pretrained backbone of timm's, data.interpolation, data.resize and data.crop_fraction "
             "follow the backbone where a recipe does not set them; before, they were bilinear, crop and 0.875"
         ),

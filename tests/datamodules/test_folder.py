@@ -272,3 +272,22 @@ def test_both_unicode_forms_of_a_name_are_one_class_and_case_alone_is_pointed_ou
     assert any("classes Cat (10 images) and cat (10 images) differ in upper" in note for note in data.notes)
     expected = ["cat", "cafe\u0301", "Cat"]
     assert prepared(write_folder({}), classes=expected).class_names == ("cat", "caf\u00e9", "Cat")
+
+
+def test_links_to_folders_are_followed_once_each_and_not_in_circles(write_folder, write_image) -> None:
+    root = write_folder(COUNTS)
+    elsewhere = root.parent / "elsewhere"
+    write_image(elsewhere / "deep" / "far.png")
+    (root / "ant" / "linked").symlink_to(elsewhere)
+    followed = {
+        str(Path(path).relative_to(root)) for path, _ in torchvision.datasets.ImageFolder(str(root)).imgs
+    }
+    (elsewhere / "deep" / "back").symlink_to(elsewhere)  # torchvision would not come back from these
+    (root / "ant" / "again").symlink_to(root / "ant")
+    (root / "bee" / "up").symlink_to(root)
+    (elsewhere / "dangling").symlink_to(root / "nowhere")
+    data = prepared(root)
+    assert {name for store in data.splits.values() for name in store.ids} == followed
+    assert "ant/linked/deep/far.png" in followed
+    (note,) = [note for note in data.notes if note.startswith("links to folders")]
+    assert note.endswith("not followed: ant/again, ant/linked/deep/back, bee/up")

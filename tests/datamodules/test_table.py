@@ -330,3 +330,21 @@ def test_numbers_are_sorted_by_value_unless_text_is_asked_for(write_table, order
     assert data.class_names == several.class_names == names
     for name, target in zip(data.splits["train"].ids, data.splits["train"].targets.tolist(), strict=True):
         assert names[target] == given[int(Path(name).stem)]
+
+
+def test_names_in_the_other_unicode_form_lead_to_their_files_labels_and_weights(
+    write_table, tmp_path
+) -> None:
+    table = write_table(label=["ros\u00e9", "rose\u0301", "red"] * 20)
+    (tmp_path / "pictures").rename(tmp_path / "e\u0301te\u0301")  # as macOS stores it
+    frame = pd.read_csv(table)
+    frame["image"] = frame["image"].str.replace("pictures", "\u00e9t\u00e9")
+    frame.to_csv(table, index=False)
+    weights = pd.DataFrame({"id": frame["image"], "weight": np.arange(60) + 1.0})
+    weights.to_csv(tmp_path / "weights.csv", index=False)
+    data = prepared(table, sample_weights=str(tmp_path / "weights.csv"))
+    assert data.class_names == ("red", "ros\u00e9")
+    ids = data.splits["train"].ids
+    assert all(name.startswith("e\u0301te\u0301/") for name in ids)
+    assert data.sample_weights is not None
+    assert data.sample_weights.tolist() == [int(Path(name).stem) + 1 for name in ids]
