@@ -83,6 +83,8 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
     check_same_classes(record, class_names)
     prepare(experiment)
     experiment.data.normalize_with(facts["pixel_mean"], facts["pixel_std"])
+    # The loss is the run's own, also where other images would weigh its classes otherwise.
+    experiment.model.weigh_classes(facts["class_counts"]["train"], facts["images"]["train"])
     try:
         load_weights(experiment.model, checkpoint)
     except RuntimeError as error:

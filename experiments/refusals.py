@@ -80,6 +80,8 @@ def check_takes_extra(settings: TrainerSettings) -> None:
     if not settings.extra:
         return
     for name in PARTIAL.keys() & settings.extra.keys():
+        if _leaves_whole(name, settings.extra[name]):
+            continue
         raise ValueError(
             f"trainer.extra must not have {name}: {PARTIAL[name]}. Of a recorded run, evaluate without it: "
             "--trainer.extra=null"
@@ -90,6 +92,26 @@ def check_takes_extra(settings: TrainerSettings) -> None:
         raise ValueError(
             f"trainer.extra={settings.extra} is not what Lightning takes: {reason(error)}"
         ) from error
+    between = settings.extra.get("check_val_every_n_epoch") or 1
+    if settings.monitor is not None and between > settings.max_epochs > 0:
+        raise ValueError(
+            "trainer.extra: check_val_every_n_epoch must be at most "
+            f"trainer.max_epochs={settings.max_epochs}, got {between}: no epoch would be "
+            f"validated, and {settings.monitor} could choose none. trainer.monitor=null takes the last epoch"
+        )
+
+
+def _leaves_whole(name: str, value: object) -> bool:
+    """Whether this value of one of Lightning's arguments that divide a split is the one that does not.
+
+    >>> [_leaves_whole("limit_val_batches", value) for value in (None, 1.0, 1, 0.5)]
+    [True, True, False, False]
+    >>> _leaves_whole("overfit_batches", 0.0), _leaves_whole("fast_dev_run", False)
+    (True, True)
+    """
+    if name == "overfit_batches":
+        return value == 0
+    return value is None or value is False or (isinstance(value, float) and value == 1)
 
 
 def check_goes_with_devices(settings: TrainerSettings, model: ImageClassifier) -> None:

@@ -274,13 +274,20 @@ class ImageClassifier(pl.LightningModule):
     def _loss(self, logits: Tensor, targets: Tensor, all_targets: Tensor | None) -> Tensor:
         """Whose mean over all processes is the criterion on the global batch, and so are its gradients."""
         if all_targets is None:
-            whole: Tensor = self.criterion(logits, targets)
-            return whole
+            return self._mean_loss(logits, targets)
         if len(targets) == 0:
             return logits.sum()  # 0, with gradients of 0
-        share = self.criterion.weight(targets) / self.criterion.weight(all_targets)
-        scaled: Tensor = self.criterion(logits, targets) * share * num_ranks()
-        return scaled
+        weight = self.criterion.weight(all_targets)
+        if isinstance(weight, Tensor):  # 0 where all images are of classes without training images
+            weight = weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        share = self.criterion.weight(targets) / weight
+        return self._mean_loss(logits, targets) * share * num_ranks()
+
+    def _mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The criterion, and 0 where its weights add up to 0: the epoch's loss counts such images by 0."""
+        loss: Tensor = self.criterion(logits, targets)
+        weight = self.criterion.weight(targets)
+        return torch.where(weight > 0, loss, 0.0) if isinstance(weight, Tensor) else loss
 
     # Epochs -------------------------------------------------------------------------------------
 
@@ -344,6 +351,8 @@ class ImageClassifier(pl.LightningModule):
         log_odds = self.task.log_odds(logits)  # (N, C)
         self.predictions[stage] = Predictions(probabilities, targets, indices, log_odds)
         loss = outputs.mean_loss()
+        if stage != "train":  # whose losses have been looked at, step by step
+            self._check_loss(stage, loss)
         collection = self.metrics[f"{stage}_"]
         collection.update(probabilities, targets, ranking=log_odds)  # type: ignore[operator]
         values = {"loss": loss, **collection.compute()}  # type: ignore[operator]
@@ -368,6 +377,22 @@ class ImageClassifier(pl.LightningModule):
             "and nothing can be measured on them. Most often weights or batch-norm statistics diverged: "
             f"lower model.lr (it is {self.hparams['lr']}), warm up, or clip with "
             "trainer.gradient_clip_norm=1; where 16 bits overflow, take trainer.precision=32-true"
+        )
+
+    def _check_loss(self, stage: Stage, loss: Tensor) -> None:
+        """Refuses a loss that could neither be compared nor choose an epoch.
+
+        Raises:
+            NonFiniteOutputError: It is NaN or infinite, though the logits are not.
+        """
+        if torch.isfinite(loss):
+            return
+        when = f" in epoch {self.current_epoch}" if self.trainer.state.fn == "fit" else ""
+        raise NonFiniteOutputError(
+            f"the loss of the {stage} images is {loss.item()}{when}, though the network's outputs are "
+            f"finite. Either they are too large for it: lower model.lr (it is {self.hparams['lr']}) or warm "
+            "up; or model.class_weights weighs all of these images by 0, because no training image is of "
+            "their classes"
         )
 
     def _check_finite(self) -> None:

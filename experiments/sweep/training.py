@@ -91,6 +91,11 @@ class Training:
         """The chosen epoch on validation, as `best/...`; its predictions are left on the model."""
         return chosen_epoch(self.experiment, self.recorder, self.best_epoch)
 
+    def value(self, metric: str) -> float:
+        """The chosen epoch's `val/...` metric, which is measured now if that epoch was not validated."""
+        row = self.recorder.history[self.best_epoch - 1]
+        return row[metric] if metric in row else self.metrics()[metric.replace("val/", "best/")]
+
 
 def train_once(
     task: Task,

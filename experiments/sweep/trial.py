@@ -42,7 +42,7 @@ def run_split(
         return Outcome(stopped=True)
     if record is not None:
         conclude(training, record)
-    value = training.recorder.history[training.best_epoch - 1][task.metric]
+    value = training.value(task.metric)
     further = [objective(name, training.experiment, training.seconds) for name in task.objectives]
     return Outcome(
         values=(value, *further),

@@ -10,12 +10,16 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 
 from datamodules import Digits
+from experiments.evaluate import restore
+from experiments.refusals import check_takes_extra
 from experiments.tracking import RunRecord
+from experiments.trainer import TrainerSettings
 from lightning_modules import ImageClassifier
 
 # Long enough to be killed in the middle, and with everything that has a state: momentum, a schedule,
@@ -318,3 +322,32 @@ def test_metrics_of_a_part_of_a_split_are_refused(name, darkroom):
     answer = darkroom("train", "digits/cnn", f"--trainer.extra={{{name}: 1}}")
     assert answer.status == 2
     assert f"trainer.extra must not have {name}" in answer.errors
+
+
+def test_a_split_that_is_left_whole_is_not_refused():
+    extra = {
+        "limit_val_batches": 1.0,
+        "limit_test_batches": None,
+        "overfit_batches": 0.0,
+        "fast_dev_run": False,
+    }
+    check_takes_extra(TrainerSettings(precision="32-true", accelerator="cpu", extra=extra))
+
+
+def test_validation_that_no_epoch_comes_to_chooses_none_and_is_refused(darkroom):
+    run = ["train", "digits/cnn", "--trainer.max_epochs=2"]
+    answer = darkroom(*run, "--trainer.monitor=val/loss", "--trainer.extra={check_val_every_n_epoch: 3}")
+    assert answer.status == 2
+    assert "check_val_every_n_epoch must be at most trainer.max_epochs=2, got 3" in answer.errors
+
+
+def test_the_loss_on_other_images_weighs_classes_as_the_run_did(darkroom, store):
+    run = ["train", "digits/cnn", "--trainer.max_epochs=1", "--model.backbone_options.widths=[4]"]
+    answer = darkroom(*run, "--model.class_weights=balanced", "--mlflow.run_name=weighted")
+    assert answer.status == 0, answer.errors
+    record = store.find_run("weighted")
+    own, other = (restore(record, {"data.val_fraction": share}) for share in ("0.1", "0.6"))
+    assert own.data.class_counts() != other.data.class_counts()
+    assert torch.equal(own.model.criterion.class_weights, other.model.criterion.class_weights)
+    balanced = len(own.data.splits["train"]) / (10 * np.array(own.data.class_counts()))
+    assert own.model.criterion.class_weights.numpy() == pytest.approx(balanced, rel=1e-6)

@@ -394,7 +394,10 @@ def test_outputs_that_are_no_numbers_are_not_measured(stage: str, value: float) 
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
-def test_a_class_weighted_loss_is_that_of_the_whole_split_whatever_the_batch_size(loss: str) -> None:
+def test_a_class_weighted_loss_is_that_of_the_whole_split_whatever_the_batch_size(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datamodules.base.EVALUATED_VALUES", 1)  # else batches of 256 images at least
     values = []
     for batch_size in (7, 16, 64):
         data = prepared(batch_size=batch_size)
@@ -411,6 +414,42 @@ def test_a_class_weighted_loss_is_that_of_the_whole_split_whatever_the_batch_siz
             # Its sum is divided by the weights of the targets too.
         assert values[-1] == pytest.approx((weights * costs).sum() / weights.sum(), rel=1e-5)
     assert values == pytest.approx([values[0]] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_images_of_a_class_without_training_images_count_by_0_also_where_they_are_a_whole_batch(
+    loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datamodules.base.EVALUATED_VALUES", 1)  # batches of one image
+    data = prepared(batch_size=1)
+    model = built(data, loss=loss, class_weights="balanced")
+    model.criterion.weigh_classes([40, 80, 0], 120)
+    [metrics] = trainer().test(model, data, verbose=False)
+    judged = model.predictions["test"]
+    weights = np.array([1.0, 0.5, 0.0])[judged.targets.numpy()]
+    assert (weights == 0).any()
+    costs = -judged.probabilities.double().gather(1, judged.targets[:, None]).log()[:, 0].numpy()
+    if loss == "focal":
+        costs *= (1 - np.exp(-costs)) ** 2
+    assert metrics["test/loss"] == pytest.approx((weights * costs).sum() / weights.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_a_loss_that_is_no_number_is_refused_though_the_outputs_are_finite(stage: str) -> None:
+    data = prepared()
+    model = built(data)
+
+    class Huge(pl.Callback):
+        def far(self, trainer: pl.Trainer, module: Any) -> None:
+            with torch.no_grad():
+                bias = list(module.network.parameters())[-1]
+                bias[0], bias[1] = 3e38, -3e38  # finite, and further apart than float32 goes
+
+        on_validation_start = on_test_start = far
+
+    judge = trainer(callbacks=[Huge()])
+    with pytest.raises(NonFiniteOutputError, match=f"the loss of the {stage} images is inf"):
+        (judge.validate if stage == "val" else judge.test)(model, data, verbose=False)
 
 
 @pytest.mark.parametrize(

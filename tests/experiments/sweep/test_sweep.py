@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from multiprocessing import Pipe
 
 import optuna
 import pandas as pd
@@ -15,9 +16,11 @@ from datamodules.randomness import derive_seed
 from experiments.config import parse_experiment
 from experiments.errors import RequestError
 from experiments.sweep.books import Sweep
+from experiments.sweep.channel import Channel, EpochReport, Task
 from experiments.sweep.confirm import Confirmed
 from experiments.sweep.space import Confirm, SweepSettings
 from experiments.sweep.sweep import parent_run, record_confirmation
+from experiments.sweep.trial import run_trial
 from experiments.tracking import PARENT_TAG, open_store
 
 
@@ -273,3 +276,25 @@ def test_a_trial_that_fails_is_recorded_and_the_first_three_failing_stop_the_swe
     children = store.child_runs(store.find_run("sweep digits/broken"))
     assert [run.status for run in children] == ["FAILED"] * 3
     assert all("NonFiniteLossError" in run.read_text("traceback.txt") for run in children)
+
+
+@pytest.mark.parametrize(("every", "measured"), [(2, [2]), (5, [])])
+def test_a_trial_whose_last_epoch_is_chosen_but_was_not_validated_is_judged_by_it(every, measured, small):
+    recipe = {key.removeprefix("--"): value for key, value in (each.split("=") for each in small)}
+    recipe |= {"trainer.max_epochs": "3", "trainer.monitor": "null", "trainer.progress": "false"}
+    outcomes, reports = {}, {}
+    for name, extra in (("each", "null"), ("some", f"{{check_val_every_n_epoch: {every}}}")):
+        ours, theirs = Pipe()
+        for _ in range(3):
+            ours.send("go on")  # answers to the reports that come
+        task = Task(
+            ["digits/cnn"], {**recipe, "trainer.extra": extra}, "val/accuracy", None, [], "trial", None, 1
+        )
+        outcomes[name] = run_trial(task, Channel(theirs))
+        reports[name] = []
+        while ours.poll():
+            reports[name].append(ours.recv())
+    assert outcomes["some"].failure is None, outcomes["some"].traceback
+    assert outcomes["some"].values == outcomes["each"].values  # of the same weights on the same images
+    assert reports["some"] == [reports["each"][epoch - 1] for epoch in measured]
+    assert all(isinstance(report, EpochReport) for report in reports["each"])
