@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from datamodules.cache_builder import INDEX, PIXELS, CacheBuilder
+from datamodules.cache_builder import INDEX, PIXELS, CacheBuilder, hash_content
 from datamodules.file_images import FileImages, MappedPixels, StreamedPixels
-from datamodules.image_index import ImageIndex, byte_offsets
+from datamodules.image_index import BLOCK_BYTES, ImageIndex, byte_offsets
 from datamodules.originals import FileOriginals, Originals
 from datamodules.sizing import Sizing
+from datamodules.threads import pool
 
 __all__ = ["BadImage", "FileImages", "FileOriginals", "Originals", "open_images"]
 
-FORMAT_VERSION = 1  # another one where the same images would give other pixels or another layout
+FORMAT_VERSION = 2  # another one where the same images would give other pixels or another layout
 SPARED_BYTES = 2**30  # of the disk, for checkpoints and logs
+HASHED_PER_TASK = 8  # images
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ def open_images(
     into the budget nor on the disk, images are verified all the same and then stream from their files;
     that they were verified is kept, too. One process builds while others wait for it.
 
+    Files that may have changed since, by their stamps, are read and hashed: those that hold what they held
+    (a copied data set, another inode) are not decoded anew.
+
     Args:
         originals: The images.
         sizing: What they are fitted to.
@@ -66,10 +71,9 @@ def open_images(
     Raises:
         ValueError: The folder can't be made.
     """
-    # Named by ids and sizing, then by content: what has the first part in common is the same cache, stale.
+    # All caches of the same ids and sizing begin alike: there is one of them, which may be stale.
     settings = repr(sorted(asdict(sizing).items()))
     family = _digest([str(FORMAT_VERSION), settings, originals.origin, *originals.ids])
-    place = folder / f"{family}-{_digest(originals.stamps())}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -77,16 +81,22 @@ def open_images(
             f"data.cache={folder} is no folder for caches ({error.strerror}); give one that can be written to"
         ) from error
     with _locked(folder / f"{family}.lock", say):
-        index = _read_index(place, sizing)
+        stamps = originals.stamps()
+        place, index = _find(folder, family, sizing)
+        if index is not None:
+            index = _recognised(index, place, originals, stamps, threads, say)
         if index is None or _fits_by_now(place, index, sizing, budget_bytes):
             for stale in folder.glob(f"{family}-*"):
                 shutil.rmtree(stale)
+            # Another name than the stale one's: processes that unpickle its images must not map these.
+            place = folder / f"{family}-{_digest(stamps)}"
             index = CacheBuilder(
                 originals,
                 sizing,
                 place,
                 room_bytes=_room(folder, budget_bytes),
                 known_bytes=None if index is None else _size(index, sizing),
+                stamps=stamps,
                 threads=threads,
                 say=say,
             ).build()
@@ -119,6 +129,14 @@ def _digest(lines: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def _find(folder: Path, family: str, sizing: Sizing) -> tuple[Path, ImageIndex | None]:
+    """The cache of these images, and its index where it is whole."""
+    for place in folder.glob(f"{family}-*"):
+        if place.suffix != ".part" and (index := _read_index(place, sizing)) is not None:
+            return place, index
+    return folder / family, None
+
+
 def _read_index(place: Path, sizing: Sizing) -> ImageIndex | None:
     """Of a whole cache, or of images that were verified and stream; else None."""
     try:
@@ -126,7 +144,47 @@ def _read_index(place: Path, sizing: Sizing) -> ImageIndex | None:
     except (OSError, pa.ArrowException, KeyError):
         return None
     pixels = place / PIXELS
-    return None if pixels.exists() and pixels.stat().st_size != _size(index, sizing) else index
+    if not pixels.exists():
+        return index
+    size = _size(index, sizing)
+    is_whole = pixels.stat().st_size == size and len(index.checksums) == -(-size // BLOCK_BYTES)
+    return index if is_whole else None
+
+
+def _recognised(
+    index: ImageIndex,
+    place: Path,
+    originals: Originals,
+    stamps: Sequence[str],
+    threads: int,
+    say: Callable[[str], None],
+) -> ImageIndex | None:
+    """The index with the images' present stamps, where each image still holds what was decoded; else None."""
+    rows = enumerate(zip(index.stamps, stamps, strict=True))
+    touched = [image for image, (before, now) in rows if before != now]
+    if not touched:
+        return index
+    say(f"Reading {len(touched):,} images again that may have changed since they were decoded, for {place}")
+
+    def hold_the_same(first: int) -> bool:
+        chosen = touched[first : first + HASHED_PER_TASK]
+        return all(_present_hash(originals, image) == index.content_hashes[image] for image in chosen)
+
+    if not all(pool(threads).map(hold_the_same, range(0, len(touched), HASHED_PER_TASK))):
+        return None
+    index = replace(index, stamps=list(stamps))
+    written = place / f"{INDEX}.part"
+    with suppress(OSError):  # without room for it the images are read again the next time
+        index.write(written)
+        written.replace(place / INDEX)
+    return index
+
+
+def _present_hash(originals: Originals, image: int) -> str:
+    try:
+        return hash_content(originals.read(image))
+    except OSError:
+        return ""  # as the index has it of an image that could not be read
 
 
 def _fits_by_now(place: Path, index: ImageIndex, sizing: Sizing, budget_bytes: int) -> bool:
@@ -146,5 +204,6 @@ def _pixels(
     originals: Originals, sizing: Sizing, place: Path, index: ImageIndex
 ) -> MappedPixels | StreamedPixels:
     if (place / PIXELS).exists():
-        return MappedPixels(place / PIXELS, index.fitted_sizes(sizing), sizing.channels)
+        sizes = index.fitted_sizes(sizing)
+        return MappedPixels(place / PIXELS, sizes, sizing.channels, index.checksums, originals.ids)
     return StreamedPixels(originals, sizing)

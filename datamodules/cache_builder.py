@@ -6,8 +6,9 @@ import errno
 import hashlib
 import os
 import shutil
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.decoding import MAX_PIXELS, BadImageError, decode_with_size, format_of
-from datamodules.image_index import ImageIndex
+from datamodules.image_index import BLOCK_BYTES, ImageIndex
 from datamodules.originals import Originals
 from datamodules.sizing import Sizing, fit, fitted_size
 from datamodules.threads import pool
@@ -56,6 +57,7 @@ class CacheBuilder:
         place: The folder to make.
         room_bytes: Most that the pixels may take.
         known_bytes: What they will take, where it is known; otherwise it is estimated.
+        stamps: Of the images, taken before any is read.
         threads: How many decode.
         say: Gets one sentence where something takes long or the pixels do not fit.
     """
@@ -68,6 +70,7 @@ class CacheBuilder:
         *,
         room_bytes: int,
         known_bytes: int | None,
+        stamps: Sequence[str],
         threads: int,
         say: Callable[[str], None],
     ) -> None:
@@ -76,6 +79,7 @@ class CacheBuilder:
         self.place = place
         self.room_bytes = room_bytes
         self.known_bytes = known_bytes
+        self.stamps = list(stamps)
         self.threads = threads
         self.say = say
         self._keeps_pixels = True
@@ -89,7 +93,6 @@ class CacheBuilder:
             index = self._write_pixels(part / PIXELS)
             try:
                 index.write(part / INDEX)
-                _to_disk(part / INDEX)
                 part.rename(self.place)
                 _to_disk(self.place.parent)
             except OSError as error:
@@ -123,7 +126,8 @@ class CacheBuilder:
             self._finish(file)
         if not self._keeps_pixels or written == 0:
             path.unlink()
-        return ImageIndex(torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2), hashes, reasons, notes)
+        original_sizes = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+        return ImageIndex(original_sizes, hashes, reasons, notes, self.stamps, file.checksums)
 
     def _check_room(self, file: _WrittenAhead, needed: int) -> None:
         if self._keeps_pixels and needed > self.room_bytes:
@@ -177,7 +181,7 @@ class CacheBuilder:
             data = self.originals.read(place)
         except OSError as error:
             return _Examined("", reason=f"cannot be read ({error.strerror or error})")
-        content_hash = _content_hash(data)
+        content_hash = hash_content(data)
         try:
             pixels, size = decode_with_size(data, self.sizing.channels, self.sizing.decoded_at_least)
         except BadImageError as error:
@@ -192,13 +196,19 @@ class CacheBuilder:
 
 
 class _WrittenAhead:
-    """A file that goes to the disk while more is decoded: waiting at the end took a tenth of the time."""
+    """A file that goes to the disk while more is decoded: waiting at the end took a tenth of the time.
+
+    Attributes:
+        checksums: CRC-32 of each block of `BLOCK_BYTES`, the last of which may be shorter.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = FileIO(path, "w")
         self._syncing = ThreadPoolExecutor(1, "sync")
         self._synced: list[Future[None]] = []
         self._unsynced_bytes = 0
+        self._written_bytes = 0
+        self.checksums: list[int] = []
 
     def __enter__(self) -> _WrittenAhead:
         return self
@@ -209,14 +219,26 @@ class _WrittenAhead:
 
     def append(self, fitted: NDArray[np.uint8]) -> None:
         left = np.ascontiguousarray(fitted).reshape(-1).data
+        self._add_to_checksums(left)
         while len(left):
             left = left[self._file.write(left) :]
         self._unsynced_bytes += fitted.size
         if self._unsynced_bytes >= SYNC_BYTES:
             self._sync()
 
+    def _add_to_checksums(self, left: memoryview) -> None:
+        while len(left):
+            filled = self._written_bytes % BLOCK_BYTES
+            if not filled:
+                self.checksums.append(0)
+            added = left[: BLOCK_BYTES - filled]
+            self.checksums[-1] = zlib.crc32(added, self.checksums[-1])
+            self._written_bytes += len(added)
+            left = left[len(added) :]
+
     def clear(self) -> None:
         self._file.truncate(0)
+        self.checksums, self._written_bytes = [], 0
 
     def to_disk(self) -> None:
         self._sync()
@@ -236,7 +258,8 @@ def _note(image_id: str, data: bytes | Image.Image) -> str:
     return f"is named {suffix} but holds {found}" if expected not in (None, found) else ""
 
 
-def _content_hash(data: bytes | Image.Image) -> str:
+def hash_content(data: bytes | Image.Image) -> str:
+    """32 hexadecimal digits, of the bytes or pixels as they came."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(data, Image.Image):
         digest.update(f"{data.mode} {data.size}".encode())

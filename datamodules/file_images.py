@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import threading
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from datamodules.crops import draw_boxes
 from datamodules.decoding import BadImageError, decode_with_size
-from datamodules.image_index import ImageIndex, byte_offsets
+from datamodules.image_index import BLOCK_BYTES, ImageIndex, byte_offsets
 from datamodules.originals import Originals
 from datamodules.sizing import Sizing, centre_box, fit, resize, to_batch
 from datamodules.threads import pool
@@ -41,16 +42,31 @@ class MappedPixels:
         path: The file: fitted images one behind the other, each (h, w, C).
         fitted_sizes: Heights and widths, int64 (N, 2).
         channels: C.
+        checksums: CRC-32 of each block of `BLOCK_BYTES`; each is checked when it is first touched.
+        ids: Of the images.
     """
 
-    def __init__(self, path: Path, fitted_sizes: Tensor, channels: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fitted_sizes: Tensor,
+        channels: int,
+        checksums: Sequence[int],
+        ids: Sequence[str],
+    ) -> None:
         self.path = path
+        self.ids = ids
+        self._checksums = checksums
         self.channels = channels
         # NumPy's, of which a single number is had ten times faster.
         self._widths = fitted_sizes[:, 1].numpy()
         self._offsets = byte_offsets(fitted_sizes, channels).numpy()
+        self._open()
+
+    def _open(self) -> None:
         self._lock = threading.Lock()
         self._touched = 0
+        self._is_checked = np.zeros(len(self._checksums), bool)
         self._map()
 
     def _map(self) -> None:
@@ -61,20 +77,20 @@ class MappedPixels:
             self._bytes = torch.from_numpy(np.frombuffer(self._mapped, dtype=np.uint8))
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_lock", "_mapped", "_bytes")
+        left_out = ("_lock", "_mapped", "_bytes", "_is_checked")
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._lock = threading.Lock()
-        self._touched = 0
-        self._map()
+        self._open()
 
     def window(self, place: int, box: Box) -> Tensor:
         top, left, height, width = box
         row = int(self._widths[place]) * self.channels  # in bytes
         self._touch(height * row)
-        start = int(self._offsets[place]) + top * row + left * self.channels
+        first = int(self._offsets[place]) + top * row
+        self._check(first, first + height * row)
+        start = first + left * self.channels
         shape = (1, self.channels, height, width)
         return self._bytes.as_strided(shape, (height * row, 1, row, self.channels), start)
 
@@ -82,8 +98,37 @@ class MappedPixels:
         """Copies of images that all are (side, side, C), as (B, side, side, C)."""
         size = side * side * self.channels
         self._touch(len(places) * size)
-        rows = self._bytes.view(-1, size).index_select(0, torch.from_numpy(self._offsets)[places] // size)
+        starts = torch.from_numpy(self._offsets)[places]
+        if not self._is_checked.all():
+            for start in starts.tolist():
+                self._check(start, start + size)
+        rows = self._bytes.view(-1, size).index_select(0, starts // size)
         return rows.view(-1, side, side, self.channels)
+
+    def _check(self, start: int, end: int) -> None:
+        """Compares blocks with their checksums, once in a process, before any of their bytes are used.
+
+        Two threads may check a block at the same time, which does no harm.
+
+        Raises:
+            BadImageError: One is not as it was written.
+        """
+        first, last = start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
+        if self._is_checked[first : last + 1].all():
+            return
+        for block in range(first, last + 1):
+            if self._is_checked[block]:
+                continue
+            content = memoryview(self._mapped)[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
+            self._touch(len(content))
+            if zlib.crc32(content) != self._checksums[block]:
+                image = int(np.searchsorted(self._offsets, max(start, block * BLOCK_BYTES), side="right")) - 1
+                raise BadImageError(
+                    f"the cache file {self.path} is damaged: the pixels of {self.ids[image]}, or of images "
+                    f"beside it, are not those that were written. Delete the folder {self.path.parent}; "
+                    "the images are then decoded anew"
+                )
+            self._is_checked[block] = True
 
     def _touch(self, size: int) -> None:
         with self._lock:

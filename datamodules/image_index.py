@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from torch import Tensor
 
 from datamodules.sizing import Sizing, fitted_sizes
 
+BLOCK_BYTES = 2**20  # of pixels to a checksum: a page fault reads about as much ahead from a disk
+_CHECKSUMS = b"checksums"
+
 
 @dataclass(frozen=True)
 class ImageIndex:
@@ -23,12 +28,16 @@ class ImageIndex:
         content_hashes: 32 hexadecimal digits, of the bytes as they came.
         reasons: Why the image cannot be used; empty where it can.
         notes: What is odd about a usable image; empty where nothing is.
+        stamps: What told each image's state before it was last read (see `Originals.stamps`).
+        checksums: Of each block of the cache's pixels (see `BLOCK_BYTES`); none where images stream.
     """
 
     original_sizes: Tensor
     content_hashes: list[str]
     reasons: list[str]
     notes: list[str]
+    stamps: list[str]
+    checksums: list[int]
 
     def __len__(self) -> int:
         return len(self.content_hashes)
@@ -38,6 +47,7 @@ class ImageIndex:
         return fitted_sizes(self.original_sizes, sizing) * (self.original_sizes > 0)
 
     def write(self, path: Path) -> None:
+        """Writes what `read` gives back, to the disk."""
         sizes = self.original_sizes.numpy()
         columns = {
             "height": sizes[:, 0],
@@ -45,18 +55,30 @@ class ImageIndex:
             "content_hash": pa.array(self.content_hashes, pa.string()),
             "reason": pa.array(self.reasons, pa.string()),
             "note": pa.array(self.notes, pa.string()),
+            "stamp": pa.array([os.fsencode(stamp) for stamp in self.stamps], pa.binary()),
         }
-        pq.write_table(pa.table(columns), path)
+        table = pa.table(columns).replace_schema_metadata({_CHECKSUMS: json.dumps(self.checksums)})
+        with path.open("wb") as file:
+            pq.write_table(table, file, write_page_checksum=True)
+            os.fsync(file.fileno())
 
     @classmethod
     def read(cls, path: Path) -> ImageIndex:
-        table = pq.read_table(path)
+        """What `write` wrote.
+
+        Raises:
+            OSError, pa.ArrowException: It is damaged or not there.
+            KeyError: It is of an older format.
+        """
+        table = pq.read_table(path, page_checksum_verification=True)
         sizes = np.stack([table["height"].to_numpy(), table["width"].to_numpy()], axis=1)
         return cls(
             torch.from_numpy(sizes),
             table["content_hash"].to_pylist(),
             table["reason"].to_pylist(),
             table["note"].to_pylist(),
+            [os.fsdecode(stamp) for stamp in table["stamp"].to_pylist()],
+            json.loads((table.schema.metadata or {})[_CHECKSUMS]),
         )
 
 

@@ -22,7 +22,10 @@ class Originals(Protocol):
     origin: str
 
     def stamps(self) -> Sequence[str]:
-        """For each image, what changes whenever its content may have; cheap to ask for."""
+        """For each image, what changes whenever its content may have; cheap to ask for.
+
+        It may also change where the content did not: such images are read again and known by their hash.
+        """
 
     def read(self, place: int) -> bytes | Image.Image:
         """The image, encoded or decoded.
@@ -49,7 +52,7 @@ class FileOriginals:
             raise ValueError(f"each file needs one id: got {len(self.paths)} files and {len(self.ids)} ids")
 
     def stamps(self) -> Sequence[str]:
-        return [_stamp(path) for path in self.paths]
+        return [file_stamp(path) for path in self.paths]
 
     def read(self, place: int) -> bytes:
         # In as few calls as can be: after each the threads that decode compete for Python's lock.
@@ -64,9 +67,15 @@ class FileOriginals:
             os.close(descriptor)
 
 
-def _stamp(path: Path) -> str:
+def file_stamp(path: Path) -> str:
+    """What changes whenever a file's content may have.
+
+    Size and modification time alone can be kept by those that put other content in place (cp -p, rsync -t,
+    touch -r); the inode and the time of its last change cannot.
+    """
     try:
         status = path.stat()
     except OSError:
         return f"{path.absolute()} unreadable"  # reading it gives the reason, in the list of bad images
-    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{path.absolute()} {status.st_size} {times} {status.st_ino}"

@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
+from datamodules.originals import file_stamp
+
 
 class ShardFiles:
     """Shards by their names below a root. Those behind URLs are taken never to change.
@@ -69,8 +71,7 @@ class ShardFiles:
         """What changes whenever a shard may have."""
         if self.is_remote:
             return self.address(name)
-        status = Path(self.address(name)).stat()
-        return f"{self.address(name)} {status.st_size} {status.st_mtime_ns}"
+        return file_stamp(Path(self.address(name)))
 
     def open(self, name: str) -> BinaryIO:
         """A shard, copied first where it is behind a URL and no copy is left.

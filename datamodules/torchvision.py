@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from datamodules.cache import Originals
 from datamodules.files import ImageFiles, Listing
 from datamodules.known_sets import known_set, parts_of
+from datamodules.originals import file_stamp
 from datamodules.set_contents import (
     classes_of,
     is_hidden,
@@ -182,8 +184,7 @@ class DatasetOriginals:
         self._ends = np.cumsum([len(dataset) for dataset in datasets])
 
     def stamps(self) -> Sequence[str]:
-        roots = [Path(getattr(dataset, "_base_folder", dataset.root)) for dataset in self._datasets]
-        changed = [f"{root.resolve()} {root.stat().st_mtime_ns}" for root in roots]
+        changed = [_stamp_of(dataset) for dataset in self._datasets]
         return [changed[int(np.searchsorted(self._ends, place, "right"))] for place in range(len(self.ids))]
 
     def read(self, place: int) -> Any:
@@ -191,6 +192,14 @@ class DatasetOriginals:
         part = int(np.searchsorted(self._ends, place, "right"))
         start = 0 if part == 0 else int(self._ends[part - 1])
         return self._datasets[part][place - start][0]
+
+
+def _stamp_of(dataset: Any) -> str:
+    """Of all files in the folder that the dataset calls its own, or of those directly in its root."""
+    own = getattr(dataset, "_base_folder", None)
+    files = Path(dataset.root).iterdir() if own is None else Path(own).rglob("*")
+    stamps = sorted(file_stamp(file) for file in files if file.is_file())
+    return hashlib.blake2b("\n".join(stamps).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _short(error: BaseException) -> str:

@@ -362,6 +362,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tell(f"{error}: {install}" if install else error, 2)
     except RunError as error:
         return _tell(error, 1)
+    except ValueError as error:
+        from datamodules.decoding import BadImageError  # slow to import, and imported by now if it is one
+
+        if not isinstance(error, BadImageError):
+            raise
+        return _tell(error, 1)
     except Interrupted as error:
         return _tell(str(error) or error.reason, error.status)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import pickle
 import resource
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -16,15 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from test_sizing import centre
 
-from datamodules import file_images
+from datamodules import cache, cache_builder, file_images
 from datamodules.cache import BadImage, FileImages, FileOriginals, open_images
+from datamodules.cache_builder import CacheBuilder
 from datamodules.decoding import BadImageError, decode
 from datamodules.file_images import MappedPixels
+from datamodules.image_index import byte_offsets
 from datamodules.sizing import Sizing, fit
 from datamodules.threads import pool
 
@@ -256,6 +260,151 @@ def test_a_cut_file_of_the_cache_is_noticed(files: CountedFiles, name: str) -> N
     assert torch.equal(opened(files)[0][torch.arange(20)], expected)
 
 
+# Stale or damaged -----------------------------------------------------------------------------------
+
+
+def exchange_in_place(path: Path, content: bytes) -> None:
+    """Writes other content of the same size, and puts the modification time back."""
+    status = path.stat()
+    assert len(content) == status.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+
+
+def two_bitmaps(files: CountedFiles) -> bytes:
+    """Makes the second and the third of the files images of equal size; gives the third's bytes."""
+    for place, colour in ((1, "red"), (2, "lime")):
+        Image.new("RGB", (40, 40), colour).save(files.paths[place], "BMP")
+    return files.paths[2].read_bytes()
+
+
+@pytest.mark.parametrize("budget_bytes", [10**9, 0])
+def test_a_file_exchanged_in_place_with_size_and_time_kept_is_noticed(
+    files: CountedFiles, budget_bytes: int
+) -> None:
+    lime = two_bitmaps(files)
+    before, _ = opened(files, budget_bytes=budget_bytes)
+    exchange_in_place(files.paths[1], lime)
+    after, _ = opened(files, budget_bytes=budget_bytes)
+    assert after[torch.tensor([1])][0, :, 0, 0].tolist() == [0, 255, 0]
+    assert before.content_hashes()[1] != after.content_hashes()[1] == after.content_hashes()[2]
+    assert len(caches(files)) == 1
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_noticed(files: CountedFiles) -> None:
+    two_bitmaps(files)
+    status = files.paths[1].stat()
+    os.utime(files.paths[2], ns=(status.st_atime_ns, status.st_mtime_ns))
+    opened(files)
+    files.paths[2].rename(files.paths[1])
+    files.paths[1].with_name("002.jpg").write_bytes(files.paths[1].read_bytes())
+    after, _ = opened(files)
+    assert after[torch.tensor([1])][0, :, 0, 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize("budget_bytes", [10**9, 0])
+def test_touched_and_copied_files_are_read_once_and_not_decoded(
+    files: CountedFiles, budget_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = opened(files, budget_bytes=budget_bytes)
+    places = caches(files)
+    os.utime(files.paths[3])
+    for path in files.paths[4:6]:  # another inode, another time
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    files.log.unlink()
+    monkeypatch.setattr(CacheBuilder, "build", lambda self: pytest.fail("decoded anew"))
+    said: list[str] = []
+    for _ in range(2):
+        after, bad = opened(files, budget_bytes=budget_bytes, say=said.append)
+        assert bad == []
+        assert after.content_hashes() == before.content_hashes()
+    assert files.times_read() == [3, 4, 5]
+    assert next(sentence for sentence in said if "again" in sentence).startswith("Reading 3 images again")
+    assert caches(files) == places
+    assert torch.equal(crops_of(before), crops_of(after))
+
+
+def test_processes_that_find_touched_files_together_read_them_once(files: CountedFiles) -> None:
+    opened(files)
+    os.utime(files.paths[3])
+    files.log.unlink()
+    said = [in_another_process(files.log.parent, 0.05)[1] for _ in range(3)]
+    assert [each.recv()[-1] for each in said] == ["cached 0"] * 3
+    assert files.times_read() == [3]
+
+
+def flip_a_bit(path: Path, place: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 4]))
+
+
+@pytest.mark.parametrize("sizing", [CROP, SQUASH], ids=["crop", "squash"])
+def test_a_damaged_block_is_named_when_it_is_first_touched_and_others_are_served(
+    files: CountedFiles, sizing: Sizing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (cache, cache_builder, file_images):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1000)
+    expected, _ = opened(files, sizing)
+    whole = expected[all_places(expected)]
+    (place,) = caches(files)
+    offsets = byte_offsets(expected._fitted_sizes, sizing.channels).tolist()
+    flip_a_bit(place / "pixels.bin", (offsets[12] + offsets[13]) // 2)
+    images, _ = opened(files, sizing)
+    far = torch.tensor([0, 5, 19])
+    assert torch.equal(images[far], whole[far])
+    for _ in range(2):  # it does not pass the second time either
+        with pytest.raises(BadImageError, match=rf"{place}/pixels\.bin is damaged: .* 012\.jpg.* Delete the"):
+            images[torch.tensor([12])]
+    copy = pickle.loads(pickle.dumps(images))
+    with pytest.raises(BadImageError, match=r"pixels\.bin is damaged"):
+        copy[all_places(copy)]
+
+
+def test_each_block_is_checked_once_in_a_process(
+    files: CountedFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (cache, cache_builder, file_images):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1000)
+    images, _ = opened(files, SQUASH)
+    checked: list[int] = []
+
+    def counted(content: memoryview, crc32: Callable[[memoryview], int] = zlib.crc32) -> int:
+        checked.append(len(content))
+        return crc32(content)
+
+    monkeypatch.setattr(zlib, "crc32", counted)
+    for _ in range(3):
+        images[all_places(images)]
+    assert sum(checked) == (caches(files)[0] / "pixels.bin").stat().st_size
+
+
+def test_a_flipped_bit_of_the_index_makes_the_cache_anew(files: CountedFiles) -> None:
+    expected, _ = opened(files)
+    index = caches(files)[0] / "index.parquet"
+    place = index.read_bytes().index(expected.content_hashes()[0].encode())
+    flip_a_bit(index, place)
+    assert opened(files)[0].content_hashes() == expected.content_hashes()
+    assert len(files.times_read()) == 40
+
+
+def test_a_cache_of_an_older_format_is_made_anew(files: CountedFiles) -> None:
+    opened(files)
+    index = caches(files)[0] / "index.parquet"
+    table = pq.read_table(index)
+    for older in (table.drop_columns("stamp"), table.replace_schema_metadata(None)):
+        files.log.unlink()
+        pq.write_table(older, index)
+        opened(files)
+        assert files.times_read() == list(range(20))
+        index = caches(files)[0] / "index.parquet"
+
+
 def in_another_process(
     folder: Path, delay_s: float, most_bytes: int | None = None
 ) -> tuple[BaseProcess, Connection]:
@@ -367,7 +516,10 @@ def test_memory_stays_bounded_while_a_larger_cache_is_read(
     side, count = 256, 1600  # 300 MiB
     with (tmp_path / "pixels.bin").open("wb") as file:
         file.truncate(side * side * 3 * count)
-    pixels = MappedPixels(tmp_path / "pixels.bin", torch.full((count, 2), side), 3)
+    zeros = zlib.crc32(bytes(file_images.BLOCK_BYTES))
+    checksums = [zeros] * (side * side * 3 * count // file_images.BLOCK_BYTES)
+    sizes = torch.full((count, 2), side)
+    pixels = MappedPixels(tmp_path / "pixels.bin", sizes, 3, checksums, [""] * count)
     process, before = psutil.Process(), psutil.Process().memory_info().rss
     peak = 0
     for place in range(count):

@@ -289,3 +289,17 @@ def test_headers_are_read_once_and_again_when_a_shard_changes(shards, root, monk
     write_tar(root / "train-00.tar", {"new.png": b"", "new.cls": b"ant"})
     with pytest.raises(ValueError, match=r"train-00.tar/new.png +holds no bytes"):
         shards()
+
+
+def test_a_shard_exchanged_in_place_with_size_and_time_kept_is_noticed(shards, root) -> None:
+    before, path = shards(), root / "train-00.tar"
+    content, times = path.read_bytes(), path.stat()
+    damaged = bytearray(content)
+    damaged[content.index(b"IDAT") + 8] ^= 1
+    path.write_bytes(damaged)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    with pytest.raises(ValueError, match=r"train-00\.tar/.*damaged PNG"):
+        shards()
+    path.write_bytes(content)
+    assert shards().source_fingerprints == before.source_fingerprints

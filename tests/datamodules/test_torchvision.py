@@ -18,6 +18,7 @@ import torchvision
 
 from datamodules import TorchvisionDataset
 from datamodules.known_sets import REFUSED, SETS, parts_of
+from datamodules.torchvision import DatasetOriginals
 
 
 def prepared(name: str, root: Path, **arguments: Any) -> TorchvisionDataset:
@@ -371,3 +372,21 @@ def test_pcam_is_read_image_by_image(tmp_path) -> None:
 def test_a_library_that_a_set_needs_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"data\.name=PCAM needs h5py, which is not installed"):
         prepared("PCAM", tmp_path)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_file_of_a_set_that_is_exchanged_in_place_changes_its_images_stamps(tmp_path, own) -> None:
+    class Listed(list):
+        root = tmp_path
+
+    if own:
+        Listed._base_folder = tmp_path / "set"
+    path = (tmp_path / "set" / "deep" if own else tmp_path) / "images.bin"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"0123")
+    originals = DatasetOriginals([Listed("ab")], ["0", "1"])
+    before, times = originals.stamps(), path.stat()
+    assert originals.stamps() == before
+    path.write_bytes(b"3210")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert all(now != was for now, was in zip(originals.stamps(), before, strict=True))

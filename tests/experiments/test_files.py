@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,6 +121,51 @@ def test_a_run_does_not_go_on_with_other_images(workspace, store, recipe, anothe
     after = store.find_run(interrupted)
     assert (before.status, before.metrics) == (after.status, after.metrics)
     assert after.status == "KILLED"
+
+
+@pytest.fixture
+def exchanged(pictures: Path) -> Iterator[Callable[[], None]]:
+    """Puts one image's pixels in another's place when it is called, with size and time kept, for the test."""
+    path, other = (pictures / "train" / "disc" / name for name in ("exchanged.bmp", "other.bmp"))
+    for place, colour in ((path, "red"), (other, "blue")):
+        Image.new("RGB", (40, 40), colour).save(place)
+    times = path.stat()
+
+    def exchange() -> None:
+        path.write_bytes(other.read_bytes())
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    yield exchange
+    path.unlink()
+    other.unlink()
+
+
+def test_a_run_does_not_go_on_with_an_image_exchanged_in_place(workspace, store, recipe, exchanged) -> None:
+    process = workspace.start("train", str(recipe), *SMALL, "--trainer.max_epochs=200")
+    interrupted = wait_for_epoch(workspace.folder, 1, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    exchanged()
+    answer = workspace.run("train", "--resume", interrupted)
+    assert answer.status == 2
+    assert "was begun with other images" in answer.errors
+
+
+@pytest.mark.parametrize("command", ["train", "data"])
+def test_a_damaged_cache_is_named_with_what_to_do(workspace, recipe, tmp_path, command) -> None:
+    cache = (f"--data.cache={tmp_path}", "--data.normalization=imagenet")
+    assert workspace.run("data", str(recipe), *cache).status == 0
+    (pixels,) = tmp_path.glob("*/pixels.bin")
+    with pixels.open("r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 4]))
+    options = SMALL if command == "train" else []
+    answer = workspace.run(command, str(recipe), *options, *cache)
+    assert answer.status == 1
+    assert f"the cache file {pixels} is damaged" in answer.errors
+    assert f"Delete the folder {pixels.parent}" in answer.errors
+    assert "Traceback" not in answer.errors
 
 
 def test_a_sweep_does_not_go_on_with_other_images(workspace, recipe, another_picture) -> None:
