@@ -13,6 +13,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 Channels = Literal[1, 3]
 
@@ -22,6 +23,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 _ORIENTATION_TAG = 0x0112
 _START_OF_SCAN = 0xDA
+_WHITE_IS_ZERO = 0  # of the TIFF tag PhotometricInterpretation
 # libjpeg only warns of these, and fills what is missing with grey or leaves it displaced.
 _DAMAGED_JPEG = re.compile("Premature end|Corrupt JPEG data|Inconsistent progression", re.IGNORECASE)
 _PPM = re.compile(rb"P[1-6]\s")
@@ -64,7 +66,10 @@ def decode_with_size(
         return _decode_jpeg(data, channels, at_least)
     if data.startswith(b"\x89PNG"):
         _check_png(data)
-    pixels = _from_pillow(_open(data), channels)
+    image = _open(data)
+    if data.startswith(b"\x89PNG"):
+        _scale_transparent_colour(image, depth=data[24], colour_type=data[25])
+    pixels = _from_pillow(image, channels)
     return pixels, _size(pixels)
 
 
@@ -210,13 +215,27 @@ def _check_png(data: bytes) -> None:
     raise BadImageError("is a truncated PNG")
 
 
+def _scale_transparent_colour(image: Image.Image, depth: int, colour_type: int) -> None:
+    """Brings a PNG's transparent colour to 8 bits, as Pillow brings the pixels but not it.
+
+    Of 16-bit RGB Pillow keeps the high bytes, so that colours that agree in these are transparent with it.
+    """
+    key = image.info.get("transparency")
+    if colour_type == 0 and depth in (2, 4) and isinstance(key, int):
+        image.info["transparency"] = key * 255 // (2**depth - 1)
+    if colour_type == 2 and depth == 16 and isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
 def _from_pillow(image: Image.Image, channels: Channels) -> NDArray[np.uint8]:
     mode = "RGB" if channels == 3 else "L"
     try:
         image.load()
         orientation = _exif_orientation(image)
         if image.mode.startswith("I;16"):
-            return _upright(_from_16_bit(np.asarray(image), channels), orientation)
+            return _upright(_from_16_bit(_grey_16_bit(image), channels), orientation)
+        if image.format == "PPM" and image.mode == "I":  # whose maxval Pillow has brought to 65535
+            return _from_16_bit(np.asarray(image).astype(np.uint16), channels)
         if image.mode in ("I", "F"):
             raise BadImageError("holds 32-bit numbers, whose range for black and white is not known")
         if image.has_transparency_data:
@@ -230,6 +249,21 @@ def _from_pillow(image: Image.Image, channels: Channels) -> NDArray[np.uint8]:
     except Exception as error:  # as above
         raise BadImageError(f"is truncated or damaged ({error})") from error
     return _upright(np.array(image).reshape(image.height, image.width, channels), orientation)
+
+
+def _grey_16_bit(image: Image.Image) -> NDArray[np.uint16]:
+    """Pixels (H, W) in [0, 65535], black to white, on a white page where the file has a transparent grey."""
+    pixels = np.asarray(image).astype(np.uint16)
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(BITSPERSAMPLE, (16,))[0]
+        if bits == 12:  # which Pillow does not scale
+            pixels = (pixels.astype(np.uint32) * 65535 // 4095).astype(np.uint16)
+        if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # nor invert, as it does 8 bits
+            pixels = 65535 - pixels
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        pixels = np.where(pixels == key, np.uint16(65535), pixels)
+    return pixels
 
 
 def _from_16_bit(pixels: NDArray[np.uint16], channels: Channels) -> NDArray[np.uint8]:

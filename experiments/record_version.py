@@ -143,6 +143,14 @@ REPAIRS: tuple[Repair, ...] = (
     Repair(
         2,
         what=(
+            "16-bit TIFFs whose zero is white are no longer inverted, 12-bit TIFFs have their whole range, "
+            "and the transparent colour of 2-, 4- and 16-bit PNGs is white; 16-bit PGMs are read"
+        ),
+        concerns=lambda params: "data.resize" in params,
+    ),
+    Repair(
+        2,
+        what=(
             "classes whose names are all whole numbers are sorted by value, and the composed and decomposed "
             "Unicode forms of a name are one class; before, names were sorted as text, as they are stored"
         ),

@@ -158,6 +158,59 @@ def test_16_bits_keep_their_range(kind: str) -> None:
     np.testing.assert_array_equal(decode(data, 3), np.repeat(expected[:, :, None], 3, axis=2))
 
 
+def tiff_of(rows: bytes, width: int, height: int, bits: int, photometric: int) -> bytes:
+    """Grey, in one strip, as the TIFF 6.0 specification has it (Pillow writes no zero that is white)."""
+    rows += b"\0" * (len(rows) % 2)
+    short, long = 3, 4
+    tags = [(256, short, width), (257, short, height), (258, short, bits), (259, short, 1)]
+    tags += [(262, short, photometric), (273, long, 8), (277, short, 1), (278, short, height)]
+    tags += [(279, long, len(rows))]
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    start = struct.pack("<I", 8 + len(rows))
+    return b"II*\0" + start + rows + struct.pack("<H", len(tags)) + directory + bytes(4)
+
+
+GREYS = np.array([[0, 1000], [40000, 65535]], dtype="<u2")  # 0, 4, 156 and 255 of 255
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(tiff_of(GREYS.tobytes(), 2, 2, 16, 1), [0, 4, 156, 255], id="TIFF, black is zero"),
+        pytest.param(tiff_of(GREYS.tobytes(), 2, 2, 16, 0), [255, 251, 99, 0], id="TIFF, white is zero"),
+        pytest.param(tiff_of(b"\0\x0f\xff\x80\0\0", 4, 1, 12, 1), [0, 255, 128, 0], id="12-bit TIFF"),
+        pytest.param(b"P5 2 2 65535\n" + GREYS.byteswap().tobytes(), [0, 4, 156, 255], id="16-bit PGM"),
+        pytest.param(
+            b"P5 2 2 1023\n" + struct.pack(">4H", 0, 511, 341, 1023), [0, 127, 85, 255], id="10-bit PGM"
+        ),
+        pytest.param(b"P2 2 2 1023\n0 511 341 1023\n", [0, 127, 85, 255], id="10-bit PGM in digits"),
+        pytest.param(b"P5 2 2 100\n" + bytes([0, 20, 40, 100]), [0, 51, 102, 255], id="PGM up to 100"),
+    ],
+)
+def test_grey_of_any_depth_goes_from_black_to_white(data: bytes, expected: list[int]) -> None:
+    assert decode(data, 1).ravel().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "transparent", "row", "expected"),
+    [
+        (16, 0, [1000], struct.pack(">4H", 0, 1000, 1001, 40000), [0, 255, 4, 156]),
+        (4, 0, [5], b"\x05\xaf", [0, 255, 170, 255]),
+        (2, 0, [1], b"\x1b", [0, 255, 170, 255]),
+        (8, 0, [5], bytes([0, 5, 6, 255]), [0, 255, 6, 255]),
+        (16, 2, [1000, 1000, 1000], struct.pack(">12H", *[1000] * 3, *[0] * 3, *[1028] * 6), [255, 0, 4, 4]),
+    ],
+)
+def test_a_transparent_colour_is_white_at_any_depth(depth, colour_type, transparent, row, expected) -> None:
+    header = struct.pack(">IIBBBBB", 4, 1, depth, colour_type, 0, 0, 0)
+    body = b"tRNS" + b"".join(struct.pack(">H", value) for value in transparent)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    data = png_of(header, b"\0" + row)
+    first_pixels = data.index(b"IDAT") - 4
+    decoded = decode(data[:first_pixels] + chunk + data[first_pixels:], 1)
+    assert decoded.ravel().tolist() == expected
+
+
 def test_16_bit_colours_keep_their_range() -> None:
     values = np.random.default_rng(0).integers(0, 65536, (8, 9, 3)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in values)
