@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 
 import pandas as pd
+import torch
 
 from datamodules import ImageDataModule
 from experiments.config import Experiment
 from experiments.errors import RequestError
-from experiments.provenance import git_state, hardware, packages
+from experiments.provenance import code_git_state, code_sources, hardware, packages, workspace_git_state
 from experiments.record import derived_values
 from experiments.record_version import RECORD_VERSION, repairs_since, version_label
 from experiments.tracking import RunRecord
@@ -18,15 +21,42 @@ LISTED = 12  # packages named in one line
 
 
 def changed_conditions(original: RunRecord, code: bool = True) -> list[str]:
-    """Packages, hardware, threads and code that are not as the record has them, in sentences."""
+    """Packages, hardware and code that are not as the record has them, in sentences.
+
+    The number of threads is not among it: `recorded_threads` restores it.
+    """
     recorded = json.loads(original.read_text("environment/hardware.json"))
     changes = package_changes(original.read_text("environment/packages.txt"), packages())
     now = hardware()
-    for name in ("python", "processor", "cpu_capability", "torch_threads", "gpus", "cuda"):
+    for name in ("python", "processor", "cpu_capability", "gpus", "cuda"):
         if recorded.get(name) != now[name]:
-            hint = f" (OMP_NUM_THREADS={recorded.get(name)} gives as many)" if name == "torch_threads" else ""
-            changes.append(f"{name} was {recorded.get(name)}, is {now[name]}{hint}")
+            changes.append(f"{name} was {recorded.get(name)}, is {now[name]}")
     return changes + (code_changes(original) if code else [])
+
+
+def num_recorded_threads(original: RunRecord) -> int:
+    """The number of threads that a run computed with; the present number where the run did not record one."""
+    recorded = json.loads(original.read_text("environment/hardware.json"))
+    return int(recorded.get("torch_threads") or torch.get_num_threads())
+
+
+@contextlib.contextmanager
+def recorded_threads(original: RunRecord) -> Iterator[None]:
+    """Computes inside with the number of threads that a run recorded, and says so where it is another one.
+
+    Sums that are divided among threads are added up in another order by another number of them, so that the
+    weights are the same to the last bit for equal numbers only.
+    """
+    present, recorded = torch.get_num_threads(), num_recorded_threads(original)
+    if present == recorded:
+        yield
+        return
+    print(f"threads: {recorded}, as run {original.run_id[:8]} recorded; this process would use {present}")
+    torch.set_num_threads(recorded)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(present)
 
 
 def package_changes(before: str, now: str) -> list[str]:
@@ -49,10 +79,19 @@ def package_changes(before: str, now: str) -> list[str]:
 
 
 def code_changes(original: RunRecord) -> list[str]:
-    """Whether the checkout is at the recorded commit, with the recorded uncommitted changes."""
-    state = git_state() or {"commit": "none", "diff": ""}
+    """Whether Darkroom's sources are as recorded; of an older record, whether its commit and diff are.
+
+    Older records have no `source_digest`. Their commit is of the repository that the working folder lay in,
+    which was not always Darkroom's own.
+    """
+    if "source_digest" in original.tags:
+        return source_changes(original.read_text("environment/sources.txt"), code_sources())
+    state = code_git_state() or {"commit": "none", "diff": ""}
     commit = original.tags.get("git_commit", "none")
     changes = []
+    workspace = workspace_git_state()
+    if commit == "none" or (workspace is not None and workspace["commit"] == commit):
+        return ["code: perhaps. The run recorded no sources of Darkroom, and no commit of them either"]
     if state["commit"] != commit:
         changes.append(
             f"code: commit was {commit[:12]}, is {state['commit'][:12]} (--at-commit runs the recorded code)"
@@ -61,6 +100,28 @@ def code_changes(original: RunRecord) -> list[str]:
     if state["diff"] != recorded_diff:
         changes.append("code: the uncommitted changes are others than those recorded")
     return changes
+
+
+def source_changes(before: str, now: str) -> list[str]:
+    """Darkroom's files that two lists of `source_files` have in other versions, as one sentence.
+
+    >>> source_changes("1  a.py\\n2  b.py\\n", "1  a.py\\n3  b.py\\n")
+    ["code: 1 of Darkroom's files is not as recorded (b.py); --at-commit runs the recorded code"]
+    """
+    old, new = (
+        {path: digest for digest, path in (line.split("  ", 1) for line in text.splitlines())}
+        for text in (before, now)
+    )
+    other = [path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
+    if not other:
+        return []
+    rest = [f"and {len(other) - LISTED} more"] if len(other) > LISTED else []
+    named = ", ".join([*other[:LISTED], *rest])
+    verb = "is" if len(other) == 1 else "are"
+    return [
+        f"code: {len(other)} of Darkroom's files {verb} not as recorded ({named}); "
+        "--at-commit runs the recorded code"
+    ]
 
 
 def repairs_told(original: RunRecord) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.errors import RequestError
+from experiments.provenance import PACKAGE_ROOT
 from experiments.tracking import RunRecord
 
 
@@ -16,21 +17,29 @@ from experiments.tracking import RunRecord
 def checkout(run: RunRecord) -> Iterator[tuple[Path, dict[str, str]]]:
     """A worktree at the run's commit with its uncommitted changes, and the environment to work with it.
 
-    Files that git did not know of were not recorded; where there were any, that is said.
-
     Raises:
         RequestError: The run recorded no commit, or this checkout does not have it, or it holds no Darkroom.
     """
     commit = run.tags.get("git_commit")
     if commit is None:
         raise RequestError(
-            f"run {run.run_id} ({run.name}) recorded no commit: it was not trained in a checkout"
+            f"run {run.run_id} ({run.name}) recorded no commit: Darkroom ran outside a checkout. Install "
+            "the version that stands in environment/packages.txt, and rerun without --at-commit"
         )
+    repository = _repository_with(commit)
     diff = run.read_text("environment/uncommitted.diff")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "code"
-        _git(f"this checkout has no commit {commit}; git fetch may bring it", "worktree", "add", "--detach",
-             str(folder), commit)  # fmt: skip
+        _git(
+            "the commit can't be checked out",
+            "-C",
+            str(repository),
+            "worktree",
+            "add",
+            "--detach",
+            str(folder),
+            commit,
+        )
         try:
             if not (folder / "experiments" / "__main__.py").is_file():
                 raise RequestError(
@@ -44,7 +53,25 @@ def checkout(run: RunRecord) -> Iterator[tuple[Path, dict[str, str]]]:
             environment = {"PYTHONPATH": str(folder), "GIT_DIR": git_folder, "GIT_WORK_TREE": str(folder)}
             yield folder, environment
         finally:
-            _git("", "worktree", "remove", "--force", str(folder))
+            _git("", "-C", str(repository), "worktree", "remove", "--force", str(folder))
+
+
+def _repository_with(commit: str) -> Path:
+    """Darkroom's own checkout, or the working folder's repository where that has the commit and it has not.
+
+    Raises:
+        RequestError: Neither has it.
+    """
+    for folder in (PACKAGE_ROOT, Path.cwd()):
+        known = subprocess.run(
+            ["git", "-C", str(folder), "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True
+        )
+        if known.returncode == 0:
+            return folder
+    raise RequestError(
+        f"neither Darkroom's checkout nor the repository of this folder has the commit {commit}; git fetch "
+        "may bring it"
+    )
 
 
 def _git(complaint: str, *arguments: str, text: str | None = None) -> str:

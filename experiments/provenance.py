@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -13,6 +14,9 @@ from typing import Any
 import psutil
 import torch
 
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]  # the folder that Darkroom's packages lie in
+PACKAGES = ("datamodules", "experiments", "lightning_modules")
+
 
 def packages() -> str:
     """All installed packages as a requirements file."""
@@ -22,7 +26,10 @@ def packages() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Machine, processors, memory in GiB, accelerators and thread count."""
+    """Machine, processors, memory in GiB, accelerators and number of threads.
+
+    The devices of a run that trains on several divide the threads among them.
+    """
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "platform": platform.platform(),
@@ -38,25 +45,67 @@ def hardware() -> dict[str, Any]:
 
 
 @cache
-def git_state() -> dict[str, str] | None:
-    """Commit and uncommitted diff (new files named) of the checkout one works in; None outside of any.
+def code_sources() -> str:
+    """`source_files` of the Darkroom that runs.
 
-    Asked once: what is edited later is not what this process, and those forked from it, have imported.
+    Read once: what is edited later is not what this process, and those forked from it, have imported.
     """
-    commit = _git("rev-parse", "HEAD")
+    return source_files(PACKAGE_ROOT)
+
+
+def source_files(root: Path) -> str:
+    """A SHA-256 sum and path for each of Darkroom's source files below `root`, as `sha256sum` prints them."""
+    paths = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}\n"
+        for path in paths
+    )
+
+
+def source_digest(sources: str) -> str:
+    """One digest of all source files, from what `source_files` returns."""
+    return hashlib.sha256(sources.encode()).hexdigest()
+
+
+@cache
+def code_git_state() -> dict[str, str] | None:
+    """`git_state` of the checkout that Darkroom's own files lie in; None where it is installed elsewhere.
+
+    An installed copy may lie within another repository (a virtual environment in a project's folder), which
+    does not track it. Asked once, as `code_sources`.
+    """
+    tracked = _git(PACKAGE_ROOT, "ls-files", "--error-unmatch", "experiments/__main__.py")
+    return None if tracked is None else git_state(PACKAGE_ROOT)
+
+
+def workspace_git_state() -> dict[str, str] | None:
+    """`git_state` of the working folder's repository, where that is another one than Darkroom's own."""
+    here = _git(Path.cwd(), "rev-parse", "--show-toplevel")
+    if here is None:
+        return None
+    is_own = code_git_state() is not None and here == _git(PACKAGE_ROOT, "rev-parse", "--show-toplevel")
+    return None if is_own else git_state(Path.cwd())
+
+
+def git_state(folder: Path) -> dict[str, str] | None:
+    """Commit and uncommitted diff (new files named) of the repository around a folder; None outside any."""
+    commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
     return {
         "commit": commit.strip(),
-        "status": _git("status", "--porcelain") or "",
-        "diff": _git("diff", "HEAD", "--binary") or "",
+        "status": _git(folder, "status", "--porcelain") or "",
+        "diff": _git(folder, "diff", "HEAD", "--binary") or "",
     }
 
 
-def _git(*arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
+    # The folder says which repository is meant, whatever a hook or `rerun --at-commit` has set.
+    environment = {key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE")}
+    command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, errors="replace", timeout=30
+            command, capture_output=True, text=True, errors="replace", timeout=30, env=environment
         )
     except (OSError, subprocess.TimeoutExpired):  # no git, or a checkout too slow to ask
         return None

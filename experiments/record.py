@@ -27,7 +27,14 @@ from experiments.predictions import (
     label_confusion_counts,
     target_columns,
 )
-from experiments.provenance import git_state, hardware, packages
+from experiments.provenance import (
+    code_git_state,
+    code_sources,
+    hardware,
+    packages,
+    source_digest,
+    workspace_git_state,
+)
 from experiments.tracking import RunRecord
 from lightning_modules import ImageClassifier
 from lightning_modules.outputs import Predictions
@@ -53,11 +60,14 @@ def record_start(run: RunRecord, experiment: Experiment) -> None:
 
 def record_conditions(run: RunRecord, folder: Path, data: ImageDataModule) -> None:
     """Data, code, packages and hardware: what a number depends on besides its configuration."""
-    git = git_state()
-    if git is not None:
-        run.set_tags({"git_commit": git["commit"], "git_dirty": str(bool(git["status"])).lower()})
+    code, workspace = code_git_state(), workspace_git_state()
+    tags = {"source_digest": source_digest(code_sources())}
+    for name, git in (("git", code), ("workspace", workspace)):
+        if git is not None:
+            tags |= {f"{name}_commit": git["commit"], f"{name}_dirty": str(bool(git["status"])).lower()}
+    run.set_tags(tags)
     _write_data(folder / "data", data)
-    _write_environment(folder / "environment", git)
+    _write_environment(folder / "environment", code, workspace)
 
 
 def derived_values(experiment: Experiment) -> dict[str, object]:
@@ -214,12 +224,17 @@ def _write_data(folder: Path, data: ImageDataModule) -> None:
         weights.drop_duplicates("id").to_parquet(folder / "sample_weights.parquet")
 
 
-def _write_environment(folder: Path, git: dict[str, str] | None) -> None:
+def _write_environment(
+    folder: Path, code: Mapping[str, str] | None, workspace: Mapping[str, str] | None
+) -> None:
     folder.mkdir()
     (folder / "packages.txt").write_text(packages())
     (folder / "hardware.json").write_text(json.dumps(hardware(), indent=2))
-    if git is not None:
-        (folder / "git.json").write_text(
-            json.dumps({key: git[key] for key in ("commit", "status")}, indent=2)
-        )
-        (folder / "uncommitted.diff").write_text(git["diff"])
+    (folder / "sources.txt").write_text(code_sources())
+    for git, name, diff in (
+        (code, "git.json", "uncommitted.diff"),
+        (workspace, "workspace_git.json", "workspace_uncommitted.diff"),
+    ):
+        if git is not None:
+            (folder / name).write_text(json.dumps({key: git[key] for key in ("commit", "status")}, indent=2))
+            (folder / diff).write_text(git["diff"])

@@ -14,10 +14,19 @@ from pathlib import Path
 from torch import Tensor
 
 from experiments.checkpoints import read_checkpoint
-from experiments.conditions import changed_conditions, changed_data, changed_images, repairs_told
+from experiments.conditions import (
+    changed_conditions,
+    changed_data,
+    changed_images,
+    num_recorded_threads,
+    recorded_threads,
+    repairs_told,
+    source_changes,
+)
 from experiments.errors import RequestError, RunError
 from experiments.identity import PLACES
 from experiments.past_code import checkout
+from experiments.provenance import source_files
 from experiments.recorded_data import recorded_experiment, recorded_weights
 from experiments.tracking import RunRecord, Store, open_store
 from experiments.train import prepare, train
@@ -118,12 +127,14 @@ def rerun_here(store: Store, original: RunRecord, overrides: Mapping[str, str]) 
     experiment = recorded_experiment(original, overrides)
     if not experiment.mlflow.enabled:
         raise RequestError("a rerun is compared by its record: mlflow.enabled must be true")
-    prepare(experiment)
-    tell(repairs_told(original) + changed_conditions(original) + changed_data(original, experiment))
-    experiment = replace(experiment, mlflow=replace(experiment.mlflow, run_name=f"rerun of {original.name}"))
+    run_name = f"rerun of {original.name}"
     # A trial of a sweep never saw test, and does not now.
     tested = any(name.startswith("test/") for name in original.metrics)
-    result = train(experiment, store, tags={"rerun_of": original.run_id}, tested=tested)
+    with recorded_threads(original):
+        prepare(experiment)
+        tell(repairs_told(original) + changed_conditions(original) + changed_data(original, experiment))
+        experiment = replace(experiment, mlflow=replace(experiment.mlflow, run_name=run_name))
+        result = train(experiment, store, tags={"rerun_of": original.run_id}, tested=tested)
     assert result.run is not None
     return store.run(result.run.run_id)
 
@@ -141,12 +152,18 @@ def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, s
     config = original.download("config.yaml")
     with checkout(original) as (folder, environment):
         print(f"training with the code of commit {original.tags['git_commit'][:12]} in {folder}")
+        if "source_digest" in original.tags:  # files that git did not know of are in no diff
+            for change in source_changes(original.read_text("environment/sources.txt"), source_files(folder)):
+                print(f"changed: {change.partition('; ')[0]}, in new files that git did not track")
         keys = [f"--{key}={value}" for key, value in {**recorded_weights(original), **overrides}.items()]
         keys.append(f"--mlflow.run_name=rerun of {original.name}")
         command = [sys.executable, "-P", "-m", "experiments", "train", str(config), *keys]
         # -P: the code that lies in the folder one stands in must not come first.
+        number = str(num_recorded_threads(original))
+        threads = {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}  # torch takes MKL's, where it has it
+        print(f"threads: {number}, as the run recorded")
         process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+            command, env={**os.environ, **threads, **environment}, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         said = []

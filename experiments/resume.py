@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.checkpoints import read_checkpoint
-from experiments.conditions import repairs_told
+from experiments.conditions import recorded_threads, repairs_told
 from experiments.errors import RequestError
 from experiments.ranks import help_train
 from experiments.recorded_data import recorded_experiment
@@ -60,4 +60,5 @@ def go_on(record: RunRecord, store: Store) -> Result:
         print(f"note: {line}")
     read_checkpoint(record.checkpoint_folder / "last.ckpt")  # refused before the run is touched
     experiment.model.start_from_scratch()  # the checkpoint's weights follow
-    return train(experiment, store, resumed=record)
+    with recorded_threads(record):
+        return train(experiment, store, resumed=record)

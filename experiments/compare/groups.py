@@ -49,10 +49,18 @@ class Member:
 
     @cached_property
     def code(self) -> str:
-        """The commit that made it, and of what was not committed a hash; a dash outside of any checkout."""
-        commit = self.run.tags.get("git_commit", "-")[:8]
+        """The commit that made it, and a hash of what was not committed.
+
+        Outside of a checkout a digest of Darkroom's sources; a dash for older records, which have none.
+        """
+        commit, digest = self.run.tags.get("git_commit"), self.run.tags.get("source_digest")
+        if commit is None:
+            return f"sources {digest[:8]}" if digest else "-"
+        commit = commit[:8]
         if self.run.tags.get("git_dirty") != "true":
             return commit
+        if digest:
+            return f"{commit} + {digest[:4]}"
         diff = self.run.read_text("environment/uncommitted.diff")
         # New files that git does not know are in no diff.
         return f"{commit} + {hashlib.blake2b(diff.encode(), digest_size=2).hexdigest() if diff else 'files'}"

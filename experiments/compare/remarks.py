@@ -27,11 +27,9 @@ def remarks(summaries: Sequence[Summary], split: str, metric: str) -> Iterator[s
     if any(summary.over_images is None for summary in summaries):
         yield f"{metric} does not follow from predictions alone: no interval over images, and no paired test"
     for group in groups:
-        commits = {
-            member.run.tags["git_commit"] for member in group.members if "git_commit" in member.run.tags
-        }
-        if len(commits) > 1:
-            yield f"{group.name}'s runs were made by {len(commits)} commits of the code"
+        known = {member.code for member in group.members} - {"-"}
+        if len(known) > 1:
+            yield f"{group.name}'s runs were made by {len(known)} states of the code"
     yield from _versions(groups)
 
 

@@ -21,7 +21,7 @@ from datamodules.store import ImageStore
 from experiments.config import Experiment, load_experiment
 from experiments.errors import RequestError
 from experiments.keys import source_arguments
-from experiments.provenance import git_state
+from experiments.provenance import code_git_state, code_sources
 from experiments.startup import freeze, keep_memory
 from experiments.sweep import trial as trial  # with all that it imports
 
@@ -52,7 +52,8 @@ def _load(data: ImageDataModule) -> dict[str, ImageStore]:
 def _prepare() -> None:
     global _source, _arguments
     torch.set_num_threads(1)  # more would start OpenMP's pool of threads
-    git_state()
+    code_git_state()
+    code_sources()
     if RECIPE not in os.environ:
         return
     try:

@@ -127,6 +127,7 @@ def test_every_artifact_is_there(trained_run):
         "data/split.parquet",
         "environment/packages.txt",
         "environment/hardware.json",
+        "environment/sources.txt",
         *(f"predictions/{split}.parquet" for split in ("val", "test")),
         *(f"figures/{name}.png" for name in ("learning_curves", "confusion_matrix", "roc_curves")),
         *(f"figures/{name}.png" for name in ("precision_recall_curves", "reliability", "risk_coverage")),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +16,9 @@ import torch
 from PIL import Image
 from test_train import TINY, run_id
 
+from experiments import rerun
+from experiments.conditions import code_changes, recorded_threads
+from experiments.provenance import PACKAGES, source_digest, source_files
 from experiments.rerun import first_difference, weight_difference
 
 ROOT = Path(__file__).parents[2]
@@ -36,17 +44,111 @@ def test_a_sweeps_trial_is_held_against_its_metrics_alone(darkroom, store):
     assert "no weights: a sweep keeps none of its trials; every metric is the same" in answer.output
 
 
-def test_another_thread_count_is_named_before_the_run_begins(trained, darkroom):
+def test_the_recorded_number_of_threads_is_restored(trained, workspace):
+    # In a fresh process: one that is forked from the tests' own takes no number from the environment.
+    answer = subprocess.run(
+        [sys.executable, "-m", "experiments", "rerun", trained[:12]],
+        cwd=workspace.folder,
+        env=workspace.environment(OMP_NUM_THREADS="2", MKL_NUM_THREADS="2"),
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    told, _, rest = answer.stdout.partition("epoch 1/")
+    assert f"threads: 1, as run {trained[:8]} recorded; this process would use 2" in told
+    assert "packages, hardware, code and data are those of the original" in told
+    assert "bit-identical" in rest
+
+
+def test_the_number_of_threads_is_the_recorded_one_inside_alone(trained_run, capsys):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        answer = darkroom("rerun", trained[:12])
+        with recorded_threads(trained_run):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert answer.status == 0, answer.errors
-    told, _, rest = answer.output.partition("epoch 1/")
-    assert "torch_threads was 1, is 2 (OMP_NUM_THREADS=1 gives as many)" in told
-    assert rest
+    with recorded_threads(trained_run):
+        assert torch.get_num_threads() == 1
+    assert capsys.readouterr().out.count("threads: 1") == 1
+
+
+def test_edited_sources_are_named_and_a_record_without_sources_is_not_called_the_same(
+    trained_run, monkeypatch
+):
+    assert code_changes(trained_run) == []
+    edited = source_files(ROOT).replace(hashlib.sha256(Path(rerun.__file__).read_bytes()).hexdigest(), "0")
+    monkeypatch.setattr("experiments.conditions.code_sources", lambda: edited)
+    assert "1 of Darkroom's files is not as recorded (experiments/rerun.py)" in code_changes(trained_run)[0]
+    older = SimpleNamespace(tags={})
+    assert "recorded no sources" in code_changes(older)[0]
+
+
+SHOW_CODE = """
+import json
+from experiments import provenance
+print(json.dumps({
+    "root": str(provenance.PACKAGE_ROOT),
+    "code": provenance.code_git_state(),
+    "workspace": provenance.workspace_git_state(),
+    "digest": provenance.source_digest(provenance.code_sources()),
+}))
+"""
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def shown_code(folder, packages):
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SHOW_CODE],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(packages), "GIT_CEILING_DIRECTORIES": str(folder.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = json.loads(done.stdout)
+    assert shown["root"] == str(packages)
+    return shown
+
+
+def test_the_code_is_that_of_the_package_and_not_that_of_the_working_folder(tmp_path):
+    installed = tmp_path / "project" / "site-packages"
+    for package in PACKAGES:
+        for source in (ROOT / package).rglob("*.py"):
+            copy = installed / source.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+    project = installed.parent
+    outside = shown_code(project, installed)
+    assert (outside["code"], outside["workspace"]) == (None, None)
+    assert outside["digest"] == source_digest(source_files(ROOT))
+
+    (project / ".gitignore").write_text("site-packages\n")
+    git(project, "init", "--quiet")
+    git(project, "add", ".gitignore")
+    git(project, "commit", "--quiet", "--message=a project")
+    within = shown_code(project, installed)  # a virtual environment in the folder of another repository
+    assert within["code"] is None
+    assert within["workspace"]["commit"] == git(project, "rev-parse", "HEAD")
+
+    (installed / "experiments" / "new.py").write_text("")
+    assert shown_code(project, installed)["digest"] != outside["digest"]
+
+    git(installed, "init", "--quiet")
+    git(installed, "add", ".")
+    git(installed, "commit", "--quiet", "--message=Darkroom")
+    checkout = shown_code(project, installed)
+    assert checkout["code"]["commit"] == git(installed, "rev-parse", "HEAD")
+    assert checkout["workspace"]["commit"] == within["workspace"]["commit"]
+    assert shown_code(installed, installed)["workspace"] is None
 
 
 def test_changed_images_are_named_and_the_first_epoch_they_change(fresh_workspace, open_store_at):
@@ -105,7 +207,7 @@ def test_the_recorded_code_is_run_where_it_is_asked_for(tmp_path, fresh_workspac
     dense.write_text(present)
     run_id = open_store_at(inside).find_run("backbone=dense backbone_options=null max_epochs=2").run_id
     answer = inside.run("rerun", run_id)
-    assert "changed: code: the uncommitted changes are others" in answer.output
+    assert "not as recorded (lightning_modules/networks/dense.py)" in answer.output
     assert "weights of the chosen checkpoints have other shapes" in answer.output
     answer = inside.run("rerun", run_id, "--at-commit")
     assert answer.status == 0, answer.errors
