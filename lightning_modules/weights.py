@@ -67,9 +67,13 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
     """
     state = read_weights(path)
     wanted = network.state_dict()
-    state = _without_wrappers(state, wanted)
+    heads = head_names(network)
+    state, unused = _without_wrappers(state, wanted, heads)
     state = _in_our_names(state, network) if isinstance(network, Network) else _in_timms_names(state, network)
     notes = []
+    if unused:
+        more = f" and {len(unused) - LISTED} more" if len(unused) > LISTED else ""
+        notes.append(f"{path.name} has tensors that are not used: {', '.join(unused[:LISTED])}{more}")
     for name in _input_convolutions(network):
         weight = state.get(f"{name}.weight")
         if weight is not None and weight.ndim == 4:
@@ -77,7 +81,6 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
             if source != in_channels:
                 notes.append(f"{path.name} has {source} input channels; {name} was adapted to {in_channels}")
 
-    heads = head_names(network)
     state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY_HEADS)}
     optional = [
         key for key in wanted if key.endswith("num_batches_tracked") or key.startswith(AUXILIARY_HEADS)
@@ -214,19 +217,46 @@ def _is_of(key: str, module_name: str) -> bool:
     return key.startswith(f"{module_name}.")
 
 
-def _without_wrappers(state: State, wanted: Collection[str]) -> State:
-    """Without the prefixes that stand before the whole network's names.
+def _without_wrappers(
+    state: State, wanted: Collection[str], heads: Collection[str]
+) -> tuple[State, list[str]]:
+    """Without the prefixes that stand before the network's names, and which tensors that leaves out.
 
-    >>> _without_wrappers({"model.module.fc.bias": 0}, ["fc.bias"])
-    {'fc.bias': 0}
+    A head may stand beside what has the prefix, as in `backbone.conv.weight` with `head.fc.weight`.
+
+    >>> _without_wrappers({"model.module.fc.bias": 0, "loss.weight": 1}, ["fc.bias"], ["fc"])
+    ({'fc.bias': 0}, ['loss.weight'])
     """
-    while not any(key in wanted for key in state):
-        prefix = next((prefix for prefix in WRAPPERS if any(key.startswith(prefix) for key in state)), None)
-        if prefix is None:
+    unused: list[str] = []
+    body = {key for key in wanted if not any(_is_of(key, head) for head in heads)} or set(wanted)
+    while not any(key in body for key in state):
+        counts = {prefix: sum(key.startswith(prefix) for key in state) for prefix in WRAPPERS}
+        prefix = max(WRAPPERS, key=lambda each: counts[each])
+        if not counts[prefix]:
             break
-        # What stands beside the network in a checkpoint of ours or Lightning's, a loss say, is left behind.
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
+        inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
+        head = _head_beside(beside, wanted, heads)
+        if any(_is_of(key, name) for key in inside for name in heads):
+            head = {}
+        unused += [key for key in beside if key not in head]
+        state = inside | {name: beside[key] for key, name in head.items()}
+    return state, unused
+
+
+def _head_beside(beside: State, wanted: Collection[str], heads: Collection[str]) -> dict[str, str]:
+    """The network's names for the head's tensors among these, by their own names; empty where none is a head.
+
+    >>> _head_beside({"head.fc.bias": 0, "loss.weight": 1}, ["classifier.bias"], ["classifier"])
+    {'head.fc.bias': 'classifier.bias'}
+    """
+    own = {key: key for key in beside if key in wanted and any(_is_of(key, head) for head in heads)}
+    layers = {key.rpartition(".")[0] for key in beside if key.partition(".")[0] in HEADS}
+    if own or len(layers) != 1 or len(heads) != 1:
+        return own
+    (layer,), (head,) = layers, heads
+    renamed = {key: _renamed(key, layer, head) for key in beside if _is_of(key, layer)}
+    return renamed if set(renamed.values()) <= set(wanted) else {}
 
 
 def _in_our_names(state: State, network: Network) -> State:

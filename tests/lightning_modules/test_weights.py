@@ -15,7 +15,7 @@ from torch import nn
 
 from lightning_modules.backbones import build_network
 from lightning_modules.finetuning import head_parameters
-from lightning_modules.weights import load_weights, read_weights
+from lightning_modules.weights import head_names, load_weights, read_weights
 
 OURS = ("small_cnn", {"widths": [4, 8]})
 MOBILENET = ("mobilenetv3_small_050", {})  # 1.6 million parameters: the smallest of its kind
@@ -56,8 +56,32 @@ def test_weights_give_the_network_they_came_from(
     assert not torch.equal(network(images), source(images))
     loaded = load_weights(network, path, in_channels=3)
     assert torch.equal(network(images), source(images))
-    assert loaded.notes == ()
+    beside = (
+        () if prefix != "network." else (f"{path.name} has tensors that are not used: criterion.weights",)
+    )
+    assert loaded.notes == beside
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("backbone", [OURS, MOBILENET], ids=["ours", "timm"])
+@pytest.mark.parametrize("name", [None, "fc", "head.fc"])
+@pytest.mark.parametrize("outer", ["", "module."])
+def test_a_head_beside_the_prefix_is_kept(
+    backbone: tuple[str, dict[str, Any]], name: str | None, outer: str, tmp_path: Path
+) -> None:
+    source, network = built(backbone), built(backbone)
+    (head,) = head_names(source)
+    state = {
+        outer
+        + (key.replace(head, name or head, 1) if key.startswith(f"{head}.") else f"backbone.{key}"): tensor
+        for key, tensor in source.state_dict().items()
+    }
+    state[f"{outer}projector.weight"] = torch.ones(4)
+    loaded = load_weights(network, save(state, tmp_path / "weights.pth"), in_channels=3)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(network(images), source(images))
+    assert loaded.new_heads == ()
+    assert loaded.notes == ("weights.pth has tensors that are not used: projector.weight",)
 
 
 @pytest.mark.parametrize("backbone", [OURS, MOBILENET], ids=["ours", "timm"])
