@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.trainer import is_minimized
+
 
 @dataclass(frozen=True)
 class ClaimedValue:
@@ -14,11 +16,13 @@ class ClaimedValue:
         value: The number.
         tolerance: How far a mean over seeds may lie from it and still count as the same.
         at_least: The number is a lower bound: more counts as the same too.
+        at_most: The number is an upper bound, such as of a loss: less counts as the same too.
     """
 
     value: float
     tolerance: float = 0.01
     at_least: bool = False
+    at_most: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,13 @@ class Claim:
     seeds: Sequence[int] = (0, 1, 2)
     source: str = ""
     measured_at: int | None = None
+
+    def __post_init__(self) -> None:
+        for metric, claimed in self.metrics.items():
+            wrong, right = ("at_least", "at_most") if is_minimized(metric) else ("at_most", "at_least")
+            if getattr(claimed, wrong):
+                better = "lower" if is_minimized(metric) else "higher"
+                raise ValueError(
+                    f"claim.metrics gives {metric} {wrong}: true, which would accept any worse value, as "
+                    f"{better} is better; set {right}: true, or leave both out"
+                )

@@ -122,7 +122,7 @@ def equivalence(values: Sequence[float], within: Interval) -> tuple[Verdict, Int
 
     Args:
         values: One for each seed.
-        within: The claimed value less and plus its tolerance; infinite above where more counts too.
+        within: The claimed value less and plus its tolerance; infinite where more, or less, counts too.
 
     >>> claim = Interval(0.9855, 0.9955)
     >>> equivalence([0.990, 0.992, 0.991], claim)[0]

@@ -102,6 +102,7 @@ class Distances:
         return cls(apart(row.values), Interval(*apart(interval)), Interval(*apart(allowed)))
 
     def ends(self) -> list[float]:
-        """What the axis must reach; a tolerance without an end above is drawn as far as it goes below."""
+        """What the axis must reach; a tolerance with one end is drawn as far to the other side."""
         known = [end for end in (*self.seeds, *self.interval) if math.isfinite(end)]
-        return [*known, self.admitted.low, -self.admitted.low]
+        reach = min(map(abs, self.admitted))
+        return [*known, -reach, reach]

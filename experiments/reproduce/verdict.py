@@ -35,7 +35,7 @@ class Row:
         recipe: Its name.
         source: Who claims it.
         metric: Such as test/accuracy.
-        claimed: Value, tolerance, and whether more counts too.
+        claimed: Value, tolerance, and whether more, or less, counts too.
         values: What the seeds gave.
         seconds: What a run's epochs took, the median of the seeds.
         verdict: *reproduced*, *not reproduced*, *underpowered*, or why there is none.
@@ -54,8 +54,8 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of the header."""
         value, tolerance = self._told(self.claimed.value), self._told(self.claimed.tolerance)
-        least = "at least " if self.claimed.at_least else ""
-        claim = f"{least}{value} (± {tolerance}) {self.metric}"
+        bound = "at least " if self.claimed.at_least else "at most " if self.claimed.at_most else ""
+        claim = f"{bound}{value} (± {tolerance}) {self.metric}"
         seeds = ", ".join(map(self._number, self.values)) or "-"
         versions = ", ".join(sorted(set(self.versions))) or "-"
         told = (self._obtained(), self.verdict, seeds, self._time(), versions)
@@ -132,9 +132,12 @@ def admitted(claimed: ClaimedValue) -> Interval:
 
     >>> admitted(ClaimedValue(0.5, 0.25)), admitted(ClaimedValue(0.5, 0.25, at_least=True)).high
     (Interval(low=0.25, high=0.75), inf)
+    >>> admitted(ClaimedValue(0.5, 0.25, at_most=True))
+    Interval(low=-inf, high=0.75)
     """
+    below = -math.inf if claimed.at_most else claimed.value - claimed.tolerance
     above = math.inf if claimed.at_least else claimed.value + claimed.tolerance
-    return Interval(claimed.value - claimed.tolerance, above)
+    return Interval(below, above)
 
 
 def table(rows: Sequence[Row]) -> Table:

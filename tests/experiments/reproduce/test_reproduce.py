@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from html_page import Page, shown_in_a_browser
 
-from experiments.claim import ClaimedValue
+from experiments.claim import Claim, ClaimedValue
 from experiments.config import load_experiment
 from experiments.errors import RequestError
 from experiments.reproduce.document import BEGIN, END, HEAD, check_document, update_table
@@ -211,3 +211,24 @@ def test_seeds_that_tie_have_no_interval_and_keep_their_verdict():
     values = [0.9833, 0.9833, 0.9833]
     told = Row("a", "ours", "test/accuracy", claimed, values, 10.0, judge(values, claimed)).cells()
     assert told[3:5] == ("98.33 % (no interval: the seeds tie)", "reproduced")
+
+
+def test_a_loss_is_at_most_its_claim_and_never_at_least():
+    with pytest.raises(ValueError, match=r"test/log_loss at_least.*lower is better; set at_most"):
+        Claim({"test/log_loss": ClaimedValue(0.1, at_least=True)})
+    with pytest.raises(ValueError, match=r"test/accuracy at_most.*higher is better; set at_least"):
+        Claim({"test/accuracy": ClaimedValue(0.9, at_most=True)})
+    claimed = Claim({"test/log_loss": ClaimedValue(0.1, 0.02, at_most=True)}).metrics["test/log_loss"]
+    assert judge([0.01, 0.02, 0.015], claimed) == "reproduced"
+    assert judge([0.2, 0.21, 0.205], claimed) == "not reproduced"
+    loss = Row("a/net", "ours", "test/log_loss", claimed, [0.01, 0.02], 1.0, "reproduced")
+    assert loss.cells()[1] == "at most 0.1000 (± 0.0200) test/log_loss"
+    assert "inf" not in render_page([loss]).partition("<svg")[2].partition("</svg>")[0]
+
+
+def test_a_claim_that_any_worse_loss_would_keep_is_refused(recipe, darkroom):
+    path = Path(recipe("claims/loss", 0.5, at_least=True))
+    path.write_text(path.read_text().replace("test/accuracy", "test/loss"))
+    answer = darkroom("reproduce", str(path))
+    assert answer.status == 2
+    assert "test/loss at_least: true, which would accept any worse value" in answer.errors
