@@ -177,7 +177,7 @@ class ImageDataModule(pl.LightningDataModule):
         source = self._source or self.load()
         splits = self.division.divide(source, self.class_names)
         try:
-            self.notes += check_splits(splits, self.class_names) + self.division.notes(source)
+            self.notes += check_splits(splits, self.class_names) + self.division.notes(source, splits)
         except ValueError as error:
             raise ValueError(f"the splits of {type(self).__name__} won't do. {error}") from error
         if self.bootstrap:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,9 +105,14 @@ class Division:
             store.ids, store.targets.numpy(), fraction, purpose=purpose, seed=self.seed, groups=store.groups
         )
 
-    def notes(self, source: Mapping[str, ImageStore]) -> list[str]:
-        """What a user may not expect, in sentences."""
-        notes = []
+    def notes(self, source: Mapping[str, ImageStore], splits: Mapping[str, ImageStore]) -> list[str]:
+        """What a user may not expect, in sentences.
+
+        Args:
+            source: The parts that were divided.
+            splits: What `divide` made of them.
+        """
+        notes = self._odd_shares(source, splits)
         if "test" not in source and self.test_fraction == 0:
             notes.append(
                 "there are no test images: results are those on validation, which chose nothing only with "
@@ -120,6 +127,22 @@ class Division:
             notes.append("validation images are the source's own, and data.val_fraction is not used")
         if "test" in source and self.test_fraction > 0:
             notes.append("test images are the source's own, and data.test_fraction is not used")
+        return notes
+
+    def _odd_shares(self, source: Mapping[str, ImageStore], splits: Mapping[str, ImageStore]) -> list[str]:
+        """Where another share was held out than was asked for."""
+        pool, groups, notes = len(source["train"]), source["train"].groups, []
+        if "test" not in source and self.test_fraction > 0:
+            drawn, key = len(splits.get("test", ())), f"data.test_fraction={self.test_fraction:g}"
+            notes += odd_share("test", drawn, pool, self.test_fraction, key, groups)
+            pool -= drawn
+        drawn = len(splits.get("val", ()))
+        if self.folds is not None:
+            pool += len(source.get("val", ()))
+            notes += odd_share("validation", drawn, pool, 1 / self.folds, f"data.folds={self.folds}", groups)
+        elif "val" not in source and self.val_fraction > 0:
+            key = f"data.val_fraction={self.val_fraction:g}"
+            notes += odd_share("validation", drawn, pool, self.val_fraction, key, groups)
         return notes
 
     @staticmethod
@@ -147,6 +170,38 @@ def check_splits(splits: Mapping[str, ImageStore], class_names: Sequence[str]) -
         raise ValueError(" ".join(problems))
     groups = {name: store.groups for name, store in splits.items() if store.groups is not None}
     return split_warnings({name: len(store) for name, store in splits.items()}, len(class_names), groups)
+
+
+def odd_share(
+    purpose: str, drawn: int, pool: int, asked: float, key: str, groups: Sequence[str] | None = None
+) -> list[str]:
+    """A sentence where the share of images held out is far from the one asked for; none where it is near.
+
+    Args:
+        purpose: What they are held out for.
+        drawn: How many are held out.
+        pool: From how many.
+        asked: The share to hold out.
+        key: The key that asks for it, with its value.
+        groups: Of each image, where groups are held out whole.
+
+    >>> odd_share("test", 76, 100, 0.2, "data.test_fraction=0.2", ["x"] * 70 + ["y"] * 30)[0][:80]
+    '76 of 100 images (76 %) are for test, where data.test_fraction=0.2 asks for 20 %'
+    >>> odd_share("test", 22, 100, 0.2, "data.test_fraction=0.2")
+    []
+    """
+    chance = math.sqrt(asked * (1 - asked) / pool)
+    # Two standard deviations are what drawing each image by itself gives, which small sets always show.
+    if abs(drawn / pool - asked) <= max(min(asked / 4, 0.05), 2 * chance):
+        return []
+    why = "each class is held out and kept at least once"
+    if groups is not None:
+        largest, count = Counter(groups).most_common(1)[0]
+        why = f"groups are held out whole, and the largest, {largest}, has {count} images"
+    return [
+        f"{drawn} of {pool} images ({100 * drawn / pool:.0f} %) are for {purpose}, where {key} asks for "
+        f"{100 * asked:.0f} %: {why}; another data.split_seed holds out others"
+    ]
 
 
 def _part(store: ImageStore, held_out: NDArray[np.bool_]) -> tuple[ImageStore, ImageStore]:

@@ -116,3 +116,33 @@ def test_a_rare_label_may_be_missing_in_a_fold_but_not_in_all_that_one_trains_on
     labels[1, 2] = 0
     with pytest.raises(ValueError, match="the label eel, which is in 1 of them"):
         division(0).divide({"train": images("train", labels)}, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("changed", "purpose", "asked"),
+    [
+        (
+            {"folds": None, "test_fraction": 0.2, "val_fraction": 0.0},
+            "test",
+            "test_fraction=0.2 asks for 20 %",
+        ),
+        ({"folds": None, "val_fraction": 0.2}, "val", "val_fraction=0.2 asks for 20 %"),
+        ({"folds": 3}, "val", "folds=3 asks for 33 %"),
+    ],
+)
+def test_the_share_that_a_large_group_makes_of_a_split_is_said(changed, purpose, asked) -> None:
+    """Over split seeds; and nothing is said where each image is drawn by itself."""
+    groups = ["large"] * 700 + [f"small {number % 30}" for number in range(300)]
+    grouped = {"train": images("train", by_class(1000), groups)}
+    alone = {"train": images("train", by_class(400, 600))}
+    share = float(asked.rpartition(" ")[0].rpartition(" ")[2]) / 100
+    for seed in range(12):
+        each = division(0, **changed, seed=seed)
+        splits = each.divide(grouped, NAMES)
+        [note] = [note for note in each.notes(grouped, splits) if "asks for" in note]
+        held_out = len(splits[purpose])
+        assert abs(held_out / 1000 - share) > 0.05  # 70 % and more, or less than the small groups' share
+        assert note.startswith(f"{held_out} of 1000 images ({held_out / 10:.0f} %) are for {purpose}")
+        assert asked in note
+        assert "the largest, large, has 700 images" in note
+        assert not [note for note in each.notes(alone, each.divide(alone, NAMES)) if "asks for" in note]
