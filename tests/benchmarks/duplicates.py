@@ -2,7 +2,7 @@
 
 Copies of training images, re-encoded at JPEG quality 60 to 80, resized by 0.6 to 0.9 and back, or
 brightened by 10 to 20 %, stand among the test images, several times over. The images are those of
-flowers5_128 where DARKROOM_DATA has them.
+flowers5_128 where DARKROOM_DATA has them. Plates that share their light and nothing else are no duplicates.
 
     python tests/benchmarks/duplicates.py [--rounds 10] [--images 4000]
 """
@@ -27,7 +27,9 @@ Picture = NDArray[np.uint8]  # (H, W, 3)
 
 
 def main() -> None:
-    given = arguments(__doc__, rounds=10, images=(4_000, 120), planted=(20, 6), thumbnails=(60_000, 300))
+    given = arguments(
+        __doc__, rounds=10, images=(4_000, 120), planted=(20, 6), plates=(1_000, 60), thumbnails=(60_000, 300)
+    )
     train, test = load_pictures("train", given.images * 4 // 5), load_pictures("test", given.images // 5)
     already = find(np.concatenate([train, test]))
     leaks = int(((already.first < len(train)) & (already.second >= len(train))).sum())
@@ -40,6 +42,10 @@ def main() -> None:
     count = f"among {len(train) + len(test):,} images"
     figure("duplicates/found", found, "share", f"planted copies that are found {count}", "all")
     figure("duplicates/false", others, "pairs", f"pairs of neither {count}", "1 pair")
+    alike = len(find(load_plates(given.plates)))
+    figure(
+        "duplicates/plates", [alike], "pairs", f"found among {given.plates:,} plates of one light", "1 pair"
+    )
     noise = np.random.default_rng(0).integers(0, 256, (given.thumbnails, 32, 32), dtype=np.uint8)
     threads = f"on {torch.get_num_threads()} threads"
     for name, what, work in (
@@ -64,6 +70,15 @@ def load_pictures(split: str, count: int) -> Picture:
     return np.stack(
         [np.asarray(Image.fromarray(image).resize((128, 128), Image.Resampling.BICUBIC)) for image in coarse]
     )
+
+
+def load_plates(count: int) -> Picture:
+    """A gradient and a fine texture for each, (N, 128, 128, 3)."""
+    random = np.random.default_rng(5)
+    rows, columns = np.mgrid[0:1:128j, 0:1:128j].astype(np.float32)
+    grain = random.normal(scale=6, size=(count, 128, 128)).astype(np.float32)
+    grey = (60 + 100 * columns + 40 * rows + grain).round().clip(0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=3)
 
 
 def find(pictures: Picture) -> Pairs:

@@ -9,15 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.fft
+import scipy.ndimage
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
 from datamodules import Digits, duplicates
-from datamodules.duplicates import MIRRORING, compare, find_duplicates, near_duplicates, perceptual_hashes
+from datamodules.duplicates import (
+    MIRRORING,
+    find_duplicates,
+    near_duplicates,
+    perceptual_hashes,
+    same_picture,
+    structure_hashes,
+)
 from datamodules.measures import measure
 
 RNG = np.random.default_rng(0)
+Photo = NDArray[np.uint8]  # (H, W, 3)
 
 
 def test_a_hash_is_the_low_corner_of_the_cosine_transform_whose_norm_is_the_smoothed_deviation():
@@ -37,31 +46,51 @@ def test_the_mirrored_hash_is_the_hash_of_the_mirror_image():
     np.testing.assert_allclose(perceptual_hashes(thumbnails) * MIRRORING, expected, atol=1e-3)
 
 
-def test_compare_gives_pearsons_correlation_and_the_residual_of_a_least_squares_fit():
-    rows = RNG.normal(size=(2, 6, 100))
-    first, second = rows - rows.mean(2, keepdims=True)
-    second = 0.5 * second + first
-    correlation, difference = compare(first, second)
+def test_the_structure_is_what_no_polynomial_of_degree_four_explains():
+    thumbnails = RNG.integers(0, 256, (5, 32, 32), dtype=np.uint8)
+    left = np.stack([residual(each.reshape(-1).astype(float), light(32)) for each in thumbnails])
+    expected = scipy.fft.dctn(left.reshape(5, 32, 32), axes=(1, 2), norm="ortho")[:, :8, :8]
+    np.testing.assert_allclose(structure_hashes(thumbnails), expected.reshape(5, 64)[:, 1:] / 32, atol=1e-3)
+
+
+def test_small_thumbnails_differ_by_the_residual_of_a_least_squares_fit():
+    first = RNG.integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    second = (0.4 * first + RNG.integers(0, 60, first.shape)).astype(np.uint8)
+    _, difference = same_picture(first, second)
     for place in range(6):
-        one, other = first[place], second[place]
-        assert correlation[place] == pytest.approx(np.corrcoef(one, other)[0, 1])
-        long, short = sorted((one, other), key=np.linalg.norm, reverse=True)
-        _, residual, *_ = np.linalg.lstsq(long[:, None], short)
-        assert difference[place] == pytest.approx(np.sqrt(residual[0]))
+        rows = [each[place].reshape(-1) - each[place].mean() for each in (first, second)]
+        long, short = sorted(rows, key=np.linalg.norm, reverse=True)
+        expected = np.linalg.norm(residual(short, long[:, None])) / 8
+        assert difference[place] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("right", "down", "outwards"), [(0.4, -0.3, 0), (0, 0, 0.03), (-0.5, 0, -0.02)])
+def test_small_moves_are_fitted_and_large_ones_are_not(right, down, outwards):
+    rows, columns = np.mgrid[-1:1:32j, -1:1:32j]
+
+    def picture(moved: float) -> NDArray[np.uint8]:
+        x = columns * (1 + moved * outwards) + moved * right / 15.5
+        y = rows * (1 + moved * outwards) + moved * down / 15.5
+        waves = np.sin(7 * x + 2 * y) + np.sin(9 * y - 3 * x) + np.cos(8 * x * y + 5 * y)
+        return (127 + 40 * waves).round().astype(np.uint8)[None]
+
+    same, difference = same_picture(picture(0), picture(1))
+    assert same.all()
+    assert difference < 1.5
+    assert not same_picture(picture(0), picture(8))[0].any()
 
 
 def test_chunked_search_finds_what_a_loop_over_all_pairs_finds(monkeypatch):
     monkeypatch.setattr(duplicates, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(duplicates, "PAIRS_AT_ONCE", 3)
     originals = smooth_pictures(40)
     noisy = originals[:25].astype(int) + RNG.integers(-12, 13, (25, 32, 32))
     thumbnails = np.concatenate([originals, noisy.clip(0, 255).astype(np.uint8), originals[30:33, :, ::-1]])
-    pixels = thumbnails.reshape(len(thumbnails), -1).astype(float)
-    mirrored = thumbnails[:, :, ::-1].reshape(len(thumbnails), -1).astype(float)
     expected = {
         (one, other)
-        for one in range(len(pixels))
-        for other in range(one + 1, len(pixels))
-        if any(same_picture(pixels[one], side[other]) for side in (pixels, mirrored))
+        for one in range(len(thumbnails))
+        for other in range(one + 1, len(thumbnails))
+        if any(by_the_rule(thumbnails[one], side[other]) for side in (thumbnails, thumbnails[:, :, ::-1]))
     }
     found = near_duplicates(thumbnails)
     pairs = list(zip(found.first.tolist(), found.second.tolist(), strict=True))
@@ -101,9 +130,58 @@ def test_the_bundled_digits_are_all_different():
     assert len(find_duplicates(found.thumbnails, found.digests)) == 0
 
 
-# Photographs -------------------------------------------------------------------------------------
+# Plates and tracks --------------------------------------------------------------------------------
 
-Photo = NDArray[np.uint8]  # (H, W, 3)
+
+def plates(texture: float, smoothing: float) -> Photo:
+    """200 plates under one light, each with a fine texture of its own, (N, 128, 128, 3)."""
+    random = np.random.default_rng(5)
+    rows, columns = np.mgrid[0:1:128j, 0:1:128j]
+    grain = scipy.ndimage.gaussian_filter(random.normal(size=(200, 128, 128)), (0, smoothing, smoothing))
+    grey = 60 + 100 * columns + 40 * rows + grain * texture / grain.std()
+    return np.repeat(grey.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=3)
+
+
+@pytest.mark.parametrize(("texture", "smoothing"), [(3, 1), (6, 0), (6, 3), (12, 1)])
+def test_plates_that_share_their_light_are_no_duplicates_and_copies_of_them_are(texture, smoothing):
+    smooth = plates(texture, smoothing)
+    copies = np.stack([change(plate) for change in (encode_again, brighten, mirror) for plate in smooth[:40]])
+    found = find(np.concatenate([smooth, copies]))
+    # All pairs of a plate and its copies, and of the copies of one plate.
+    of = np.concatenate([np.arange(200), np.tile(np.arange(40), 3)])
+    assert (of[found.first] == of[found.second]).all()
+    originals = found.select(found.first < 200)
+    assert len(originals) >= 0.95 * len(copies)
+
+
+MOVES = [(1, 0, 1), (1, 1, 1), (2, 0, 1), (2, -2, 1), (0, 0, 1.03), (1, -1, 0.98)]
+
+
+def frame(scene: NDArray[np.uint8], right: float, down: float, zoom: float, side: int) -> Photo:
+    """What a camera sees of a scene (H, W) or (H, W, 3), around its centre, stored as a JPEG."""
+    middle, half = scene.shape[0] / 2, side / 2 / zoom
+    box = (middle - half + right, middle - half + down, middle + half + right, middle + half + down)
+    seen = Image.fromarray(scene).resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return encode_again(np.asarray(seen.convert("RGB")))
+
+
+def found_of_neighbours(scenes: NDArray[np.uint8], move: tuple[float, float, float], side: int) -> int:
+    first = np.stack([frame(scene, 0, 0, 1, side) for scene in scenes])
+    second = np.stack([frame(scene, *move, side) for scene in scenes])
+    found = find(np.concatenate([first, second]))
+    assert (found.second - found.first == len(scenes)).all()  # nothing but neighbours
+    return len(found)
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_neighbouring_frames_of_a_track_are_found_and_nothing_else_is(move):
+    noise = np.random.default_rng(6).normal(size=(60, 144, 144))
+    octaves = [scipy.ndimage.gaussian_filter(noise, (0, width, width)) * width for width in (3, 8, 20)]
+    scenes = (127 + 80 * sum(octaves)).round().clip(0, 255).astype(np.uint8)
+    assert found_of_neighbours(scenes, move, side=128) >= 57
+
+
+# Photographs -------------------------------------------------------------------------------------
 
 
 def encode_again(photo: Photo) -> Photo:
@@ -156,6 +234,11 @@ def test_copies_of_photographs_are_found_and_nothing_else_is(change, flowers):
         assert found.mirrored.sum() >= 95
 
 
+@pytest.mark.parametrize("move", MOVES)
+def test_neighbouring_frames_of_photographs_are_found_and_nothing_else_is(move, flowers):
+    assert found_of_neighbours(flowers[:100], move, side=112) >= 95
+
+
 def find(photos: Photo) -> duplicates.Pairs:
     found = measure(torch.from_numpy(photos).permute(0, 3, 1, 2))
     return find_duplicates(found.thumbnails, found.digests)
@@ -168,8 +251,33 @@ def smooth_pictures(count: int) -> NDArray[np.uint8]:
     return fine.squeeze(1).clamp(0, 255).byte().numpy()
 
 
-def same_picture(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """The rule, by numpy's correlation."""
-    correlation = np.corrcoef(one, other)[0, 1]
-    difference = min(one.std(), other.std()) * np.sqrt(1 - min(correlation, 1) ** 2)
-    return bool(correlation >= duplicates.MIN_CORRELATION and difference <= duplicates.MAX_DIFFERENCE)
+def light(side: int) -> NDArray[np.float64]:
+    """Monomials up to degree 4 over a thumbnail, (S * S, 15)."""
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].reshape(2, -1)
+    return np.stack([y**i * x**j for i in range(5) for j in range(5 - i)], axis=1)
+
+
+def residual(target: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    return target - columns @ np.linalg.lstsq(columns, target)[0]
+
+
+def by_the_rule(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """The rule, by numpy's least squares and R squared."""
+    side = one.shape[0]
+    down, right = np.gradient((one.astype(float) + other) / 2)
+    radius = np.linspace(-1, 1, side)
+    moves = [one, right, down, right * radius + down * radius[:, None]]
+    columns = np.stack([np.asarray(each, float).reshape(-1) for each in moves], axis=1)
+    target, ones = other.reshape(-1).astype(float), np.ones((side**2, 1))
+    correlations = []
+    for background in (ones, light(side)):
+        left = residual(target, np.concatenate([background, columns], axis=1)).var()
+        correlations.append(np.sqrt(1 - left / residual(target, background).var()))
+    weights = np.linalg.lstsq(np.concatenate([columns, ones], axis=1), target)[0]
+    difference = min(one.std(), other.std()) * np.sqrt(1 - correlations[0] ** 2)
+    return bool(
+        correlations[0] >= duplicates.MIN_CORRELATION
+        and correlations[1] >= duplicates.MIN_STRUCTURE
+        and difference <= duplicates.MAX_DIFFERENCE
+        and np.abs(weights[1:4]).max() <= duplicates.MAX_MOVE * weights[0]
+    )
