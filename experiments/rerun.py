@@ -246,7 +246,7 @@ def largest_difference(
 def weight_difference(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> float:
     """The largest difference of two state dicts' numbers; infinite where they hold other tensors.
 
-    >>> weight_difference({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([1.0, 2.5])})
+    >>> weight_difference({"w": Tensor([1.0, 2.0])}, {"w": Tensor([1.0, 2.5])})
     0.5
     """
     if {name: each.shape for name, each in before.items()} != {n: each.shape for n, each in now.items()}:
