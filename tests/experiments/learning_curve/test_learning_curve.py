@@ -62,7 +62,7 @@ def test_the_same_command_with_more_trains_only_what_is_new_and_then_fits(recipe
         assert frame.loc[run.run_id, "images"] == int(run.params["num_train_images"])
     assert f"doubling the training images to {2 * frame['images'].max():,} would raise" in printed
     assert parent.metrics["curve/c"] > 0
-    assert "a single seed" in printed
+    assert "there is no interval: each fraction has a single run" in printed
     assert parent.download("learning_curve.png").stat().st_size > 0
     answer = darkroom("compare", parent.run_id)
     assert "train_fraction=0.2" in answer.output
