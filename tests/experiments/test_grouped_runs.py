@@ -100,7 +100,8 @@ def test_groups_stand_beside_the_predictions(name: str, track_store: Store) -> N
     run = recorded(track_store, name)
     for split in ("val",) if name == "folded" else ("val", "test"):
         frame = run.predictions(split)
-        assert list(frame.columns) == ["id", "group", "target", "prob_0", "prob_1", "prob_2"]
+        outputs = [f"{output}_{index}" for output in ("prob", "log_odds") for index in range(3)]
+        assert list(frame.columns) == ["id", "group", "target", *outputs]
         assert (frame["group"] == "track" + frame["id"].str[:3]).all()
         outcome = read_outcome(run, split)
         assert outcome.groups is not None
