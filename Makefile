@@ -52,7 +52,8 @@ clean:  ## removes the environment and caches; recorded runs stay
 
 # uv alone resolves to lowest versions. The package is installed before what its tests need, as one resolution
 # for both would raise some of its own requirements.
-LOWEST_INSTALL := $(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct
+# Without byte code the first training compiles all libraries.
+LOWEST_INSTALL := $(LOWEST)/bin/uv pip install --quiet --compile-bytecode --python $(LOWEST)/bin/python --resolution lowest-direct
 
 $(LOWEST)/.installed: pyproject.toml
 	rm -rf $(LOWEST)
