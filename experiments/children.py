@@ -90,5 +90,5 @@ def brought_to_end(
             run.end("KILLED")
         print(called, flush=True)
         result = begin()
-    assert result.run is not None
-    return store.run(result.run.run_id)
+    assert result.record is not None
+    return store.run(result.record.run_id)

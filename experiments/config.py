@@ -20,6 +20,7 @@ from experiments.hardware import open_knobs, settled
 from experiments.keys import CLASS_SECTIONS, check_keys, chosen_classes, given_keys, known_keys
 from experiments.overrides import to_text as to_text
 from experiments.recipes import find_recipe
+from experiments.sweep.checks import check_sweep
 from experiments.sweep.space import SweepSettings, configuration_keys, probes
 from experiments.sweep.space import overrides as trial_overrides
 from experiments.trainer import TrainerSettings
@@ -140,6 +141,8 @@ def parse_experiment(
         _check_finite(namespace)
         view = _see_as_pretrained(namespace, given)
         objects = parser.instantiate(namespace)
+        if objects.sweep is not None:
+            check_sweep(objects.sweep)
     except (ArgumentError, ValueError, TypeError) as error:
         raise RequestError(_one_paragraph(str(error))) from error
     if not namespace.name:

@@ -135,8 +135,8 @@ def rerun_here(store: Store, original: RunRecord, overrides: Mapping[str, str]) 
         tell(repairs_told(original) + changed_conditions(original) + changed_data(original, experiment))
         experiment = replace(experiment, mlflow=replace(experiment.mlflow, run_name=run_name))
         result = train(experiment, store, tags={"rerun_of": original.run_id}, tested=tested)
-    assert result.run is not None
-    return store.run(result.run.run_id)
+    assert result.record is not None
+    return store.run(result.record.run_id)
 
 
 def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, str]) -> RunRecord:

@@ -59,7 +59,7 @@ class Result:
 
     metrics: dict[str, float]
     best_epoch: int
-    run: RunRecord | None
+    record: RunRecord | None
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -365,5 +365,5 @@ def print_result(result: Result) -> None:
     console.print(table)
     if (calibration := summary(result.metrics)) is not None:
         console.print(calibration, highlight=False)
-    if result.run is not None:
-        console.print(f"run {result.run.run_id}  ({result.run.name})", highlight=False)
+    if result.record is not None:
+        console.print(f"run {result.record.run_id}  ({result.record.name})", highlight=False)

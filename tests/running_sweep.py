@@ -46,8 +46,8 @@ def conductors(workspace) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if "experiments.sweep.launchers.copy" in command and process.cwd() == str(workspace.folder):
+            command = process.cmdline()[1:4]
+            if command == ["-m", "experiments", "sweep"] and process.cwd() == str(workspace.folder):
                 found.append(process)
     return found
 

@@ -165,8 +165,8 @@ def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _recorded(result: Result, store: Store) -> RunRecord:
     """The run with what training has added to it."""
-    assert result.run is not None
-    return store.run(result.run.run_id)
+    assert result.record is not None
+    return store.run(result.record.run_id)
 
 
 def _seen(number: int, run: RunRecord) -> Seed:

@@ -13,6 +13,7 @@ from experiments.folds import flattery, load_fold
 from experiments.refusals import check_is_defined
 from experiments.sweep.running import Slot
 from experiments.sweep.space import configuration_keys
+from experiments.sweep.strategies import check_options
 from experiments.train import prepare
 from experiments.trainer import check_trains_here
 
@@ -27,6 +28,7 @@ def prepare_sweep(experiment: Experiment, sources: Sequence[str], overrides: Map
         RequestError: The data or the network is not to be had, or trials or winner would not be judged.
     """
     assert experiment.sweep is not None
+    check_options(experiment.sweep)
     folds = experiment.sweep.folds
     if folds is not None:
         _check_division(experiment, overrides)

@@ -31,7 +31,7 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from experiments.errors import nearest
+from experiments.errors import RequestError, nearest
 from experiments.sweep.space import Direction, SweepSettings
 
 Strategy = TypeVar("Strategy", BaseSampler, BasePruner)
@@ -109,8 +109,15 @@ def check_options(settings: SweepSettings) -> None:
     """Refuses options that Optuna's classes do not know, or values they do not take.
 
     Raises:
-        ValueError: There is one.
+        RequestError: There is one.
     """
+    try:
+        _check_options(settings)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def _check_options(settings: SweepSettings) -> None:
     _check_names("sampler", settings.sampler, settings.sampler_options, SAMPLERS[settings.sampler][0])
     _check_names("pruner", settings.pruner, settings.pruner_options, PRUNERS[settings.pruner][0])
     try:

@@ -227,14 +227,14 @@ def record_confirmation(sweep: Sweep, results: Sequence[Confirmed], flattery: fl
 
 def record_winner(sweep: Sweep, study: optuna.Study, best: FrozenTrial, result: Result) -> None:
     """The winner's test metrics, and its configuration as a recipe."""
-    if sweep.parent is None or result.run is None:
+    if sweep.parent is None or result.record is None:
         return
-    if sweep.parent.tags.get("winner_run") == result.run.run_id:
+    if sweep.parent.tags.get("winner_run") == result.record.run_id:
         return
     sweep.parent.log_metrics(result.metrics)
     with sweep.parent.artifacts() as folder:
         (folder / "best.yaml").write_text(winning_recipe(sweep, best))
-    sweep.parent.set_tags({"winner_trial": str(best.number), "winner_run": result.run.run_id})
+    sweep.parent.set_tags({"winner_trial": str(best.number), "winner_run": result.record.run_id})
 
 
 def write_recipe(sweep: Sweep, best: FrozenTrial) -> Path:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from experiments.leaving import answering
 
@@ -140,24 +140,19 @@ def _pass_on(lines: Iterable[str], last_lines: deque[str]) -> None:
         last_lines.append(line.rstrip())
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command itself, in a process that does not outlive the one which Ray or SLURM knows of."""
+def main(argv: Sequence[str]) -> NoReturn:
+    """Becomes the command, in a process that does not outlive the one which Ray or SLURM knows of."""
     parent, cpus, *arguments = argv
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
-        return 1
+        sys.exit(1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray starts its processes with it blocked
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGUSR2):  # SLURM may tell all processes; the parent answers
         signal.signal(number, signal.SIG_IGN)
-    leases = _pin(int(cpus))
-    sys.argv = ["darkroom", *arguments]
-    try:
-        status: int = importlib.import_module("experiments.__main__").main(arguments)
-        return status
-    finally:
-        for lease in leases:
-            os.close(lease)
+    for lease in _pin(int(cpus)):
+        os.set_inheritable(lease, True)  # the command holds its cores to its end
+    os.execv(sys.executable, [sys.executable, "-m", "experiments", *arguments])
 
 
 def _pin(cpus: int) -> list[int]:
@@ -189,4 +184,4 @@ def _pin(cpus: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -97,10 +97,14 @@ def _check_configuration(
 ) -> None:
     from experiments.config import load_experiment
     from experiments.sweep.storage import complete_url, open_storage
+    from experiments.sweep.strategies import check_options
     from experiments.tracking import open_store
 
     complete_url(storage)
-    recorded = load_experiment(sources, overrides, check_space=True).mlflow.enabled
+    experiment = load_experiment(sources, overrides, check_space=True)
+    if experiment.sweep is not None:
+        check_options(experiment.sweep)
+    recorded = experiment.mlflow.enabled
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if recorded and ("://" not in uri or uri.startswith("file:")) and not uri.startswith("databricks"):
         raise RequestError(

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.config import flatten, parse_experiment
 from experiments.errors import RequestError
+from experiments.sweep.checks import check_sweep
 from experiments.sweep.space import (
     Dimension,
     SweepSettings,
@@ -18,6 +19,7 @@ from experiments.sweep.space import (
     starting_points,
     suggest,
 )
+from experiments.sweep.strategies import check_options
 
 RECIPE = """
 name: x/y
@@ -229,7 +231,7 @@ A = {"a": Dimension(low=0, high=9), "b": Dimension(choices=["x", "y"]), "c": Dim
 )
 def test_a_space_that_contradicts_itself_is_refused(space, words):
     with pytest.raises(ValueError, match=r"^sweep\.space") as caught:
-        SweepSettings(space)
+        check_sweep(SweepSettings(space))
     assert all(word in str(caught.value) for word in words), caught.value
 
 
@@ -298,6 +300,17 @@ def test_a_dimension_that_is_none_is_refused(arguments, words):
             {"pruner": "wilcoxon", "folds": 5, "pruner_options": {"p_threshold": 0.06}},
             ["p = 0.0625 at best", "below 0.06 (p_threshold)"],
         ),
+    ],
+)  # fmt: skip
+def test_a_search_that_makes_no_sense_is_refused(settings, words):
+    with pytest.raises(ValueError, match=r"^sweep\.") as caught:
+        check_sweep(SweepSettings(A, **settings))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
         ({"pruner": "wilcoxon", "folds": 9, "pruner_options": {"p_threshold": 7}}, ["wilcoxon refuses"]),
         ({"sampler_options": {"n_startup_trial": 3}}, ["tpe has no option", "n_startup_trials"]),
         ({"sampler_options": {"seed": 3}}, ["tpe has no option seed"]),
@@ -307,9 +320,9 @@ def test_a_dimension_that_is_none_is_refused(arguments, words):
         ({"pruner": "none", "pruner_options": {"n": 1}}, ["it takes none"]),
     ],
 )  # fmt: skip
-def test_a_search_that_makes_no_sense_is_refused(settings, words):
-    with pytest.raises(ValueError, match=r"^sweep\.") as caught:
-        SweepSettings(A, **settings)
+def test_options_that_optuna_would_refuse_are_refused_before_the_search(settings, words):
+    with pytest.raises(RequestError, match=r"^sweep\.") as caught:
+        check_options(SweepSettings(A, **settings))
     assert all(word in str(caught.value) for word in words), caught.value
 
 
@@ -332,7 +345,7 @@ def test_a_key_that_no_trial_could_be_compared_by_is_not_searched(key, words, fo
     labels = {"split": Dimension(choices={"a": {key: 0}, "b": {key: 1}})}
     for space in ({key: Dimension(low=0, high=1)}, {key: Dimension(value=1)}, labels):
         with pytest.raises(ValueError, match=rf"^sweep\.space: {key} can't be searched: .*{words}"):
-            SweepSettings(space, folds=folds)
+            check_sweep(SweepSettings(space, folds=folds))
 
 
 def test_a_recipe_that_searches_its_seed_is_refused_in_one_paragraph():
@@ -349,9 +362,9 @@ def test_wilcoxon_is_taken_from_as_many_folds_on_as_can_stop_a_trial():
 def test_a_grid_too_large_or_empty_is_refused():
     wide = {name: Dimension(low=1, high=100) for name in "abc"}
     with pytest.raises(ValueError, match=r"1,000,000 points"):
-        SweepSettings(wide, sampler="grid")
+        check_sweep(SweepSettings(wide, sampler="grid"))
     with pytest.raises(ValueError, match=r"no point of the grid"):
-        SweepSettings({"a": wide["a"]}, sampler="grid", constraints=["a > 100"])
+        check_sweep(SweepSettings({"a": wide["a"]}, sampler="grid", constraints=["a > 100"]))
 
 
 # In a recipe ---------------------------------------------------------------------------------------
