@@ -13,17 +13,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.augment import Augmentation, change_pixels, crop_and_flip
-from datamodules.bootstrap import bootstrap_sample
-from datamodules.division import Division, check_splits
-from datamodules.loader import Batch, BatchLoader, read
-from datamodules.pieces import in_pieces
-from datamodules.preprocess import Interpolation, Normalization, Preprocess, statistics_for
-from datamodules.randomness import generator_for
-from datamodules.sample_weights import read_sample_weights
-from datamodules.sampling import Sampling, balancing_weights
-from datamodules.store import ImageStore
-from datamodules.threads import one_core_left
+from .augmentation.pipeline import Augmentation, change_pixels, crop_and_flip
+from .batch_ops import in_pieces
+from .images.resizing import Interpolation
+from .images.store import ImageStore
+from .loader import Batch, BatchLoader, read
+from .preprocess import Normalization, Preprocess, statistics_for
+from .seeding import generator_for
+from .splitting.bootstrap import bootstrap_sample
+from .splitting.sampling import Sampling, balancing_weights, read_sample_weights
+from .splitting.split import Division, check_splits
+from .threads import one_core_left
 
 # In a batch that is evaluated: 32 MiB of float32, a large network's activations apart.
 EVALUATED_VALUES = 2**23

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from datamodules.crops import RATIO, random_resized_crops
-from datamodules.randomness import derive_seed, generator_for
-from datamodules.residence import near
-from datamodules.sampling import weighted_order
-from datamodules.store import ImageStore
+from .images.random_crops import RATIO, random_resized_crops
+from .images.store import ImageStore
+from .seeding import derive_seed, generator_for
+from .splitting.sampling import weighted_order
 
+GPU_SHARE = 1 / 16  # of its free memory: networks need the rest, and several trials may share a GPU
 AHEAD = 2  # batches read from disk while the network is at work on an earlier one
 CROP_SALT = 0x2545F491  # crops are drawn before the rest, and apart from it
 
@@ -202,3 +203,16 @@ def read(store: ImageStore, places: Tensor, crop_scale: tuple[float, float] | No
     if isinstance(store.images, Tensor):
         return random_resized_crops(store.pixels(places), crop_scale, generator)
     return store.images.random_resized_crops(places, crop_scale, RATIO, generator)
+
+
+def near(store: ImageStore, device: torch.device) -> ImageStore:
+    """Its images and targets on the device, where there is room for them; else itself."""
+    images = store.images
+    if not isinstance(images, Tensor) or images.numel() * images.element_size() > room_on(device):
+        return store
+    return replace(store, images=images.to(device), targets=store.targets.to(device))
+
+
+def room_on(device: torch.device) -> float:
+    """Bytes that images may take of the device's own memory; none where it has no memory of its own."""
+    return torch.cuda.mem_get_info(device)[0] * GPU_SHARE if device.type == "cuda" else 0

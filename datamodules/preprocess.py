@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datamodules.pieces import images_at_once, in_pieces
+from .batch_ops import images_at_once, in_pieces
+from .images.resizing import Interpolation
 
 Normalization = Literal["dataset", "imagenet", "backbone", "unit"]
-Interpolation = Literal["bilinear", "bicubic", "nearest"]
-
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

@@ -1,4 +1,4 @@
-"""Random numbers as a function of where training stands, not of how often a generator was called."""
+"""Seeds derived from (seed, epoch, step)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""What an experiment is, and what can be done with one."""
+"""Experiments: configuration, training, tracking and what is made of recorded runs."""
+
+if not __name__.startswith("darkroom."):
+    raise ImportError("experiments is part of darkroom: import darkroom.experiments")

@@ -1,4 +1,4 @@
-"""Which values the classifier's arguments may have."""
+"""Validates the classifier's arguments."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_modules.backbones import is_backbone, pretrained_config
-from lightning_modules.criteria import check_loss
-from lightning_modules.networks import NETWORKS
-from lightning_modules.optimization import check_schedule, needs_second_derivatives, optimizer_names
-from lightning_modules.weights import check_weights
+from .backbones.factory import is_backbone, pretrained_config
+from .backbones.weight_loading import check_weights
+from .losses.registry import check_loss
+from .networks import NETWORKS
+from .optimization.optimizers import check_schedule, needs_second_derivatives, optimizer_names
 
 SHARES = ("dropout", "label_smoothing")
 FACTORS = ("weight_decay", "mixup", "cutmix", "l1", "l2")

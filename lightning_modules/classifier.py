@@ -14,25 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_modules.accumulation import Accumulation
-from lightning_modules.arguments import check_arguments
-from lightning_modules.backbones import Initialization, build_network, pretrained_statistics
-from lightning_modules.batch import Batch
-from lightning_modules.criteria import LossName, build_criterion
-from lightning_modules.features import classify
-from lightning_modules.finetuning import FineTuning, as_finetuning
-from lightning_modules.losses import weight_penalty
-from lightning_modules.mixing import mix
-from lightning_modules.optimization import Schedule, build_optimizer, build_schedule
-from lightning_modules.outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
-from lightning_modules.randomness import mixing_generator, seed_dropout
-from lightning_modules.sharding import shard
-from lightning_modules.sharpness import SharpnessAware
-from lightning_modules.task import TaskName, build_task
-from lightning_modules.weights import LoadedWeights, load_weights
+from .argument_checks import check_arguments
+from .backbones.factory import Initialization, build_network, pretrained_statistics
+from .backbones.head import classify
+from .backbones.weight_loading import LoadedWeights, load_weights
+from .batch import Batch
+from .losses.modules import weight_penalty
+from .losses.registry import LossName, build_criterion
+from .metrics.epoch_outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
+from .mixup import mix
+from .optimization.accumulation import Accumulation
+from .optimization.finetuning import FineTuning, as_finetuning
+from .optimization.fsdp import shard
+from .optimization.optimizers import Schedule, build_optimizer, build_schedule
+from .optimization.sam import SharpnessAware
+from .seeding import mixing_generator, seed_dropout
+from .task import TaskName, build_task
 
 Stage = Literal["train", "val", "test"]
-
 FINITE_CHECK_STEPS = 50  # on a GPU each look at the loss waits for it
 
 

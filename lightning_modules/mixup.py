@@ -1,4 +1,4 @@
-"""Batches of mixed images: mixup and CutMix, with soft targets."""
+"""Mixup and CutMix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The randomness of one training step: a function of the batch's seed alone."""
+"""Per-step seeds for dropout and mixing."""
 
 from __future__ import annotations
 

@@ -6,18 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from lightning_modules.losses import to_log_odds, to_probabilities
-from lightning_modules.metrics import (
-    CLASS_METRICS,
-    LABEL_METRICS,
-    TOP5_MIN_CLASSES,
-    build_label_metrics,
-    build_metrics,
-)
+from .metrics.collection import build_label_metrics, build_metrics
+from .metrics.names import CLASS_METRICS, LABEL_METRICS, TOP5_MIN_CLASSES
 
 TaskName = Literal["binary", "multiclass", "multilabel"]
 
@@ -129,3 +124,30 @@ def build_task(num_classes: int, name: TaskName | None = None) -> Task:
     if name == "binary" and num_classes > 2:
         raise ValueError(f"a binary task has two classes, the data has {num_classes}: it is multiclass")
     return OneOfSeveral(name or ("binary" if num_classes == 2 else "multiclass"), num_classes)
+
+
+def to_log_odds(logits: Tensor) -> Tensor:
+    """Logits (B, K) to the log odds of each class against the others, float32 (B, C).
+
+    They rank images as exact probabilities would. A float32 softmax is exactly 1 from logits of about 17 on,
+    and many images that differ share a rank.
+
+    >>> to_log_odds(torch.tensor([[40.0, 0.0]])).tolist()
+    [[40.0, -40.0]]
+    """
+    if logits.shape[1] == 1:
+        return torch.cat([-logits, logits], dim=1).float()
+    exact = logits.double()
+    largest, chosen = exact.max(1, keepdim=True)  # (B, 1)
+    powers = (exact - largest).exp()  # (B, C), of the largest 1
+    others = largest + (powers.sum(1, keepdim=True) - powers).log()  # wrong for the largest alone
+    rest = exact.scatter(1, chosen, -torch.inf).logsumexp(1, keepdim=True)
+    return (exact - others.scatter(1, chosen, rest)).float()
+
+
+def to_probabilities(logits: Tensor) -> Tensor:
+    """Logits (B, K) to class probabilities (B, C); one logit gives two classes."""
+    if logits.shape[1] > 1:
+        return logits.softmax(1)
+    positive = logits.sigmoid()  # (B, 1)
+    return torch.cat([1 - positive, positive], dim=1)

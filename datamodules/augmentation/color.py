@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.pieces import in_pieces
+from ..batch_ops import in_pieces
 
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue; ITU-R 601, as Pillow and torchvision take it
 

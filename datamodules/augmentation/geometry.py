@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.pieces import in_pieces
-from datamodules.take import take
+from ..batch_ops import in_pieces, take
 
 ONE_BY_ONE = 2**14  # values of an image from which on it is mirrored alone, in down to a quarter of the time
 # Zhong et al. 2020, section 4.2: share of the area, and height over width.

@@ -1,4 +1,4 @@
-"""Per-sample randomness on whole batches, on the device that trains."""
+"""Augmentation settings and the order of operations."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.colour import random_blur, random_grayscale, random_jitter, random_noise
-from datamodules.geometry import random_affine, random_crop, random_erasing, random_flip
-from datamodules.policies import aug_mix, rand_augment, trivial_augment
+from .color import random_blur, random_grayscale, random_jitter, random_noise
+from .geometry import random_affine, random_crop, random_erasing, random_flip
+from .policies import aug_mix, rand_augment, trivial_augment
 
 Policy = Literal["randaugment", "trivialaugment", "augmix"]
-
 # Each policy's function, and those of its knobs that only it reads.
 POLICIES: dict[Policy, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     "randaugment": (rand_augment, ("num_ops", "magnitude")),
     "trivialaugment": (trivial_augment, ()),
     "augmix": (aug_mix, ("severity", "mixture_width", "chain_depth")),
 }
-
 # Each knob's least and largest value; None is no limit.
 RANGES: dict[str, tuple[float, float | None, str]] = {
     "crop_padding": (0, None, "pixels"),

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from datamodules.colour import (
+from ..batch_ops import images_at_once
+from .color import (
     adjust_brightness,
     adjust_contrast,
     adjust_saturation,
@@ -22,8 +23,7 @@ from datamodules.colour import (
     posterize,
     solarize,
 )
-from datamodules.geometry import affine_grid, resample
-from datamodules.pieces import images_at_once
+from .geometry import affine_grid, resample
 
 # The five that move pixels come first: they share one resampling.
 MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")

@@ -12,14 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from datamodules.cache_builder import INDEX, PIXELS, CacheBuilder, hash_content
-from datamodules.file_images import FileImages, MappedPixels, StreamedPixels
-from datamodules.image_index import BLOCK_BYTES, ImageIndex, byte_offsets
-from datamodules.originals import FileOriginals, Originals
-from datamodules.sizing import Sizing
-from datamodules.threads import pool
-
-__all__ = ["BadImage", "FileImages", "FileOriginals", "Originals", "open_images"]
+from ..threads import pool
+from .cache_builder import INDEX, PIXELS, CacheBuilder, hash_content
+from .file_images import FileImages, MappedPixels, StreamedPixels
+from .index import BLOCK_BYTES, ImageIndex, byte_offsets
+from .readers import Originals
+from .resizing import Sizing
 
 FORMAT_VERSION = 2  # another one where the same images would give other pixels or another layout
 SPARED_BYTES = 2**30  # of the disk, for checkpoints and logs

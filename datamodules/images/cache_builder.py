@@ -19,17 +19,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from datamodules.decoding import MAX_PIXELS, BadImageError, decode_with_size, format_of
-from datamodules.image_index import BLOCK_BYTES, ImageIndex
-from datamodules.originals import Originals
-from datamodules.sizing import Sizing, fit, fitted_size
-from datamodules.threads import pool
+from ..threads import pool
+from .decoding import MAX_PIXELS, BadImageError, decode_with_size, format_of
+from .index import BLOCK_BYTES, ImageIndex
+from .readers import Originals
+from .resizing import Sizing, fit, fitted_size
 
 PIXELS, INDEX = "pixels.bin", "index.parquet"
 IMAGES_PER_TASK = 8
 IMAGES_TO_ESTIMATE = 256
 SYNC_BYTES = 8 * 2**20
-
 _EXTENSIONS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF",
     ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",

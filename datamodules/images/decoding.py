@@ -16,11 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 Channels = Literal[1, 3]
-
 MAX_PIXELS = 178_956_970  # Pillow's own limit; what claims to be larger is refused before it is decoded
 # Identified by content. EPS and its like, which run other programs, stay out.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-
 _ORIENTATION_TAG = 0x0112
 _START_OF_SCAN = 0xDA
 _WHITE_IS_ZERO = 0  # of the TIFF tag PhotometricInterpretation

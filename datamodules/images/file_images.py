@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.crops import draw_boxes
-from datamodules.decoding import BadImageError, decode_with_size
-from datamodules.image_index import BLOCK_BYTES, ImageIndex, byte_offsets
-from datamodules.originals import Originals
-from datamodules.sizing import Sizing, centre_box, fit, resize, to_batch
-from datamodules.threads import pool
+from ..threads import pool
+from .decoding import BadImageError, decode_with_size
+from .index import BLOCK_BYTES, ImageIndex, byte_offsets
+from .random_crops import draw_boxes
+from .readers import Originals
+from .resizing import Sizing, centre_box, fit, resize, to_batch
 
 # Pages of the cache that were read count as this process's memory until it lets go of them; they stay
 # in the page cache, from which they come back without reading the disk.
 RESIDENT_BYTES = 256 * 2**20
-
 Box = Sequence[int]  # top, left, height, width, in pixels
 
 

@@ -1,4 +1,4 @@
-"""What is known of each image once it was decoded: sizes, place in the cache, hash, what is wrong with it."""
+"""Per-image metadata of a cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from datamodules.sizing import Sizing, fitted_sizes
+from .resizing import Sizing, fitted_sizes
 
 BLOCK_BYTES = 2**20  # of pixels to a checksum: a page fault reads about as much ahead from a disk
 _CHECKSUMS = b"checksums"

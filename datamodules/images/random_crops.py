@@ -1,4 +1,4 @@
-"""Random-resized crops: another part of the image each time, another size and aspect."""
+"""Random resized crops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from datamodules.sizing import resize
+from .resizing import resize
 
 TRIES = 10
 RATIO = (3 / 4, 4 / 3)  # of width to height, as it is customary

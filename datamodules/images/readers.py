@@ -1,4 +1,4 @@
-"""Images as they came: encoded files, or what another library holds."""
+"""Readers of encoded images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How images of all shapes become one shape, the same for training, evaluation and prediction."""
+"""Resizing and cropping geometry."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datamodules.preprocess import Interpolation
-
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Decoding = Literal["exact", "fast"]
 
 

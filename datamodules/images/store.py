@@ -1,4 +1,4 @@
-"""Images as uint8, with their labels and ids: one part of a data set, or all of it."""
+"""ImageStore: images with targets, ids and groups."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.file_images import FileImages
-from datamodules.take import take
+from ..batch_ops import take
+from .file_images import FileImages
 
 STATISTICS_IMAGES = 20_000  # of images that lie on disk; the third digit of a mean does not change with more
-
-
 # uint8 (N, C, H, W), read by places (B,): all of them in memory, or what came from files.
 Images = Tensor | FileImages
 

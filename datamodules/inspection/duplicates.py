@@ -29,7 +29,6 @@ MAX_MOVE = 1.0  # pixels of a thumbnail, at its edge where it is zoomed
 MIN_SIDE_TO_MOVE = 32  # of thumbnails: in smaller images a pixel is no small move
 ROWS_AT_ONCE = 128  # of the matrix of all correlations, which is never there as a whole
 PAIRS_AT_ONCE = 2048
-
 Places = NDArray[np.int64]
 Floats = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""What a look at each image gives: brightness, contrast, channel means, a thumbnail, a hash of its pixels."""
+"""Brightness, contrast, thumbnails, hashes, outlier scores."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+# Iglewicz and Hoaglin (1993) name 3.5 for normal samples; photographs have heavier tails.
+MIN_SCORE = 5.0
 MIN_SIDE, MAX_SIDE = 8, 32  # of thumbnails
 CHUNK_BYTES = 2**24  # of uint8 pixels; as float32, and once more in grey, some hundred MB
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
@@ -93,3 +95,20 @@ def to_grey(pixels: Tensor) -> Tensor:
     if pixels.shape[1] == 3:
         return torch.einsum("bchw,c->bhw", pixels, torch.tensor(LUMA))
     return pixels.mean(1)
+
+
+def robust_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many standard deviations each value (N,) lies from the median, by estimates outliers can't move.
+
+    The standard deviation is estimated from the median absolute deviation or, where more than half of the
+    values are one and the same, from the mean absolute deviation (Iglewicz and Hoaglin 1993). Where
+    all values are the same, all scores are 0.
+
+    >>> robust_scores(np.array([1.0, 2.0, 3.0, 4.0, 100.0])).round(1).tolist()
+    [-1.3, -0.7, 0.0, 0.7, 65.4]
+    >>> robust_scores(np.array([5.0, 5.0, 5.0])).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    deviations = values - np.median(values)
+    spread = 1.4826 * np.median(np.abs(deviations)) or 1.2533 * np.abs(deviations).mean()
+    return deviations / spread if spread > 0 else np.zeros_like(deviations)

@@ -1,4 +1,4 @@
-"""Class names that look like others, misspelled: by upper and lower case, or rare and almost the same."""
+"""Detects likely typos in class names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.names import first_few
+from ..messages import first_few
 
 ALIKE = 0.75  # of difflib's ratio
 RARE, RARE_SHARE = 3, 0.1  # images of a class that may be another one's name, or their share of the other's

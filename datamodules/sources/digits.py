@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import ImageDataModule
-from datamodules.splits import hold_out
-from datamodules.store import ImageStore, without_pixels
+from ..base import ImageDataModule
+from ..images.store import ImageStore, without_pixels
+from ..splitting.splitters import hold_out
 
 TEST_FRACTION = 0.2
 

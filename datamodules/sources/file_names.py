@@ -1,18 +1,18 @@
-"""Names of files and classes: which are images', which are not UTF-8, their order, and lists in sentences."""
+"""Image suffixes and UTF-8 checks of file names."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
+
+from ..messages import some
 
 # What is decoded; other files are no images by their names.
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
-MAX_NAMED = 5  # in one sentence, or sentences of one kind
-
 ClassOrder = Literal["natural", "text"]
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
@@ -75,31 +75,3 @@ def readable(name: str) -> str:
     'café/caf\\xe9.png'
     """
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def some(names: Sequence[str], shown: int = MAX_NAMED) -> str:
-    """The first few, and how many more there are.
-
-    >>> some(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
-    """
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
-def first_few(sentences: list[str], in_all: str) -> list[str]:
-    """Of sentences of one kind the first few; where there are more, one that tells of all ends them.
-
-    >>> first_few(["a", "b"], "two in all"), first_few(list("abcdef"), "six in all")
-    (['a', 'b'], ['a', 'b', 'c', 'd', 'e', 'six in all'])
-    """
-    return sentences if len(sentences) <= MAX_NAMED else [*sentences[:MAX_NAMED], in_all]
-
-
-def counts_of(names: Mapping[str, int]) -> str:
-    """Numbers by name, in words.
-
-    >>> counts_of({".txt": 2, ".pdf": 1})
-    '2 .txt, 1 .pdf'
-    """
-    return ", ".join(f"{count} {name}" for name, count in names.items())

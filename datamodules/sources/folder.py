@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.files import ImageFiles, Listing
-from datamodules.names import class_name, counts_of, is_image, readable, some, sorted_classes
-from datamodules.spelling import likely_typos
+from ..messages import counts_of, some
+from .class_names import likely_typos
+from .file_names import class_name, is_image, readable, sorted_classes
+from .image_files import ImageFiles, Listing
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

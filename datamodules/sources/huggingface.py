@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.cache import Originals
-from datamodules.files import ImageFiles, Listing
-from datamodules.folder import PARTS
-from datamodules.names import ClassOrder, class_name, some, sorted_classes
-from datamodules.spelling import likely_typos
+from ..images.readers import Originals
+from ..messages import some
+from .class_names import likely_typos
+from .file_names import ClassOrder, class_name, sorted_classes
+from .folder import PARTS
+from .image_files import ImageFiles, Listing
 
 
 class HuggingFaceDataset(ImageFiles):

@@ -1,4 +1,4 @@
-"""What sources of image files share: which files there are, and pixels decoded once into a cache."""
+"""Base class of sources that read image files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import ImageDataModule
-from datamodules.cache import BadImage, FileImages, FileOriginals, Originals, open_images
-from datamodules.names import ClassOrder, class_name, counts_of, refuse_undecodable, some
-from datamodules.preprocess import Interpolation
-from datamodules.sizing import Decoding, Sizing
-from datamodules.store import ImageStore, without_pixels
+from ..base import ImageDataModule
+from ..images.cache import BadImage, open_images
+from ..images.file_images import FileImages
+from ..images.readers import FileOriginals, Originals
+from ..images.resizing import Decoding, Interpolation, Sizing
+from ..images.store import ImageStore, without_pixels
+from ..messages import counts_of, some
+from .file_names import ClassOrder, class_name, refuse_undecodable
 
 MAX_LISTED = 20  # bad files in one message
 GIB = 2**30

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import ImageDataModule
-from datamodules.store import ImageStore, without_pixels
+from ..base import ImageDataModule
+from ..images.store import ImageStore, without_pixels
 
 _PREFIX = {"train": "train", "test": "t10k"}
 

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import ImageDataModule
-from datamodules.store import ImageStore, without_pixels
+from ..base import ImageDataModule
+from ..images.store import ImageStore, without_pixels
 
 Floats = NDArray[np.float32]
-
 # Each from coordinates in [-1, 1] around the centre to whether a pixel is inside.
 SHAPES: dict[str, Callable[[Floats, Floats], NDArray[np.bool_]]] = {
     "disc": lambda x, y: x**2 + y**2 < 1,

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datamodules.files import ImageFiles, Listing
-from datamodules.folder import PARTS
-from datamodules.names import MAX_NAMED, class_name, refuse_undecodable, some, sorted_classes
-from datamodules.spelling import likely_typos
+from ..messages import MAX_NAMED, some
+from .class_names import likely_typos
+from .file_names import class_name, refuse_undecodable, sorted_classes
+from .folder import PARTS
+from .image_files import ImageFiles, Listing
 
 
 class ImageTable(ImageFiles):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.splits import hash_fraction
-from datamodules.store import ImageStore
-from datamodules.stratification import Membership
+from ..images.store import ImageStore
+from .splitters import hash_fraction
+from .stratification import Membership
 
 # Probabilities of at most 0, 1, 2, ... of a Poisson variable of mean 1, until they are 1 in float64.
 POISSON = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(18)])

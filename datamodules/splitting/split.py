@@ -1,4 +1,4 @@
-"""How a data set is divided: the official parts, what is held out, folds, and subsets to train on."""
+"""Train, validation and test split; folds; subsets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.splits import assign_folds, hold_out, keep, split_problems, split_warnings
-from datamodules.store import ImageStore, join
+from ..images.store import ImageStore, join
+from .splitters import assign_folds, hold_out, keep, split_problems, split_warnings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which sample belongs to which split: pure functions of ids and labels."""
+"""Hash-based hold-out and k-fold assignment."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.names import first_few
-from datamodules.stratification import (
-    Membership,
-    fill_empty_folds,
-    iterative_stratification,
-    judge_and_learn_each_class,
-)
+from ..messages import first_few
+from .stratification import Membership, fill_empty_folds, iterative_stratification, judge_and_learn_each_class
 
 
 def hash_fraction(purpose: str, seed: int, sample_id: str) -> float:

@@ -1,27 +1,29 @@
-"""`darkroom evaluate`: a recorded run's metrics, computed again or on other data; or untrained weights'."""
+"""The evaluate command: recorded metrics beside recomputed ones."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
-from experiments.calibration import CALIBRATION_METRICS, arrays, judge
-from experiments.checkpoints import load_weights
-from experiments.conditions import check_not_trained_on, repairs_told
-from experiments.config import Experiment
-from experiments.errors import RequestError
-from experiments.prediction_store import read_outcome
-from experiments.recorded_data import check_same_classes, parse_recorded
-from experiments.temperature import fit_temperatures
-from experiments.thresholds import at_thresholds, recorded_thresholds
-from experiments.tracking import RunRecord, open_store
-from experiments.train import evaluate, prepare, print_result, train
-from experiments.untrained import load_untrained
-from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
+from darkroom.lightning_modules.metrics.collection import TUNED_METRICS
+from darkroom.lightning_modules.metrics.names import METRIC_NAMES
+
+from ..errors import RequestError
+from ..evaluation.calibration import CALIBRATION_METRICS, arrays, judge
+from ..evaluation.temperature_scaling import fit_temperatures
+from ..evaluation.thresholds import at_thresholds
+from ..tracking.prediction_artifacts import read_outcome, recorded_thresholds
+from ..tracking.provenance_diff import check_not_trained_on, repairs_told
+from ..tracking.run import RunRecord
+from ..tracking.store import open_store
+from ..training.loop import evaluate
+from ..training.restore import restore
+from ..training.result import print_result
+from ..training.run import train
+from .evaluate_untrained import load_untrained
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -53,48 +55,6 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         judged = experiment.model.predictions["test"]
         metrics |= judge(*arrays(judged), temperatures, judged.ranking.cpu().numpy()).metrics
     Console().print(comparison(record, metrics, arguments.split))
-
-
-def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
-    """A recorded run's experiment with the chosen checkpoint's weights and its normalisation.
-
-    Args:
-        record: A run that has finished.
-        overrides: Keys of the data, to judge on other images of the same classes.
-
-    Raises:
-        RequestError: The run has no checkpoint, the data is not to be had, or has other classes, or images
-            of a size that the network can't take.
-    """
-    foreign = [key for key in overrides if not key.startswith(("data", "trainer"))]
-    if foreign:
-        raise RequestError(
-            f"{foreign[0]} can't be changed: the network is trained. Keys of data and trainer can"
-        )
-    unweighted = {"data.sample_weights": "null", **overrides}  # which are of training alone
-    experiment = parse_recorded(record, unweighted)
-    experiment.model.start_from_scratch()  # the checkpoint's weights follow
-    checkpoint = record.download("checkpoints/best.ckpt")
-    facts = json.loads(record.read_text("data/facts.json"))
-    try:
-        class_names = list(experiment.data.class_names)
-    except (ValueError, OSError) as error:  # of files that are not there any more
-        raise RequestError(str(error)) from error
-    check_same_classes(record, class_names)
-    prepare(experiment)
-    experiment.data.normalize_with(facts["pixel_mean"], facts["pixel_std"])
-    # The loss is the run's own, also where other images would weigh its classes otherwise.
-    experiment.model.weigh_classes(facts["class_counts"]["train"], facts["images"]["train"])
-    try:
-        load_weights(experiment.model, checkpoint)
-    except RuntimeError as error:
-        shapes = facts["image_shape"], experiment.data.image_shape
-        trained_on, these = ("x".join(map(str, shape)) for shape in shapes)
-        raise RequestError(
-            f"the run's network was trained on images of {trained_on}, and its weights do not fit one for "
-            f"{these}: leave out what changes the images' size"
-        ) from error
-    return experiment
 
 
 def recorded_temperatures(record: RunRecord) -> list[float | None]:

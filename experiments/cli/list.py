@@ -1,4 +1,4 @@
-"""`darkroom list`: the recipes, with source and claimed score."""
+"""The list command: shipped recipes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
-from experiments.recipes import find_recipe, recipe_names
-from experiments.record_version import RECORD_VERSION
+from ..recipes import find_recipe, recipe_names
+from ..tracking.record_version import RECORD_VERSION
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""`darkroom show`: the resolved configuration, what follows from it, and the network layer by layer."""
+"""The show command: resolved configuration, layer table, cost."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.syntax import Syntax
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.config import Experiment, configuration_help, load_experiment
-from experiments.errors import RequestError
-from experiments.hardware import open_knobs
-from experiments.record import derived_values
-from experiments.refusals import check_devices
-from lightning_modules import ImageClassifier
+from darkroom.lightning_modules.classifier import ImageClassifier
+
+from ..config.experiment import Experiment, configuration_help, derived_values, load_experiment
+from ..config.hardware_defaults import open_knobs
+from ..errors import RequestError
+from ..training.checks import check_devices
 
 MIB = 2**20
 CONTAINERS = ("ModuleDict", "ParameterDict")  # empty ones stand within LoRA's layers, and compute nothing

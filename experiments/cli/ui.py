@@ -1,4 +1,4 @@
-"""`darkroom ui`: the MLflow UI on the store in use."""
+"""The ui command: starts the MLflow UI."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Mapping
 
-from experiments.errors import RequestError
-from experiments.tracking import open_store
+from ..errors import RequestError
+from ..tracking.store import open_store
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:

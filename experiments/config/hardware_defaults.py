@@ -1,4 +1,4 @@
-"""The trainer's knobs that are left open, set by what trains: the hardware and the network."""
+"""Resolves auto precision, channels_last and tf32 for this machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 if TYPE_CHECKING:
-    from experiments.trainer import TrainerSettings
+    from .trainer_settings import TrainerSettings
 
 AMPERE = (8, 0)  # the first GPUs that multiply bf16 and TF32 in hardware
-
 OPEN_KNOBS = ("precision", "channels_last", "tf32")
 
 

@@ -1,4 +1,4 @@
-"""Which configuration keys there are, and the answer to one that is not."""
+"""Configuration keys: flattening, known keys, suggestions for unknown ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-import datamodules
-import lightning_modules
-from datamodules import ImageDataModule
-from experiments.errors import RequestError, nearest
-from lightning_modules import ImageClassifier
+from darkroom import datamodules, lightning_modules
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.lightning_modules.classifier import ImageClassifier
+
+from ..errors import RequestError, nearest
 
 CLASS_SECTIONS = ("data", "model")  # sections that name a class
 
@@ -118,3 +118,22 @@ def _arguments(cls: type) -> frozenset[str]:
 
 def _is_mapping(hint: Any) -> bool:
     return str(hint).startswith(("collections.abc.Mapping", "typing.Mapping", "dict"))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots, without the words that only say "constructor argument".
+
+    >>> flatten({"model": {"class_path": "A", "init_args": {"lr": 0.1}}, "seed": 0})
+    {'model': 'A', 'model.lr': 0.1, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if key == "init_args":
+            flat |= flatten(value, prefix)
+        elif key == "class_path":
+            flat[prefix.removesuffix(".")] = value
+        elif isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

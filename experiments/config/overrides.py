@@ -1,4 +1,4 @@
-"""Configuration keys on a command line, told apart from a command's own options."""
+"""Splits --key=value overrides from a command's own options."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from experiments.errors import RequestError
+from ..errors import RequestError
 
 
 def split_overrides(argv: Sequence[str], options: Iterable[str]) -> tuple[list[str], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Short names for arrays of NumPy's, whose own are long."""
+"""NumPy type aliases."""
 
 from __future__ import annotations
 

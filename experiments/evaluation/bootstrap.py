@@ -1,4 +1,4 @@
-"""A metric by image: what each adds to the metric of each run, and the metric over resampled images."""
+"""Bootstrap replicates of a metric over images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from experiments.arrays import Floats
-from experiments.clustered import Groups, corrected, group_of_image, groups_by_id, linearized
-from experiments.prediction_store import Outcome, union_of_ids
-from experiments.statistics import bootstrap_means, resamples
-from lightning_modules.metrics import RANKING_METRICS
-from lightning_modules.task import build_task
+from darkroom.lightning_modules.metrics.collection import RANKING_METRICS
+from darkroom.lightning_modules.task import build_task
+
+from .array_types import Floats
+from .clustered import Groups, corrected, group_of_image, groups_by_id, linearized
+from .significance import bootstrap_means, resamples
+from .stored_predictions import Outcome, union_of_ids
 
 RESAMPLES = 2000
 SLOW_RESAMPLES = 500  # of metrics that are no mean over images
 MAX_GROUPS = 200  # left out in turn, of metrics that are no mean over images
 MIN_STRATUM = 5  # label sets rarer than this are drawn together
-
 Measure: TypeAlias = Callable[[Outcome, NDArray[np.int64]], float]
 
 

@@ -1,19 +1,18 @@
-"""Calibration: how far a network's probabilities can be believed, as they are and scaled by a temperature."""
+"""Calibration error, Brier score, risk-coverage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.arrays import Floats
-from experiments.temperature import EPSILON, Targets, fit_temperatures, scale
-from lightning_modules.outputs import Predictions
+from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
+
+from .array_types import Floats
+from .temperature_scaling import EPSILON, Targets, fit_temperatures, scale
 
 NUM_BINS = 15
 # Of unscaled probabilities, `test/ece` and `test/log_loss` are recorded anyway.
@@ -97,19 +96,6 @@ def summary(metrics: Mapping[str, float]) -> str | None:
     temperature = metrics.get("calibration/temperature")
     whose = "each label's temperature" if temperature is None else f"temperature {temperature:.2f}"
     return f"{whose} (validation's): {', '.join(changes)}"
-
-
-def record_temperatures(
-    folder: Path, temperatures: Sequence[float | None], class_names: Sequence[str]
-) -> None:
-    """Writes those of labels as a table; a single one is a metric."""
-    if len(temperatures) == len(class_names):
-        (folder / "tables").mkdir(exist_ok=True)
-        table = pd.DataFrame({"label": list(class_names), "temperature": temperatures})
-        table.to_csv(folder / "tables" / "temperatures.csv", index=False)
-
-
-# Errors -----------------------------------------------------------------------------------------
 
 
 def errors(targets: Targets, probabilities: Floats) -> dict[str, float]:
@@ -200,9 +186,6 @@ def log_loss(targets: Targets, probabilities: Floats) -> float:
     else:
         chosen = probabilities[np.arange(len(targets)), targets]
     return float(-np.log(chosen.astype(np.float64).clip(EPSILON, 1 - EPSILON)).mean())
-
-
-# Selective prediction ---------------------------------------------------------------------------
 
 
 def decisions(targets: Targets, probabilities: Floats, ranking: Floats) -> tuple[Floats, Floats]:

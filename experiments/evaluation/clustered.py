@@ -1,4 +1,4 @@
-"""Images in groups, such as patients, of which whole groups are drawn: freedom, intervals, and words."""
+"""Intervals and tests over images that come in groups."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from experiments.arrays import Floats
-from experiments.prediction_store import Outcome
-from experiments.statistics import CONFIDENCE, Interval
+from .array_types import Floats
+from .significance import CONFIDENCE, Interval
+from .stored_predictions import Outcome
 
 MIN_GROUPS = 5  # fewer give no interval and no test: docs/explanation/groups.md has the simulation
 UNKNOWN = Interval(-math.inf, math.inf)

@@ -1,51 +1,21 @@
-"""What a network says of each image of a split, and the tables that follow from it."""
+"""Tables from predictions: confusion matrices, per-class metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from datamodules import ImageDataModule
-from lightning_modules.metrics import rank_scores
-from lightning_modules.outputs import Predictions
+from .array_types import Bools, Floats
 
-Floats = NDArray[np.floating[Any]]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-def record_predictions(
-    folder: Path,
-    split: str,
-    predictions: Predictions,
-    data: ImageDataModule,
-    thresholds: Sequence[float] | None = None,
-) -> None:
-    """Writes predictions, and the tables that follow from them, of one split; of labels at thresholds."""
-    probabilities = predictions.probabilities.cpu().numpy()
-    targets = predictions.targets.cpu().numpy()
-    names = data.class_names
-    (folder / "predictions").mkdir(exist_ok=True)
-    split_frame(split, predictions, data).to_parquet(folder / "predictions" / f"{split}.parquet")
-    tables = folder / "tables"
-    tables.mkdir(exist_ok=True)
-    if thresholds is not None:
-        label_counts = label_confusion_counts(targets, probabilities > thresholds)
-        label_confusion_table(label_counts, names).to_csv(
-            tables / f"{split}_confusion_matrices.csv", index=False
-        )
-        table = per_label_table(targets, probabilities, thresholds, names, predictions.ranking.cpu().numpy())
-        table.to_csv(tables / f"{split}_per_label.csv", index=False)
-        return
-    counts = confusion_counts(targets, probabilities.argmax(1), len(names))
-    pd.DataFrame(counts, index=pd.Index(names, name="true"), columns=list(names)).to_csv(
-        tables / f"{split}_confusion_matrix.csv"
-    )
-    per_class_table(counts, names).to_csv(tables / f"{split}_per_class.csv", index=False)
+    from darkroom.datamodules.base import ImageDataModule
+    from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
 
 
 def split_frame(split: str, predictions: Predictions, data: ImageDataModule) -> pd.DataFrame:
@@ -102,9 +72,6 @@ def target_columns(targets: NDArray[Any]) -> dict[str, NDArray[np.int64]]:
     return {f"target_{label}": column for label, column in enumerate(targets.T.astype(np.int64))}
 
 
-# One of several classes -------------------------------------------------------------------------
-
-
 def confusion_counts(
     targets: NDArray[np.int64], predicted: NDArray[np.int64], num_classes: int
 ) -> NDArray[np.int64]:
@@ -121,9 +88,6 @@ def per_class_table(counts: NDArray[np.int64], class_names: Sequence[str]) -> pd
     """Precision, recall, F1 and support of each class, from a confusion matrix; 0 where undefined."""
     hits, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
     return pd.DataFrame({"class": list(class_names), **_ratios(hits, support, predicted), "support": support})
-
-
-# Any of several labels --------------------------------------------------------------------------
 
 
 def label_confusion_counts(targets: NDArray[Any], predicted: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -165,6 +129,11 @@ def per_label_table(
         One row for each label; ratios are 0 where undefined, areas NaN. `support` counts the images
         that have the label.
     """
+
+    import torch  # takes seconds, and what only reads records does without
+
+    from darkroom.lightning_modules.metrics.collection import rank_scores
+
     counts = label_confusion_counts(targets, probabilities > thresholds)
     hits, support, predicted = counts[:, 1, 1], counts[:, 1].sum(1), counts[:, :, 1].sum(1)
     scores, present = torch.from_numpy(ranking), torch.from_numpy(targets > 0.5)
@@ -189,3 +158,21 @@ def _ratios(
         "recall": hits / np.maximum(support, 1),
         "f1": 2 * hits / np.maximum(support + predicted, 1),
     }
+
+
+def positives_of(targets: NDArray[Any], num_classes: int) -> Bools:
+    """Classes (N,), or labels (N, C) of 0 and 1, to whether each image has each of them, (N, C)."""
+    return targets > 0.5 if targets.ndim == 2 else targets[:, None] == np.arange(num_classes)
+
+
+def target_names(targets: Tensor, class_names: Sequence[str]) -> str:
+    """An image's class by name, or its labels.
+
+    >>> import torch
+    >>> target_names(torch.tensor(1), ["cat", "dog"]), target_names(torch.tensor([1.0, 1.0]), ["cat", "dog"])
+    ('dog', 'cat, dog')
+    """
+    if targets.ndim == 0:
+        return class_names[int(targets)]
+    present = [name for name, target in zip(class_names, targets.tolist(), strict=True) if target > 0.5]
+    return ", ".join(present) or "none"

@@ -1,4 +1,4 @@
-"""Intervals of shares, such as accuracy: with an end other than 0 and 1, however few mistakes there are."""
+"""Intervals for proportions of images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from experiments.arrays import Floats
-from experiments.statistics import CONFIDENCE, Interval, t_interval
+from .array_types import Floats
+from .significance import CONFIDENCE, Interval, t_interval
 
 PRIOR = 1.0  # units with a mistake that a design effect of 1 weighs as much as, chosen by simulation
 
@@ -24,12 +24,13 @@ def share_interval(
     none at all do not: it is therefore drawn towards 1.
 
     Args:
-        scores: As `unit_scores` in `experiments.compare.scores` gives them, the mean over runs of each unit.
+        scores: As `darkroom.experiments.evaluation.bootstrap.unit_scores` gives them, the mean over runs of
+            each unit.
         confidence: How often the interval is to hold the mean, over other units.
         is_count: Whether the mean counts images, so that it tells something even at 0 and at 1. Of others,
             such as macro-F1, there is no interval then: both ends are infinite.
         freedom: Degrees of freedom, where units are groups of images (then of no count, for which
-            `grouped_share_interval` in `experiments.clustered` is); None for U - 1.
+            `grouped_share_interval` in `darkroom.experiments.evaluation.clustered` is); None for U - 1.
 
     >>> low, high = share_interval(np.ones(50))
     >>> f"{low:.3f} {high:.3f}"

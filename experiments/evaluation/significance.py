@@ -1,4 +1,4 @@
-"""Intervals and tests: whether a difference between networks is real, as pure functions of numbers."""
+"""Confidence intervals, hypothesis tests and power."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from experiments.arrays import Floats
+from .array_types import Floats
 
 Verdict: TypeAlias = Literal["reproduced", "not reproduced", "underpowered"]
-
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 POWER = 0.8

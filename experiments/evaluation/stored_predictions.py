@@ -1,18 +1,14 @@
-"""The prediction store, read back: what a recorded run said of each image of a split."""
+"""Predictions by image id, for analysis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.errors import RequestError
-from experiments.tracking import RunRecord
-from lightning_modules.task import TaskName
+from darkroom.lightning_modules.task import TaskName
 
 
 @dataclass(frozen=True)
@@ -68,43 +64,6 @@ class Outcome:
     def labels_right(self) -> NDArray[np.bool_]:
         """Whether each label is rightly there or not there, above a probability of one half, (N, K)."""
         return np.asarray((self.probabilities > 0.5) == (self.targets == 1))
-
-
-def read_outcome(run: RunRecord, split: str) -> Outcome:
-    """What a run said of its `val` or `test` images, wherever it is recorded.
-
-    Raises:
-        RequestError: It recorded no predictions of them, or some that are no numbers.
-    """
-    frame = run.predictions(split)
-    targets: Any = frame["target"] if "target" in frame else frame.filter(regex=r"^target_\d+$")
-    # A fold recorded before groups were leaves its images without one.
-    grouped = "group" in frame and bool(frame["group"].notna().all())
-    column = run.params.get("data.group_column", "None")
-    probabilities = frame.filter(regex=r"^prob_\d+$").to_numpy(dtype=np.float32, copy=True)
-    bad = int((~np.isfinite(probabilities)).any(1).sum())
-    if bad:
-        raise RequestError(
-            f"run {run.run_id[:8]} ({run.name}) recorded predictions of {bad:,} of {len(frame):,} {split} "
-            "images that are NaN: its network had died, and its metrics mean nothing. Leave it out"
-        )
-    return Outcome(
-        ids=frame["id"].to_numpy(dtype=np.str_),
-        targets=targets.to_numpy(dtype=np.int64, copy=True),
-        probabilities=probabilities,
-        log_odds=_read_log_odds(frame, probabilities.shape[1]),
-        groups=frame["group"].to_numpy(dtype=np.str_) if grouped else None,
-        grouped_by=None if column == "None" else column,
-    )
-
-
-def _read_log_odds(frame: pd.DataFrame, num_classes: int) -> NDArray[np.float32] | None:
-    """Those of each class or label, (N, C); None where a run, or one of its folds, recorded none."""
-    columns = frame.filter(regex=r"^log_odds_\d+$")
-    if columns.empty or bool(columns.isna().to_numpy().any()):
-        return None
-    found = columns.to_numpy(dtype=np.float32, copy=True)
-    return found if found.shape[1] == num_classes else np.concatenate([-found, found], axis=1)
 
 
 def union_of_ids(outcomes: Sequence[Outcome]) -> tuple[NDArray[np.str_], list[NDArray[np.int64]]]:

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number, fitted on validation, that makes a network as sure as it is right."""
+"""Fits and applies temperature scaling."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from experiments.arrays import Floats
+from .array_types import Floats
 
 Targets: TypeAlias = NDArray[Any]  # classes (N,), or labels (N, K) of 0 and 1
-
 TEMPERATURES = (0.05, 20.0)  # among which one is sought; networks that have learned something need 0.3 to 5
 EPSILON = float(np.finfo(np.float32).eps)  # probabilities are kept so far from 0 and 1, as `log_loss` does
 

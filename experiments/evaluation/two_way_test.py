@@ -1,4 +1,4 @@
-"""The two-way test: whether two configurations differ, were other seeds drawn and other images judged."""
+"""Tests a difference over seeds and images at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.arrays import Floats
-from experiments.statistics import CONFIDENCE, MAX_SEEDS, POWER, SIGNIFICANCE, Interval
+from .array_types import Floats
+from .significance import CONFIDENCE, MAX_SEEDS, POWER, SIGNIFICANCE, Interval
 
 MAX_IMAGES = 10**9  # further than this nobody looks for a difference
 
@@ -158,8 +158,9 @@ def two_way_test(
     Args:
         values: The metric of each run of either configuration, of two or more runs.
         scores: Of the same runs, (U, S) each, on the same U units: columns have the runs' metrics as means.
-            Rows are what was drawn independently: images, or the groups of images that `unit_scores` in
-            `experiments.compare.scores` was given. NaN where a run did not judge a unit, as with folds.
+            Rows are what was drawn independently: images, or the groups of images that
+            `darkroom.experiments.evaluation.bootstrap.unit_scores` was given. NaN where a run did not judge a
+            unit, as with folds.
         shared: By how much folds of each share training images, 1 / (k - 1), as in `folds_interval`; 0 for
             seeds.
         same_folds: Whether the runs are the same folds in the same order, whose differences are then tested.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.errors import RequestError, nearest
+from ..errors import RequestError, nearest
 
 FOLDER = Path(__file__).parent
 

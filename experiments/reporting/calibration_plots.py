@@ -1,4 +1,4 @@
-"""Figures of calibration: how often a network is right against how sure it is."""
+"""Reliability diagram and risk-coverage curve."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.arrays import Floats, Ints
-from experiments.calibration import NUM_BINS, bin_scores, confidences, decisions, risk_coverage
-from experiments.figures import BLUE, GREY, INK, LEGEND, RED, TITLE, _plain
+from ..evaluation.array_types import Floats, Ints
+from ..evaluation.calibration import NUM_BINS, bin_scores, confidences, decisions, risk_coverage
+from .style import BLUE, GREY, INK, LEGEND, RED, TITLE, clean_axes
 
 MARKED_COVERAGES = (0.8, 0.9, 1.0)
 MAX_POINTS = 2000  # of a curve; a picture has no more columns
@@ -64,8 +64,8 @@ def _draw_reliability(axes: Sequence[Axes], targets: Ints, probabilities: Floats
     top.set(xlim=(0, 1), ylim=(0, 1.02))
     bottom.bar(left, bins.sizes / len(scores), 1 / num_bins, align="edge", color=GREY, ec="white")
     bottom.set_xlabel("Probability of the label" if several else "Confidence in the predicted class")
-    _plain(top)
-    _plain(bottom)
+    clean_axes(top)
+    clean_axes(bottom)
     return error
 
 
@@ -97,5 +97,5 @@ def risk_coverage_curve(targets: Ints, probabilities: Floats, ranking: Floats) -
         axis.set_major_formatter(PercentFormatter(1))
     axes.set_title(f"Area under the risk-coverage curve {risks.mean():.4f}", **TITLE)
     axes.legend(loc="upper left", **LEGEND)
-    _plain(axes)
+    clean_axes(axes)
     return figure

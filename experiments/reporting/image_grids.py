@@ -1,4 +1,4 @@
-"""Sheets of images: samples, augmented versions, and what the network is most wrong about."""
+"""Grids of samples, augmentations and worst mistakes."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,16 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.arrays import Bytes, Floats, Ints
-from experiments.figures import (
-    GREY,
-    INK,
-    MAX_NAMED_CLASSES,
-    RED,
-    TITLE,
-    positives_of,
-    shorten,
-)
+from ..evaluation.array_types import Bytes, Floats, Ints
+from ..evaluation.predictions import positives_of
+from .style import GREY, INK, MAX_NAMED_CLASSES, RED, TITLE, shorten
 
 
 class Pictures(Protocol):

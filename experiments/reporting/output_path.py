@@ -1,10 +1,10 @@
-"""The file that `--out` names: of a kind that a command writes, in a folder that is there."""
+"""Validates --out paths."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.errors import RequestError
+from ..errors import RequestError
 
 
 def check_out(path: Path, suffixes: tuple[str, ...] = ()) -> Path:
@@ -20,9 +20,9 @@ def check_out(path: Path, suffixes: tuple[str, ...] = ()) -> Path:
     Raises:
         RequestError: It is of no such kind, or there is no such folder.
 
-    >>> check_out(Path("table.txt"), (".md", ".csv", ".html"))
+    >>> check_out(Path("table.txt"), (".md", ".csv"))
     Traceback (most recent call last):
-    experiments.errors.RequestError: --out must name a file that ends in .md, .csv or .html, got table.txt
+    darkroom.experiments.errors.RequestError: --out must name a file that ends in .md or .csv, got table.txt
     """
     if suffixes and path.suffix not in suffixes:
         *others, last = suffixes

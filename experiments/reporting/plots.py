@@ -1,40 +1,20 @@
-"""Figures of a run: pure functions from arrays to matplotlib figures."""
+"""Confusion matrix, ROC, precision-recall and learning curves."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from experiments.arrays import Bools, Floats, Ints
+from ..evaluation.array_types import Bools, Floats, Ints
+from ..evaluation.predictions import positives_of
+from .style import BLUE, GREY, INK, LEGEND, MAX_NAMED_CLASSES, PALETTE, RED, TITLE, clean_axes, shorten
 
-# Ten colours that colour-blind readers tell apart (Petroff 2021, arXiv:2107.02270).
-PALETTE: tuple[str, ...] = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
-PALETTE += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-BLUE, RED = PALETTE[0], PALETTE[2]
-INK, GREY, PALE = "#222222", "#707070", "#e4e4e4"
-MAX_NAMED_CLASSES = 10
 MAX_ANNOTATED_CLASSES = 20
 MAX_LABEL_MATRICES = 30
 CURVE_GRID = np.linspace(0, 1, 500)
-TITLE: dict[str, Any] = {"fontsize": 10, "loc": "left"}
-LEGEND: dict[str, Any] = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "alignment": "left"}
-
-
-def save(figure: Figure, path: Path, dpi: int = 120) -> None:
-    """Write a figure as PNG, laid out and drawn once; `savefig` would do both twice."""
-    figure.set_dpi(dpi)
-    layout = figure.get_layout_engine()
-    if layout is not None:
-        layout.execute(figure)
-        figure.set_layout_engine("none")
-    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
 
 
 def confusion_matrix(counts: Ints, class_names: Sequence[str]) -> Figure:
@@ -147,19 +127,9 @@ def learning_curves(
             legend[f"best epoch ({best_epoch})"] = line
         axes.set(xlabel="Epoch", ylabel=spelled.capitalize())
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-        _plain(axes)
+        clean_axes(axes)
     figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=3, **LEGEND)
     return figure
-
-
-def positives_of(targets: NDArray[Any], num_classes: int) -> Bools:
-    """Classes (N,), or labels (N, C) of 0 and 1, to whether each image has each of them, (N, C)."""
-    return targets > 0.5 if targets.ndim == 2 else targets[:, None] == np.arange(num_classes)
-
-
-def shorten(name: str, length: int = 20) -> str:
-    """Cut a name, and keep its dollar signs from being read as mathematics."""
-    return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")
 
 
 def _roc(positives: Bools, scores: Floats) -> tuple[Floats, float]:
@@ -197,7 +167,7 @@ def _one_vs_rest(
     figure = Figure((5.8, 3.9), dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    _plain(axes)
+    clean_axes(axes)
     if not curves:
         axes.set_title("no class has both positives and negatives", **TITLE)
         return figure
@@ -215,11 +185,3 @@ def _one_vs_rest(
             legend[f"{area:.4f}  {shorten(class_names[index], 22)}"] = line
     figure.legend(legend.values(), legend.keys(), title=area_name, loc="outside right upper", **LEGEND)
     return figure
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[:].set_linewidth(0.6)
-    axes.tick_params(labelsize=8, width=0.6)
-    axes.grid(color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)

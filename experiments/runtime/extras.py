@@ -1,10 +1,10 @@
-"""Libraries that only some features need: which extra installs each, and the command that installs it."""
+"""Optional libraries, and how each is installed."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-from experiments.errors import RequestError
+from ..errors import RequestError
 
 # Import name -> extra, as pyproject.toml declares them.
 EXTRAS = {

@@ -1,4 +1,4 @@
-"""Memory that ran out: how it is known, and what a user is told to do about it."""
+"""Detects out-of-memory errors and suggests a remedy."""
 
 from __future__ import annotations
 

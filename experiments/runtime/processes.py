@@ -1,4 +1,4 @@
-"""Processes forked from one server, which end with the one they work for."""
+"""Child processes from a forkserver that die with their parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Being told to leave: by SIGTERM, as `kill` and schedulers tell a process, or by SLURM's earlier SIGUSR1."""
+"""Handlers for SIGTERM and SIGUSR1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
 Answer = Callable[[int, FrameType | None], None]
 
 

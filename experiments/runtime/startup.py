@@ -1,4 +1,4 @@
-"""What makes a process fast and is set before it imports anything: memory kept, nothing imported in vain."""
+"""Process tuning before heavy imports."""
 
 from __future__ import annotations
 

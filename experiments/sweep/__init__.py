@@ -1,1 +1,1 @@
-"""Search: the space, the study, its trials and their winner."""
+"""The sweep command: a search over configurations."""

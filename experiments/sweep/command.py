@@ -6,9 +6,9 @@ import argparse
 import json
 from collections.abc import Mapping
 
-from experiments.errors import RequestError
-from experiments.startup import import_module
-from experiments.sweep.worker import start_server
+from ..errors import RequestError
+from ..runtime.startup import import_module
+from .execution.worker import start_server
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
         if value is not None and value < 1:
             raise RequestError(f"--{option.replace('_', '-')} must be at least 1, got {value}")
     if arguments.launcher != "local":
-        status: int = import_module("experiments.sweep.launchers.launch").run(arguments, overrides)
+        status: int = import_module("darkroom.experiments.sweep.launchers.command").run(arguments, overrides)
         return status
     for option in ("machines", "launcher_option", "dry_run"):
         if getattr(arguments, option):
@@ -27,5 +27,5 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
             )
     # Both import for seconds, on a core each; hence the server first.
     start_server(json.dumps([arguments.experiments, dict(overrides)]))
-    import_module("experiments.sweep.sweep").run(arguments, overrides)
+    import_module("darkroom.experiments.sweep.run").run(arguments, overrides)
     return 0

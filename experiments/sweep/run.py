@@ -1,4 +1,4 @@
-"""A sweep, told in order: search, confirm on fresh seeds, train the winner, test it once."""
+"""A sweep, in order: search, confirm, train the winner, test it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,23 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from experiments.config import Experiment, load_experiment
-from experiments.ending import recording
-from experiments.errors import RequestError, RunError
-from experiments.resume import go_on
-from experiments.sweep.books import Sweep
-from experiments.sweep.conductor import Conductor
-from experiments.sweep.confirm import (
+from ..config.experiment import Experiment, load_experiment
+from ..config.search_space.space import overrides
+from ..errors import RequestError, RunError
+from ..tracking.run import RunRecord
+from ..tracking.run_lifecycle import recording
+from ..tracking.store import Store, open_store
+from ..training.result import Result, print_result
+from ..training.resume import go_on
+from ..training.run import train
+from .execution.controller import Conductor
+from .execution.resources import Slot, share_out
+from .execution.trial_records import Sweep
+from .report.leaderboard import leaderboard, savings
+from .report.live_display import Display
+from .report.report import write_report
+from .setup import prepare_sweep
+from .study.confirmation import (
     Confirmation,
     Confirmed,
     confirmation_frame,
@@ -30,16 +40,9 @@ from experiments.sweep.confirm import (
     optimism,
     told_apart,
 )
-from experiments.sweep.live import Display
-from experiments.sweep.preparation import prepare_sweep, share_out
-from experiments.sweep.ranking import best_trial, counted_trials, describe, leaderboard, savings
-from experiments.sweep.report import write_report
-from experiments.sweep.running import Slot
-from experiments.sweep.space import overrides
-from experiments.sweep.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
-from experiments.sweep.study import Search, grid_trials, is_done, open_study
-from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import Result, print_result, train
+from .study.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
+from .study.study import Search, grid_trials, is_done, open_study
+from .study.trials import best_trial, counted_trials, describe
 
 REFRESH_SECONDS = 20.0  # between two looks of the sweep's run in MLflow, while it lasts
 

@@ -1,4 +1,4 @@
-"""The code that a recorded run was made with, checked out beside the present one."""
+"""Checks out a run's recorded commit in a temporary worktree."""
 
 from __future__ import annotations
 
@@ -6,16 +6,32 @@ import contextlib
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.errors import RequestError
-from experiments.provenance import PACKAGE_ROOT
-from experiments.tracking import RunRecord
+from ..errors import RequestError
+from .provenance import PACKAGE_ROOT
+from .run import RunRecord
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """Code that is checked out beside the present one.
+
+    Attributes:
+        folder: The worktree.
+        module: What `python -m` runs as the command line.
+        environment: Variables with which Python imports this code, and Git means this worktree.
+    """
+
+    folder: Path
+    module: str
+    environment: dict[str, str]
 
 
 @contextlib.contextmanager
-def checkout(run: RunRecord) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A worktree at the run's commit with its uncommitted changes, and the environment to work with it.
+def checkout(run: RunRecord) -> Iterator[Checkout]:
+    """A worktree at the run's commit with its uncommitted changes.
 
     Raises:
         RequestError: The run recorded no commit, or this checkout does not have it, or it holds no Darkroom.
@@ -41,7 +57,8 @@ def checkout(run: RunRecord) -> Iterator[tuple[Path, dict[str, str]]]:
             commit,
         )
         try:
-            if not (folder / "experiments" / "__main__.py").is_file():
+            entry = _entry(folder)
+            if entry is None:
                 raise RequestError(
                     f"commit {commit[:12]} holds no Darkroom: its version stands in environment/packages.txt"
                 )
@@ -50,10 +67,23 @@ def checkout(run: RunRecord) -> Iterator[tuple[Path, dict[str, str]]]:
                 _git(complaint, "-C", str(folder), "apply", "--whitespace=nowarn", "-", text=diff)
             git_folder = _git("", "-C", str(folder), "rev-parse", "--absolute-git-dir").strip()
             # The worktree's state is what the new run is to record, wherever it stands.
-            environment = {"PYTHONPATH": str(folder), "GIT_DIR": git_folder, "GIT_WORK_TREE": str(folder)}
-            yield folder, environment
+            module, path = entry
+            environment = {"PYTHONPATH": str(path), "GIT_DIR": git_folder, "GIT_WORK_TREE": str(folder)}
+            yield Checkout(folder, module, environment)
         finally:
             _git("", "-C", str(repository), "worktree", "remove", "--force", str(folder))
+
+
+def _entry(folder: Path) -> tuple[str, Path] | None:
+    """The module of the command line in a checkout, and where Python finds it; None where there is none.
+
+    The three packages were imported by their own names before they became parts of `darkroom`.
+    """
+    if (folder / "src" / "darkroom" / "__main__.py").is_file():
+        return "darkroom", folder / "src"
+    if (folder / "experiments" / "__main__.py").is_file():
+        return "experiments", folder
+    return None
 
 
 def _repository_with(commit: str) -> Path:

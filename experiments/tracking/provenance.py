@@ -1,4 +1,4 @@
-"""What a number depends on besides its configuration: code, packages, hardware."""
+"""Git state, packages and hardware."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-PACKAGE_ROOT = Path(__file__).resolve().parents[1]  # the folder that Darkroom's packages lie in
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # the folder that Darkroom's packages lie in
 PACKAGES = ("datamodules", "experiments", "lightning_modules")
 
 
@@ -74,7 +74,7 @@ def code_git_state() -> dict[str, str] | None:
     An installed copy may lie within another repository (a virtual environment in a project's folder), which
     does not track it. Asked once, as `code_sources`.
     """
-    tracked = _git(PACKAGE_ROOT, "ls-files", "--error-unmatch", "experiments/__main__.py")
+    tracked = _git(PACKAGE_ROOT, "ls-files", "--error-unmatch", "experiments/cli/main.py")
     return None if tracked is None else git_state(PACKAGE_ROOT)
 
 

@@ -1,4 +1,4 @@
-"""What a recorded number depends on, held against what is at hand: packages, hardware, code and data."""
+"""Differences between a run's recorded environment or data and the present."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import pandas as pd
 import torch
 
-from datamodules import ImageDataModule
-from experiments.config import Experiment
-from experiments.errors import RequestError
-from experiments.provenance import code_git_state, code_sources, hardware, packages, workspace_git_state
-from experiments.record import derived_values
-from experiments.record_version import RECORD_VERSION, repairs_since, version_label
-from experiments.tracking import RunRecord
+from darkroom.datamodules.base import ImageDataModule
+
+from ..config.experiment import Experiment, derived_values
+from ..errors import RequestError
+from .provenance import code_git_state, code_sources, hardware, packages, workspace_git_state
+from .record_version import RECORD_VERSION, repairs_since, version_label
+from .run import RunRecord
 
 LISTED = 12  # packages named in one line
 

@@ -1,4 +1,4 @@
-"""The version of a record: which repairs its numbers were made after, and what each repair changed."""
+"""The version of a record, and the repairs that changed numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recorded run's experiment, and the images that it was trained and judged on, from its record alone."""
+"""Restores a run's experiment and data from its record."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from datamodules import ImageDataModule
-from experiments.config import Experiment, flatten, parse_experiment
-from experiments.errors import RequestError
-from experiments.keys import CLASS_SECTIONS
-from experiments.record_version import former_values
-from experiments.tracking import RunRecord
-from lightning_modules.backbones import LOADING_OPTIONS
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.lightning_modules.backbones.factory import LOADING_OPTIONS
+
+from ..config.experiment import Experiment, parse_experiment
+from ..config.keys import CLASS_SECTIONS, flatten
+from ..errors import RequestError
+from .record_version import former_values
+from .run import RunRecord
 
 
 def parse_recorded(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
@@ -95,3 +96,30 @@ def load_recorded_data(record: RunRecord, overrides: Mapping[str, str]) -> Image
     if "data.download" in record.params:
         quiet["data.download"] = "false"
     return parse_recorded(record, {**quiet, **overrides}).load_data()
+
+
+def with_later_keys(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
+    """The runs' params; a key that one lacks because it is older has the value that it stands for by default.
+
+    A recipe that does not name a key trains today as it did before the key could be given, unless the key
+    came with a repair: then the run has the value of before it.
+    """
+    everything = {key for run in runs for key in run.params}
+    defaults: dict[tuple[object, ...], Mapping[str, str]] = {}  # the same for all that lack the same
+    complete = []
+    for run in runs:
+        lacking = frozenset(everything - run.params.keys())
+        kind = (lacking, run.params.get("data"), run.params.get("model"))
+        if lacking and kind not in defaults:
+            defaults[kind] = {key: value for key, value in _parsed(run).items() if key in lacking}
+        complete.append({**defaults.get(kind, {}), **run.params})
+    return complete
+
+
+def _parsed(run: RunRecord) -> dict[str, str]:
+    """Its configuration as the present code reads it; nothing where it has keys that are no more."""
+    try:
+        experiment = parse_recorded(run, {})
+    except RequestError:
+        return {}
+    return {key: str(value) for key, value in flatten(experiment.config).items()}

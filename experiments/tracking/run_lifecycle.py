@@ -1,4 +1,4 @@
-"""What becomes of a run when its work ends: its status, its folder, and signals as exceptions."""
+"""Context managers that set a run's final status and clean up."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from datamodules.decoding import BadImageError
-from experiments import leaving
-from experiments.errors import Interrupted, RankError, RunError, Terminated
-from experiments.memory import is_out_of_memory, out_of_memory
-from experiments.tracking import RunRecord, StoreError
-from lightning_modules.classifier import NonFiniteError
+from darkroom.datamodules.images.decoding import BadImageError
+from darkroom.lightning_modules.classifier import NonFiniteError
+
+from ..errors import Interrupted, RankError, RunError, Terminated
+from ..runtime import signals
+from ..runtime.out_of_memory import is_out_of_memory, out_of_memory
+from .errors import StoreError
+from .run import RunRecord
 
 
 @contextlib.contextmanager
@@ -47,7 +49,7 @@ def recording(record: RunRecord | None, to_continue: str | None = None) -> Itera
         try:
             yield
         except Interrupted as stop:
-            leaving.ignore()  # schedulers tell more than once
+            signals.ignore()  # schedulers tell more than once
             _end(record, "KILLED")
             raise type(stop)(f"{stop.reason}; everything so far is kept.{hint}") from None
         except NonFiniteError as error:
@@ -118,5 +120,5 @@ def raising_on_signals() -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    with leaving.answering({signal.SIGINT: interrupt, **dict.fromkeys(leaving.heeded(), terminate)}):
+    with signals.answering({signal.SIGINT: interrupt, **dict.fromkeys(signals.heeded(), terminate)}):
         yield

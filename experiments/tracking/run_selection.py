@@ -1,11 +1,12 @@
-"""Which runs are meant: by id or name, by recipe, by the sweep they are part of, or by a filter."""
+"""Selects runs by id, name, recipe, sweep or filter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.errors import RequestError
-from experiments.tracking import RunRecord, Store
+from ..errors import RequestError
+from .run import RunRecord
+from .store import Store
 
 
 def select_runs(store: Store, queries: Sequence[str], where: str | None) -> list[RunRecord]:

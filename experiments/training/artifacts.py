@@ -1,8 +1,7 @@
-"""What a run leaves behind: parameters, data, environment, predictions, tables, figures, model."""
+"""Writes a run's artifacts: configuration, data, figures, model."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 from collections.abc import Mapping, Sequence
@@ -16,18 +15,23 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datamodules import ImageDataModule
-from datamodules.loader import batches_per_epoch
-from datamodules.store import ImageStore
-from experiments.calibration import Calibration
-from experiments.config import Experiment, flatten
-from experiments.predictions import (
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.lightning_modules.classifier import ImageClassifier
+from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
+from darkroom.lightning_modules.predictor import Predictor
+
+from ..config.experiment import Experiment, derived_values
+from ..config.keys import flatten
+from ..evaluation.calibration import Calibration
+from ..evaluation.predictions import (
     confusion_counts,
     group_column,
     label_confusion_counts,
     target_columns,
+    target_names,
 )
-from experiments.provenance import (
+from ..tracking.provenance import (
     code_git_state,
     code_sources,
     hardware,
@@ -35,10 +39,7 @@ from experiments.provenance import (
     source_digest,
     workspace_git_state,
 )
-from experiments.tracking import RunRecord
-from lightning_modules import ImageClassifier
-from lightning_modules.outputs import Predictions
-from lightning_modules.predictor import Predictor
+from ..tracking.run import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,24 +71,6 @@ def record_conditions(run: RunRecord, folder: Path, data: ImageDataModule) -> No
     _write_environment(folder / "environment", code, workspace)
 
 
-def derived_values(experiment: Experiment) -> dict[str, object]:
-    """What follows from data and configuration together."""
-    data, model = experiment.data, experiment.model
-    values: dict[str, object] = {
-        "task": data.task,
-        "num_classes": len(data.class_names),
-        "image_shape": "x".join(map(str, data.image_shape)),
-        "num_parameters": model.num_parameters(),
-    }
-    if model.loaded_weights is not None:
-        values["weights_sha256"] = model.loaded_weights.sha256
-    with contextlib.suppress(FileNotFoundError):  # some sources know nothing without their files
-        steps = batches_per_epoch(data.num_train_images, data.batch_size)
-        values["num_train_images"] = data.num_train_images
-        values["steps_per_epoch"] = -(-steps // experiment.trainer.accumulate_batches)
-    return values
-
-
 def record_figures(
     folder: Path,
     data: ImageDataModule,
@@ -99,7 +82,12 @@ def record_figures(
     calibration: Calibration | None = None,
 ) -> None:
     """Draws a run's figures, from the predictions of one split and the history of training, if it has one."""
-    from experiments import calibration_figures, figures, sheets  # matplotlib is not needed before the end
+    from ..reporting import (
+        calibration_plots,
+        image_grids,  # matplotlib is not needed before the end
+        plots,
+    )
+    from ..reporting.style import save
 
     probabilities = predictions.probabilities.cpu().numpy()
     targets, ranking = predictions.targets.cpu().numpy(), predictions.ranking.cpu().numpy()
@@ -111,35 +99,35 @@ def record_figures(
     augmented = _to_bytes(data.augmented(0, 24))
     first = target_names(train.targets[0], names)
     drawn: dict[str, Figure] = {
-        "roc_curves": figures.roc_curves(targets, ranking, names),
-        "precision_recall_curves": figures.precision_recall_curves(targets, ranking, names),
-        "reliability": calibration_figures.reliability_diagram(
+        "roc_curves": plots.roc_curves(targets, ranking, names),
+        "precision_recall_curves": plots.precision_recall_curves(targets, ranking, names),
+        "reliability": calibration_plots.reliability_diagram(
             targets, probabilities, calibration.scaled if calibration is not None else None
         ),
-        "risk_coverage": calibration_figures.risk_coverage_curve(targets, probabilities, ranking),
-        "samples": sheets.sample_sheet(Pictures(train), train.targets.numpy(), names),
-        "augmented": sheets.augmented_sheet(original, augmented, first),
+        "risk_coverage": calibration_plots.risk_coverage_curve(targets, probabilities, ranking),
+        "samples": image_grids.sample_sheet(Pictures(train), train.targets.numpy(), names),
+        "augmented": image_grids.augmented_sheet(original, augmented, first),
     }
     if thresholds is None:
         counts = confusion_counts(targets, probabilities.argmax(1), len(names))
         drawn |= {
-            "confusion_matrix": figures.confusion_matrix(counts, names),
-            "worst_mistakes": sheets.worst_mistakes(pictures, targets, probabilities, names, ids=ids),
+            "confusion_matrix": plots.confusion_matrix(counts, names),
+            "worst_mistakes": image_grids.worst_mistakes(pictures, targets, probabilities, names, ids=ids),
         }
     else:
         counts = label_confusion_counts(targets, probabilities > thresholds)
         drawn |= {
-            "confusion_matrices": figures.label_confusion_matrices(counts, names, thresholds),
-            "worst_mistakes": sheets.worst_label_mistakes(
+            "confusion_matrices": plots.label_confusion_matrices(counts, names, thresholds),
+            "worst_mistakes": image_grids.worst_label_mistakes(
                 pictures, targets, probabilities, names, thresholds, ids=ids
             ),
         }
     if curves:
         headline = "accuracy" if thresholds is None else "average_precision"
-        drawn["learning_curves"] = figures.learning_curves(curves, best_epoch, headline)
+        drawn["learning_curves"] = plots.learning_curves(curves, best_epoch, headline)
     (folder / "figures").mkdir()
     for name, figure in drawn.items():
-        figures.save(figure, folder / "figures" / f"{name}.png")
+        save(figure, folder / "figures" / f"{name}.png")
 
 
 class Pictures:
@@ -162,18 +150,6 @@ class Pictures:
 def _to_bytes(pixels: Tensor) -> NDArray[np.uint8]:
     """Float pixels in [0, 1] to uint8, for pictures."""
     return pixels.mul(255).round().clamp(0, 255).byte().numpy()
-
-
-def target_names(targets: Tensor, class_names: Sequence[str]) -> str:
-    """An image's class by name, or its labels.
-
-    >>> target_names(torch.tensor(1), ["cat", "dog"]), target_names(torch.tensor([1.0, 1.0]), ["cat", "dog"])
-    ('dog', 'cat, dog')
-    """
-    if targets.ndim == 0:
-        return class_names[int(targets)]
-    present = [name for name, target in zip(class_names, targets.tolist(), strict=True) if target > 0.5]
-    return ", ".join(present) or "none"
 
 
 def record_model(

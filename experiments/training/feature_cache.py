@@ -1,4 +1,4 @@
-"""Linear probes of a frozen trunk: its features are computed once, and trained on in place of images."""
+"""Caches frozen-backbone features for linear probes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import psutil
 import pytorch_lightning as pl
 import torch
 
-from datamodules import ImageDataModule
-from datamodules.augment import Augmentation
-from datamodules.loader import Batch, BatchLoader
-from datamodules.store import ImageStore
-from lightning_modules import ImageClassifier
-from lightning_modules.features import head_inputs, is_head_of
+from darkroom.datamodules.augmentation.pipeline import Augmentation
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.datamodules.loader import Batch, BatchLoader
+from darkroom.lightning_modules.backbones.head import head_inputs, is_head_of
+from darkroom.lightning_modules.classifier import ImageClassifier
 
 MEMORY_SHARE = 0.25  # of what is free, that features may take
 

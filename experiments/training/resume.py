@@ -1,14 +1,16 @@
-"""A run that was killed or failed goes on, in the same MLflow run, from its last checkpoint."""
+"""Resumes a stopped run from its last checkpoint."""
 
 from __future__ import annotations
 
-from experiments.checkpoints import read_checkpoint
-from experiments.conditions import recorded_threads, repairs_told
-from experiments.errors import RequestError
-from experiments.ranks import help_train
-from experiments.recorded_data import recorded_experiment
-from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import Result, train
+from ..errors import RequestError
+from ..tracking.provenance_diff import recorded_threads, repairs_told
+from ..tracking.recorded_experiment import recorded_experiment
+from ..tracking.run import RunRecord
+from ..tracking.store import Store, open_store
+from .callbacks.checkpoints import read_checkpoint
+from .distributed.launcher import help_train
+from .result import Result
+from .run import train
 
 
 def resume(query: str) -> Result | None:

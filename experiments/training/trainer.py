@@ -1,15 +1,12 @@
-"""The dozen knobs of training, and the Lightning Trainer they build."""
+"""Builds the Lightning Trainer."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -17,141 +14,10 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from experiments.averaging import Averaging
-from experiments.errors import RequestError, nearest
-from lightning_modules.metrics import METRIC_NAMES
-from lightning_modules.sharding import FullySharded
+from darkroom.lightning_modules.optimization.fsdp import FullySharded
 
-MINIMIZED = ("loss", "log_loss", "ece")
-
-NAMED_OTHERWISE = {  # arguments of Lightning's Trainer, with the keys that they are given by
-    "max_epochs": "trainer.max_epochs",
-    "accelerator": "trainer.accelerator",
-    "devices": "trainer.devices",
-    "num_nodes": "trainer.num_nodes",
-    "precision": "trainer.precision",
-    "gradient_clip_val": "trainer.gradient_clip_norm",
-    "accumulate_grad_batches": "trainer.accumulate_batches",
-    "deterministic": "trainer.deterministic",
-    "enable_progress_bar": "trainer.progress",
-    "logger": "mlflow.enabled",
-}
-SET_ALWAYS = ("callbacks", "enable_checkpointing", "enable_model_summary", "num_sanity_val_steps")
-
-
-def is_minimized(metric: str) -> bool:
-    """Whether less of this metric is better.
-
-    >>> is_minimized("val/loss"), is_minimized("val/accuracy")
-    (True, False)
-    """
-    return metric.rpartition("/")[2] in MINIMIZED
-
-
-@dataclass(frozen=True)
-class EarlyStopping:
-    """When to give up waiting for improvement.
-
-    Args:
-        monitor: The validation metric that should improve.
-        patience: Epochs without improvement before training stops.
-        min_delta: Smallest change that counts as improvement.
-    """
-
-    monitor: str = "val/loss"
-    patience: int = 10
-    min_delta: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_validation_metric("trainer.early_stopping.monitor", self.monitor)
-        if self.patience < 1:
-            raise ValueError(f"trainer.early_stopping.patience must be at least 1 epoch, got {self.patience}")
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """How training goes.
-
-    Args:
-        max_epochs: Epochs to train at most. With 0 nothing is trained: the weights that the model starts from
-            are judged and recorded, as `darkroom evaluate EXPERIMENT --untrained` does.
-        monitor: The validation metric whose best epoch gives the checkpoint that is tested; null
-            takes the last epoch's.
-        early_stopping: Stops when nothing improves; null never does. Off without validation images.
-        accelerator: Where to train: "auto" takes a GPU where there is one.
-        devices: How many of them, on each machine. Each trains on its share of every batch, with a process of
-            its own; batch-norm sees one share at a time.
-        strategy: With several devices: "ddp" keeps the whole network on each; "fsdp" shares out its weights,
-            gradients and optimizer's state among them, for networks that are too large for one.
-        num_nodes: Machines that train together, each given the same command. Data and the project's folder
-            are where they are on the first, which records the run.
-        precision: Of the arithmetic: 32-true, bf16-mixed or 16-mixed; "auto" takes bf16-mixed where the
-            hardware trains this network faster with it. What was taken is what the run records.
-        channels_last: Keep each pixel's channels together in memory, which convolutions on most
-            processors and on tensor cores read faster; null does so where the hardware is known to.
-        tf32: Let a GPU round the factors of 32-bit products to 10 bits of mantissa, many times as fast; null
-            does so beside a mixed precision, while 32-true means all its bits.
-        compile: The network by torch.compile: faster steps on a GPU, for half a minute or more before the
-            first of them, at each start. On the CPU it gained nothing.
-        gradient_clip_norm: Largest norm of the gradient; null does not clip.
-        accumulate_batches: Batches that make a step of the optimizer, whose gradient is the mean over all
-            their images. An epoch's last step takes the batches that are left. One large batch would take the
-            same step, except that batch norms and mixing see each small batch for itself.
-        checkpoint_every_n_steps: Steps of the optimizer after which the last checkpoint is also written, with
-            the epoch's outputs so far; null writes it at the ends of epochs alone.
-        averaging: Averages the weights; null judges and keeps them as they are trained.
-        deterministic: Only algorithms that give the same bits each time, or an error where a GPU has none.
-        progress: Show one line per epoch.
-        extra: Further arguments of Lightning's Trainer, of those that no key sets, passed as they are.
-    """
-
-    max_epochs: int = 10
-    monitor: str | None = "val/loss"
-    early_stopping: EarlyStopping | None = field(default_factory=EarlyStopping)
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    num_nodes: int = 1
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    channels_last: bool | None = None
-    tf32: bool | None = None
-    compile: bool = False
-    gradient_clip_norm: float | None = None
-    accumulate_batches: int = 1
-    checkpoint_every_n_steps: int | None = None
-    averaging: Averaging | None = None
-    deterministic: bool = True
-    progress: bool = True
-    extra: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_epochs < 0:
-            raise ValueError(
-                "trainer.max_epochs must be at least 1, or 0 to judge the first weights, "
-                f"got {self.max_epochs}"
-            )
-        if self.monitor is not None:
-            check_validation_metric("trainer.monitor", self.monitor)
-        if self.devices < 1:
-            raise ValueError(f"trainer.devices must be at least 1, got {self.devices}")
-        if self.num_nodes < 1:
-            raise ValueError(f"trainer.num_nodes must be at least 1, got {self.num_nodes}")
-        norm = self.gradient_clip_norm
-        if norm is not None and not (norm > 0 and math.isfinite(norm)):
-            raise ValueError(f"trainer.gradient_clip_norm must be positive, got {norm}; 1 is customary")
-        if self.accumulate_batches < 1:
-            raise ValueError(f"trainer.accumulate_batches must be at least 1, got {self.accumulate_batches}")
-        if self.checkpoint_every_n_steps is not None and self.checkpoint_every_n_steps < 1:
-            raise ValueError(
-                f"trainer.checkpoint_every_n_steps must be at least 1, got {self.checkpoint_every_n_steps}; "
-                "null writes a checkpoint at the end of each epoch alone"
-            )
-        if self.averaging is not None and self.averaging.start_epoch >= self.max_epochs:
-            raise ValueError(
-                f"trainer.averaging.start_epoch must lie below trainer.max_epochs={self.max_epochs}, got "
-                f"{self.averaging.start_epoch}; three quarters of them are customary for swa, 0 for ema"
-            )
-        check_extra(self.extra or {})
+from ..config.trainer_settings import TrainerSettings
+from ..errors import RequestError
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -201,25 +67,6 @@ def build_trainer(settings: TrainerSettings, callbacks: Sequence[pl.Callback]) -
     )
 
 
-def check_extra(extra: Mapping[str, Any]) -> None:
-    """Refuses arguments that Lightning's Trainer does not have, or that are set by keys of ours.
-
-    Raises:
-        ValueError: So it is.
-    """
-    known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
-    for name in extra:
-        if name in NAMED_OTHERWISE:
-            raise ValueError(f"trainer.extra must not have {name}: that is given by {NAMED_OTHERWISE[name]}")
-        if name in SET_ALWAYS:
-            raise ValueError(f"trainer.extra must not have {name}, which Darkroom sets itself: leave it out")
-        if name not in known:
-            left = known - NAMED_OTHERWISE.keys() - set(SET_ALWAYS)
-            raise ValueError(
-                f"trainer.extra: Lightning's Trainer has no argument {name}; {nearest(str(name), left)}"
-            )
-
-
 def check_trains_here(settings: TrainerSettings, what: str) -> None:
     """Refuses to do on several machines, or without training, what needs one machine that trains.
 
@@ -236,22 +83,6 @@ def check_trains_here(settings: TrainerSettings, what: str) -> None:
             f"{what} trains on one machine: set trainer.num_nodes=1. A single run on several is for darkroom "
             "train; a sweep's trials go to several machines with --launcher"
         )
-
-
-def check_validation_metric(key: str, metric: str) -> None:
-    """Refuses what a choice must not, or can't, rest on.
-
-    Raises:
-        ValueError: `metric` is not one of a validation epoch.
-    """
-    stage, _, name = metric.partition("/")
-    if stage != "val":
-        raise ValueError(
-            f"{key} must be a validation metric such as val/loss or val/accuracy, got {metric!r}: "
-            "training metrics reward memorising, and the test set is touched once"
-        )
-    if name not in METRIC_NAMES:
-        raise ValueError(f"{key}: no metric is named {name!r}; {nearest(name, METRIC_NAMES)}")
 
 
 def _quieten_lightning() -> None:

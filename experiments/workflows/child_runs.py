@@ -1,4 +1,4 @@
-"""Runs below one that tells of them all: each is trained once, whatever is killed meanwhile."""
+"""Child runs of a parent run: reuse, resume or train each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from experiments.ending import working_folder
-from experiments.errors import RequestError
-from experiments.record_version import is_outdated, version_label
-from experiments.resume import go_on
-from experiments.tracking import RunRecord, Store
-from experiments.train import Result
+from ..errors import RequestError
+from ..tracking.record_version import is_outdated, version_label
+from ..tracking.run import RunRecord
+from ..tracking.run_lifecycle import working_folder
+from ..tracking.store import Store
+from ..training.result import Result
+from ..training.resume import go_on
 
 
 def fingerprint(configuration: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Cross-validation: a run for each fold of the training images, and one above them that tells their mean."""
+"""Cross-validation: one child run per fold."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments.children import alone, brought_to_end, fingerprint, unfinished
-from experiments.ending import recording
-from experiments.errors import RequestError
-from experiments.folds import Summary, flattery, load_fold, out_of_fold, summarize, summary_metrics
-from experiments.identity import in_common
-from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import Result, prepare, run_name, train
-from experiments.trainer import check_trains_here
-from lightning_modules.task import build_task
+from darkroom.lightning_modules.task import build_task
+
+from ..config.folds import flattery, load_fold
+from ..config.identity import in_common
+from ..errors import RequestError
+from ..evaluation.fold_summary import Summary, out_of_fold, summarize, summary_metrics
+from ..tracking.run import RunRecord
+from ..tracking.run_lifecycle import recording
+from ..tracking.store import Store, open_store
+from ..training.result import Result
+from ..training.run import run_name, train
+from ..training.setup import prepare
+from ..training.trainer import check_trains_here
+from .child_runs import alone, brought_to_end, fingerprint, unfinished
 
 ROLE = "cross_validation"
 DIVIDING = ("data.folds", "data.fold", "data.val_fraction")  # keys that --folds takes the place of

@@ -1,4 +1,4 @@
-"""`darkroom rerun`: a recorded run again, from its record alone; says what differs, and from when on."""
+"""The rerun command: repeats a recorded run and compares."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from experiments.checkpoints import read_checkpoint
-from experiments.conditions import (
+from ..config.identity import PLACES
+from ..errors import RequestError, RunError
+from ..tracking.git_worktree import checkout
+from ..tracking.provenance import source_files
+from ..tracking.provenance_diff import (
     changed_conditions,
     changed_data,
     changed_images,
@@ -23,13 +26,12 @@ from experiments.conditions import (
     repairs_told,
     source_changes,
 )
-from experiments.errors import RequestError, RunError
-from experiments.identity import PLACES
-from experiments.past_code import checkout
-from experiments.provenance import source_files
-from experiments.recorded_data import recorded_experiment, recorded_weights
-from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import prepare, train
+from ..tracking.recorded_experiment import recorded_experiment, recorded_weights
+from ..tracking.run import RunRecord
+from ..tracking.store import Store, open_store
+from ..training.callbacks.checkpoints import read_checkpoint
+from ..training.run import train
+from ..training.setup import prepare
 
 COMPARED = ("train/", "val/", "best/", "test/", "lr")  # what a run computes; the rest is what it costs
 
@@ -150,20 +152,21 @@ def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, s
         raise RequestError("--at-commit runs `darkroom train`, which would test: this run never was tested")
     tell(changed_conditions(original, code=False) + images_at_hand(original, overrides))
     config = original.download("config.yaml")
-    with checkout(original) as (folder, environment):
-        print(f"training with the code of commit {original.tags['git_commit'][:12]} in {folder}")
+    with checkout(original) as code:
+        print(f"training with the code of commit {original.tags['git_commit'][:12]} in {code.folder}")
         if "source_digest" in original.tags:  # files that git did not know of are in no diff
-            for change in source_changes(original.read_text("environment/sources.txt"), source_files(folder)):
+            recorded = original.read_text("environment/sources.txt")
+            for change in source_changes(recorded, source_files(code.folder)):
                 print(f"changed: {change.partition('; ')[0]}, in new files that git did not track")
         keys = [f"--{key}={value}" for key, value in {**recorded_weights(original), **overrides}.items()]
         keys.append(f"--mlflow.run_name=rerun of {original.name}")
-        command = [sys.executable, "-P", "-m", "experiments", "train", str(config), *keys]
+        command = [sys.executable, "-P", "-m", code.module, "train", str(config), *keys]
         # -P: the code that lies in the folder one stands in must not come first.
         number = str(num_recorded_threads(original))
         threads = {"OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}  # torch takes MKL's, where it has it
         print(f"threads: {number}, as the run recorded")
         process = subprocess.Popen(
-            command, env={**os.environ, **threads, **environment}, stdout=subprocess.PIPE, text=True
+            command, env={**os.environ, **threads, **code.environment}, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         said = []

@@ -1,4 +1,4 @@
-"""Backbones by name: timm's, or a network of our own; each with its classification head."""
+"""Builds timm or own networks by name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import torch
 from timm.data import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 from torch import nn
 
-from lightning_modules.networks import NETWORKS
-from lightning_modules.weights import head_names, reason, start_at_zero
+from ..networks import NETWORKS
+from .weight_loading import head_names, reason, start_at_zero
 
 Initialization = Literal["default", "glorot_uniform"]
-
 # Options of timm's that name a file to load.
 LOADING_OPTIONS = ("pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
 

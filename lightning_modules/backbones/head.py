@@ -1,4 +1,4 @@
-"""What a classification head gets from the rest of a network, and makes logits of."""
+"""Features before the head, and the head applied to them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.randomness import seed_dropout
-from lightning_modules.weights import head_names
+from ..seeding import seed_dropout
+from .weight_loading import head_names
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.weights import head_names
+from .weight_loading import head_names
 
 MARK = ".lora_"  # of peft, in the names of what it adds
 

@@ -1,4 +1,4 @@
-"""Weights from a local file into any backbone: what fits, what is adapted, and what does not match."""
+"""Loads weights from a file into a backbone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from timm.models import load_state_dict
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
-from lightning_modules.networks.network import Network
+from ..networks.network import Network
 
 State = dict[str, Tensor]
-
 SUFFIXES = (".safetensors", ".pth", ".th", ".pt", ".ckpt")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # what others call the whole network
 # Inception's, GoogLeNet's and VOLO's: no logits come from them here.

@@ -1,4 +1,4 @@
-"""What it costs to give the truth too little probability: focal, asymmetric and Poly-1, by their formulas.
+"""Focal, asymmetric and Poly-1 losses as functions.
 
 A soft target costs what hard ones would, by their shares, as in cross-entropy. timm's asymmetric loss and
 torchvision's focal one, which agree on hard targets, mix probabilities instead.

@@ -1,4 +1,4 @@
-"""What training minimises: losses of classes and of labels, smoothed and weighted; penalties on weights."""
+"""Loss modules with smoothing and class weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lightning_modules.costs import Cost
+from .functional import Cost
 
 
 class CrossEntropy(nn.Module):
@@ -176,30 +176,3 @@ def weight_penalty(network: nn.Module, l1: float, l2: float) -> Tensor:
 def _whole(value: Tensor) -> Tensor:
     """With the shares of all processes, where weights are shared out among them."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def to_log_odds(logits: Tensor) -> Tensor:
-    """Logits (B, K) to the log odds of each class against the others, float32 (B, C).
-
-    They rank images as exact probabilities would. A float32 softmax is exactly 1 from logits of about 17 on,
-    and many images that differ share a rank.
-
-    >>> to_log_odds(torch.tensor([[40.0, 0.0]])).tolist()
-    [[40.0, -40.0]]
-    """
-    if logits.shape[1] == 1:
-        return torch.cat([-logits, logits], dim=1).float()
-    exact = logits.double()
-    largest, chosen = exact.max(1, keepdim=True)  # (B, 1)
-    powers = (exact - largest).exp()  # (B, C), of the largest 1
-    others = largest + (powers.sum(1, keepdim=True) - powers).log()  # wrong for the largest alone
-    rest = exact.scatter(1, chosen, -torch.inf).logsumexp(1, keepdim=True)
-    return (exact - others.scatter(1, chosen, rest)).float()
-
-
-def to_probabilities(logits: Tensor) -> Tensor:
-    """Logits (B, K) to class probabilities (B, C); one logit gives two classes."""
-    if logits.shape[1] > 1:
-        return logits.softmax(1)
-    positive = logits.sigmoid()  # (B, 1)
-    return torch.cat([1 - positive, positive], dim=1)

@@ -1,4 +1,4 @@
-"""The losses by name: which there are, what their options are, and of which tasks."""
+"""Losses by name, with their options."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from lightning_modules.costs import Asymmetric, Focal, Poly1, check_number
-from lightning_modules.losses import (
-    BinaryCrossEntropy,
-    ClassLoss,
-    CrossEntropy,
-    LabelLoss,
-    OneHotBinaryCrossEntropy,
-)
-from lightning_modules.task import TaskName
+from ..task import TaskName
+from .functional import Asymmetric, Focal, Poly1, check_number
+from .modules import BinaryCrossEntropy, ClassLoss, CrossEntropy, LabelLoss, OneHotBinaryCrossEntropy
 
 LossName = Literal["cross_entropy", "bce", "focal", "asymmetric", "poly1"]
 Criterion = CrossEntropy | BinaryCrossEntropy

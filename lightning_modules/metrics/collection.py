@@ -1,4 +1,4 @@
-"""What is measured: one collection of metrics over probabilities, for every stage."""
+"""Metric collections over probabilities."""
 
 from __future__ import annotations
 
@@ -21,26 +21,9 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities.data import dim_zero_cat
 
-METRIC_NAMES = (
-    "loss",
-    "accuracy",
-    "accuracy_top5",
-    "exact_match",
-    "balanced_accuracy",
-    "precision_macro",
-    "recall_macro",
-    "f1_macro",
-    "f1_weighted",
-    "f1_micro",
-    "auroc",
-    "average_precision",
-    "log_loss",
-    "ece",
-)
+from .names import LABEL_METRICS, TOP5_MIN_CLASSES
+
 RANKING_METRICS = ("auroc", "average_precision")  # undefined where positives or negatives are missing
-CLASS_METRICS = tuple(name for name in METRIC_NAMES if name not in ("exact_match", "f1_micro"))
-LABEL_METRICS = tuple(name for name in METRIC_NAMES if name not in ("accuracy_top5", "balanced_accuracy"))
-TOP5_MIN_CLASSES = 11  # of ten classes, five guesses are half
 
 
 class LogLoss(Metric):

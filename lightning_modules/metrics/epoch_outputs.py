@@ -1,4 +1,4 @@
-"""What a network gave during an epoch, and the whole of it where several processes shared the epoch."""
+"""Outputs of an epoch, gathered over ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Above which probability an image is said to have a label, chosen on validation."""
+"""F1-optimal thresholds per label."""
 
 from __future__ import annotations
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
-from lightning_modules.networks.alexnet import AlexNet
-from lightning_modules.networks.article_cnn import ArticleCNN
-from lightning_modules.networks.cifar_resnet import CifarResNet
-from lightning_modules.networks.dense import Dense
-from lightning_modules.networks.googlenet import GoogLeNet
-from lightning_modules.networks.lenet5 import LeNet5
-from lightning_modules.networks.network import Network
-from lightning_modules.networks.small_cnn import SmallCNN
-from lightning_modules.networks.wide_resnet import WideResNet
+from .alexnet import AlexNet
+from .article_cnn import ArticleCNN
+from .cifar_resnet import CifarResNet
+from .dense import Dense
+from .googlenet import GoogLeNet
+from .lenet5 import LeNet5
+from .network import Network
+from .small_cnn import SmallCNN
+from .wide_resnet import WideResNet
 
 # Each takes (num_outputs, image_shape, dropout) and keywords of its own.
 NETWORKS: dict[str, Callable[..., Network]] = {

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import nn
 from torchvision import models
 
-from lightning_modules.networks.layers import input_convolution
-from lightning_modules.networks.network import Network, count_features
+from .layers import input_convolution
+from .network import Network, count_features
 
 
 class AlexNet(Network):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from timm.layers import Conv2dSame
 from torch import nn
 
-from lightning_modules.networks.network import Network, count_features
+from .network import Network, count_features
 
 
 class ArticleCNN(Network):

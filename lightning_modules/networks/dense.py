@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lightning_modules.networks.layers import Activation, activation_layer
-from lightning_modules.networks.network import Network
+from .layers import Activation, activation_layer
+from .network import Network
 
 
 class Dense(Network):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from lightning_modules.networks.layers import Activation, activation_layer
-from lightning_modules.networks.network import Network, count_features
+from .layers import Activation, activation_layer
+from .network import Network, count_features
 
 
 class LeNet5(Network):

@@ -7,15 +7,8 @@ from typing import Literal
 
 from torch import nn
 
-from lightning_modules.networks.layers import (
-    Activation,
-    Normalization,
-    Pooling,
-    activation_layer,
-    normalization_layer,
-    pooling_layer,
-)
-from lightning_modules.networks.network import Network, count_features
+from .layers import Activation, Normalization, Pooling, activation_layer, normalization_layer, pooling_layer
+from .network import Network, count_features
 
 
 class SmallCNN(Network):

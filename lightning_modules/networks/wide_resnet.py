@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.network import Network
+from .network import Network
 
 
 class WideResNet(Network):

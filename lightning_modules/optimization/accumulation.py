@@ -1,4 +1,4 @@
-"""Gradient accumulation in which each image of an optimizer step counts the same."""
+"""Gradient accumulation that gives each image the same weight."""
 
 from __future__ import annotations
 

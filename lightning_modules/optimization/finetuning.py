@@ -1,4 +1,4 @@
-"""Fine-tuning: which parts of a network are trained, from which epoch on, and at which rates."""
+"""Freezing, unfreezing, layer-wise rates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from timm.models.mlp_mixer import Affine
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lightning_modules.lora import adapter_parameters, add_adapters
-from lightning_modules.networks.network import Network
-from lightning_modules.weights import head_names
+from ..backbones.lora import adapter_parameters, add_adapters
+from ..backbones.weight_loading import head_names
+from ..networks.network import Network
 
 Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]
-
 NORMS: tuple[type[nn.Module], ...] = (  # some of timm's own are torch's too
     _NormBase,
     nn.LayerNorm,

@@ -1,4 +1,4 @@
-"""Networks whose weights are shared out among devices, for those that are too large for one (FSDP)."""
+"""Fully sharded data parallel strategy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by timm's names."""
+"""Optimizers and schedules by name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_modules.finetuning import FineTuning
+from .finetuning import FineTuning
 
 Schedule = Literal["constant", "cosine", "multistep", "plateau", "poly", "step", "tanh"]
-
 MULTISTEP: dict[str, Any] = {"milestones": (0.5, 0.75), "gamma": 0.1}  # as He et al. 2015 have it for CIFAR
-
 # Parts of the names of those that fail, or take other steps, where each process has a share of the weights
 # (timm 1.0 on PyTorch's DTensor); and so do all that are cautious (Liang et al. 2024).
 WHOLE_ALONE = ("adafactor", "adamp", "kron", "mars", "muon", "novograd", "sgdp")

@@ -1,4 +1,7 @@
-"""Sharpness-aware minimisation: the gradient of the worst loss near the weights (Foret et al. 2021)."""
+"""Sharpness-aware minimisation.
+
+2021).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from lightning_modules.batch import Batch
+from ..batch import Batch
 
 NO_GRADIENT = 1e-12  # added to the gradient's norm, which may be 0
 

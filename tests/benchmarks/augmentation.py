@@ -16,19 +16,17 @@ from bench import arguments, figure, interleaved, ratios, seconds
 from torch import Tensor
 from torchvision.transforms import v2
 
-from datamodules.augment import Augmentation, change_pixels, crop_and_flip
-from datamodules.preprocess import Preprocess
+from darkroom.datamodules.augmentation.pipeline import Augmentation, change_pixels, crop_and_flip
+from darkroom.datamodules.preprocess import Preprocess
 
 try:
     import kornia.augmentation as kornia
     from kornia.augmentation import auto as kornia_auto
 except ImportError:
     kornia = None
-
 CROPS = {32: 4, 224: 16}  # padding, by the side
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 BILINEAR = v2.InterpolationMode.BILINEAR
-
 Transform = Callable[[Tensor], Tensor]
 
 

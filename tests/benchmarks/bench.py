@@ -23,12 +23,10 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from datamodules.mnist import read_idx
+from darkroom.datamodules.sources.mnist import read_idx
 
 FIGURE = re.compile(r"\w+/\S+ +-?[\d,.]+  \[-?[\d,.]+, -?[\d,.]+\]  [^:]+: .+ / .+")
-
 _FIGURES = sys.stdout  # where nothing but figures goes
-
 
 # Arguments and figures --------------------------------------------------------------------------
 

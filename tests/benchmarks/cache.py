@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from bench import arguments, figure, ratios, seconds
 
-from datamodules.file_images import MappedPixels
-from datamodules.image_index import BLOCK_BYTES
+from darkroom.datamodules.images.file_images import MappedPixels
+from darkroom.datamodules.images.index import BLOCK_BYTES
 
 SIDE = 224
 

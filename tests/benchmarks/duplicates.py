@@ -20,8 +20,8 @@ from bench import arguments, figure, seconds
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from datamodules.duplicates import Pairs, find_duplicates
-from datamodules.measures import measure
+from darkroom.datamodules.inspection.duplicates import Pairs, find_duplicates
+from darkroom.datamodules.inspection.image_statistics import measure
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 
@@ -121,6 +121,5 @@ def brighten(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 CHANGES: tuple[Callable[[Picture, np.random.Generator], Picture], ...] = (encode_again, resize, brighten)
-
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from bench import arguments, figure, interleaved, ratios, seconds
 
-from lightning_modules.task import build_task
+from darkroom.lightning_modules.task import build_task
 
 CLASSES = (10, 100)
 

@@ -23,13 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from experiments.compare.scores import unit_scores
-from experiments.learning_curve.fit import PowerLaw, fit_curve
-from experiments.prediction_store import Outcome
-from experiments.shares import share_interval
-from experiments.slices.judgement import f1_scores, mean_f1
-from experiments.statistics import SIGNIFICANCE, seeds_p_value, t_interval
-from experiments.two_way import TwoWay, difference_interval, difference_p_value, two_way_test
+from darkroom.experiments.analysis.slices.slice_metrics import f1_scores, mean_f1
+from darkroom.experiments.evaluation.bootstrap import unit_scores
+from darkroom.experiments.evaluation.proportions import share_interval
+from darkroom.experiments.evaluation.significance import SIGNIFICANCE, seeds_p_value, t_interval
+from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.evaluation.two_way_test import (
+    TwoWay,
+    difference_interval,
+    difference_p_value,
+    two_way_test,
+)
+from darkroom.experiments.workflows.learning_curve.power_law import PowerLaw, fit_curve
 
 IMAGES = (300, 1000, 10_000)
 SEEDS = ((2, 2), (3, 3), (5, 5), (10, 10), (20, 20), (2, 5), (3, 10), (5, 20))

@@ -19,11 +19,11 @@ import torch
 from bench import arguments, figure, interleaved, ratios, seconds, workplace, write_photographs
 from torch.nn.functional import cross_entropy
 
-from datamodules import ImageFolder
-from datamodules.loader import Batch, BatchLoader
-from datamodules.store import ImageStore
-from experiments.startup import keep_memory
-from lightning_modules import ImageClassifier
+from darkroom.datamodules import ImageFolder
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.datamodules.loader import Batch, BatchLoader
+from darkroom.experiments.runtime.startup import keep_memory
+from darkroom.lightning_modules import ImageClassifier
 
 SIDE = 224
 SIZES = {"large": (2000, 1500), "small": (500, 375)}

@@ -17,8 +17,8 @@ from bench import arguments, figure, interleaved, ratios, workplace, write_idx
 from torch.utils.data import DataLoader
 from training_loop import BATCH_SIZE, PerSample
 
-from datamodules import FashionMNIST
-from datamodules.augment import Augmentation
+from darkroom.datamodules import FashionMNIST
+from darkroom.datamodules.augmentation.pipeline import Augmentation
 
 
 def count_images(batches: Callable[[], Iterable[torch.Tensor]]) -> float:

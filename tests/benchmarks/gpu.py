@@ -24,14 +24,16 @@ import torch.nn.functional as F
 import yaml
 from bench import arguments, figure, interleaved, ratios, workplace
 
-from datamodules.randomness import generator_for
-from experiments.callbacks import EpochRecorder
-from experiments.config import Experiment, parse_experiment
-from experiments.ending import working_folder
-from experiments.throughput import Throughput
-from experiments.tracking import open_store
-from experiments.train import compile_network, fit, prepare, start_record
-from lightning_modules.optimization import build_optimizer
+from darkroom.datamodules.seeding import generator_for
+from darkroom.experiments.config.experiment import Experiment, parse_experiment
+from darkroom.experiments.tracking.run_lifecycle import working_folder
+from darkroom.experiments.tracking.store import open_store
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.callbacks.throughput import Throughput
+from darkroom.experiments.training.loop import compile_network
+from darkroom.experiments.training.run import fit, start_record
+from darkroom.experiments.training.setup import prepare
+from darkroom.lightning_modules.optimization.optimizers import build_optimizer
 
 NEEDS_GPU = True
 DRAWN = 512  # images; more are these again

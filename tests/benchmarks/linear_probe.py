@@ -14,10 +14,11 @@ from pathlib import Path
 
 from bench import arguments, figure, interleaved, ratios
 
-from experiments.callbacks import EpochRecorder
-from experiments.config import parse_experiment
-from experiments.startup import keep_memory
-from experiments.train import fit, prepare
+from darkroom.experiments.config.experiment import parse_experiment
+from darkroom.experiments.runtime.startup import keep_memory
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
 
 RECIPE = """
 name: synthetic/probe

@@ -22,9 +22,9 @@ from bench import arguments, figure, ratios, workplace, write_photographs
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from datamodules import ImageFolder
-from datamodules.augment import Augmentation
-from experiments.startup import keep_memory
+from darkroom.datamodules import ImageFolder
+from darkroom.datamodules.augmentation.pipeline import Augmentation
+from darkroom.experiments.runtime.startup import keep_memory
 
 BATCH_SIZE = 64
 SIZE = (500, 375)

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from bench import arguments, figure, interleaved, ratios
 
-from experiments.hardware import settled
-from experiments.startup import keep_memory
-from experiments.trainer import TrainerSettings
-from lightning_modules.backbones import build_network
+from darkroom.experiments.config.hardware_defaults import settled
+from darkroom.experiments.config.trainer_settings import TrainerSettings
+from darkroom.experiments.runtime.startup import keep_memory
+from darkroom.lightning_modules.backbones.factory import build_network
 
 NETWORKS = ["resnet18@64", "small_cnn@28", "cifar_resnet@32", "tf_efficientnet_lite0@128", "densenet121@64"]
 BATCH_SIZE = 64

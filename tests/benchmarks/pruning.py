@@ -12,11 +12,11 @@ from pathlib import Path
 import optuna
 from bench import arguments, figure, run_program, workplace
 
-from experiments.sweep.storage import open_storage
+from darkroom.experiments.sweep.study.storage import open_storage
 
 COMMAND = """
 import sys
-from experiments.__main__ import main
+from darkroom.experiments.cli.main import main
 assert main(sys.argv[1:]) == 0
 """
 

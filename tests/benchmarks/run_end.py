@@ -14,12 +14,13 @@ from pathlib import Path
 import mlflow
 from bench import arguments, figure, interleaved, ratios, workplace, write_idx
 
-from experiments.callbacks import EpochRecorder
-from experiments.config import Experiment, load_experiment
-from experiments.ending import working_folder
-from experiments.tracking import open_store
-from experiments.train import conclude, fit, prepare, start_record
-from lightning_modules.predictor import Predictor
+from darkroom.experiments.config.experiment import Experiment, load_experiment
+from darkroom.experiments.tracking.run_lifecycle import working_folder
+from darkroom.experiments.tracking.store import open_store
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.run import conclude, fit, start_record
+from darkroom.experiments.training.setup import prepare
+from darkroom.lightning_modules.predictor import Predictor
 
 
 def load(root: Path) -> Experiment:

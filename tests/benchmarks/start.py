@@ -16,7 +16,6 @@ from pathlib import Path
 from bench import arguments, figure, interleaved, ratios, run_program, seconds, workplace
 
 ROOT = Path(__file__).parents[2]
-
 FIRST_STEP = """
 import os, time
 import pytorch_lightning as pl
@@ -28,28 +27,26 @@ def first_step(self, *arguments, **options):
     os._exit(0)
 pl.LightningModule.optimizer_step = first_step
 """
-
 DARKROOM = """
 import sys
-from experiments.__main__ import main
+from darkroom.experiments.cli.main import main
 class Hook:
     # Installs the stop-watch once the library has been imported by the program itself.
     def find_spec(self, name, path, target=None):
-        if name == "experiments.trainer":
+        if name == "darkroom.experiments.training.trainer":
             sys.meta_path.remove(self)
             exec({first_step!r}, {{}})
-if "experiments.trainer" in sys.modules:
+if "darkroom.experiments.training.trainer" in sys.modules:
     exec({first_step!r}, {{}})
 sys.meta_path.insert(0, Hook())
 main(["train", "digits/cnn"])
 """
-
 LIGHTNING_CLI = """
 from pytorch_lightning.cli import LightningCLI
 import torch
 import torch.nn.functional as F
 import pytorch_lightning as pl
-from lightning_modules.networks.small_cnn import SmallCNN
+from darkroom.lightning_modules.networks.small_cnn import SmallCNN
 from datamodules import Digits
 
 class Module(pl.LightningModule):
@@ -93,7 +90,7 @@ def main() -> None:
                 for name, program in programs.items()
             },
         )
-        help_command = [sys.executable, "-m", "experiments", "--help"]
+        help_command = [sys.executable, "-m", "darkroom", "--help"]
         told = [
             seconds(lambda: subprocess.run(help_command, cwd=ROOT, capture_output=True, check=True))
             for _ in range(given.rounds)

@@ -19,24 +19,25 @@ import psutil
 from bench import arguments, figure, run_program, workplace, write_idx
 from rich.console import Console
 
-from experiments.sweep import conductor as room
-from experiments.sweep.live import Display
-from experiments.sweep.running import Slot
-from experiments.sweep.space import Dimension, SweepSettings
-from experiments.sweep.storage import open_leases, open_storage
-from experiments.sweep.study import Search
+from darkroom.experiments.config.search_space.dimension import Dimension
+from darkroom.experiments.config.search_space.settings import SweepSettings
+from darkroom.experiments.sweep.execution import controller
+from darkroom.experiments.sweep.execution.resources import Slot
+from darkroom.experiments.sweep.report.live_display import Display
+from darkroom.experiments.sweep.study.storage import open_leases, open_storage
+from darkroom.experiments.sweep.study.study import Search
 
 SEARCH = """
 import json, sys
-from experiments.sweep.worker import start_server
+from darkroom.experiments.sweep.execution.worker import start_server
 recipe, trials, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 start_server(json.dumps([[recipe], {}]))
-from experiments.config import load_experiment
-from experiments.sweep import sweep as room
-from experiments.sweep.preparation import prepare_sweep, share_out
-from experiments.sweep.storage import open_leases, open_storage
-from experiments.sweep.study import open_study
-from experiments.tracking import open_store
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.sweep import sweep as room
+from darkroom.experiments.sweep.setup import prepare_sweep, share_out
+from darkroom.experiments.sweep.study.storage import open_leases, open_storage
+from darkroom.experiments.sweep.study.study import open_study
+from darkroom.experiments.tracking.store import open_store
 experiment = load_experiment([recipe], {}, check_space=True)
 slots = share_out(experiment, workers, 1)
 prepare_sweep(experiment, [recipe], {})
@@ -46,15 +47,14 @@ parent = room.parent_run(experiment, study, store)
 shared = room.Sweep(experiment.name, [recipe], {}, experiment.sweep, 0, 1, store, parent)
 room.search(shared, study, open_leases(storage, experiment.name), slots, trials)
 """
-
 FRESH = """
 import sys
-from experiments.callbacks import EpochRecorder
-from experiments.config import load_experiment
-from experiments.predictions import record_predictions
-from experiments.tracking import open_store
-from experiments.ending import working_folder
-from experiments.train import chosen_epoch, fit, prepare, start_record
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.evaluation.predictions import record_predictions
+from darkroom.experiments.tracking.store import open_store
+from darkroom.experiments.tracking.run_lifecycle import working_folder
+from darkroom.experiments.training.run import chosen_epoch, fit, prepare, start_record
 experiment = load_experiment([sys.argv[1]], {"model.lr": sys.argv[2], "trainer.progress": "false"})
 prepare(experiment)
 record = start_record(experiment, open_store())
@@ -66,7 +66,6 @@ with working_folder(record) as folder:
         record_predictions(artifacts, "val", experiment.model.predictions["val"], experiment.data)
 record.end("FINISHED")
 """
-
 RECIPE = """
 name: fashion_mnist/benchmark
 data: {class_path: FashionMNIST, init_args: {root: ROOT, batch_size: 128}}
@@ -109,7 +108,7 @@ class Instant:
 
     def __init__(self, task: object, lease: int, log: Path) -> None:
         self.connection, theirs = Pipe()
-        theirs.send(room.Outcome(values=(0.5,), epochs=1, seconds=0.1))
+        theirs.send(controller.Outcome(values=(0.5,), epochs=1, seconds=0.1))
         self.log = log
 
     def end(self) -> None:
@@ -142,17 +141,17 @@ def benchmark_conductor(folder: Path, tiny: bool) -> None:
 
     study = fresh_study("conducted")
     memory = []
-    sweep = room.Sweep("conducted", [], {}, settings, 0, 1, None, None)
+    sweep = controller.Sweep("conducted", [], {}, settings, 0, 1, None, None)
     plan = Search(study, settings, 0, trials)
     leases = open_leases(study._storage._backend, "conducted")
-    worker, room.Worker = room.Worker, Instant  # type: ignore[assignment, misc]
+    worker, controller.Worker = controller.Worker, Instant  # type: ignore[assignment, misc]
     started_at = time.perf_counter()
     try:
         with Display(Console(file=Path(os.devnull).open("w"))) as display:
             remember = lambda: memory.append(psutil.Process().memory_info().rss / 2**20)  # noqa: E731
-            room.Conductor(sweep, plan, leases, [Slot(1)], display, remember).run()
+            controller.Conductor(sweep, plan, leases, [Slot(1)], display, remember).run()
     finally:
-        room.Worker = worker  # type: ignore[misc]
+        controller.Worker = worker  # type: ignore[misc]
     conducted = (time.perf_counter() - started_at) / trials
     against = "Optuna's bare ask and tell"
     figure("sweep/conducted", [conducted / asked_and_told], "s", f"each of {trials} instant trials", against)

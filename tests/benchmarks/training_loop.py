@@ -20,15 +20,16 @@ import torchvision
 from bench import arguments, figure, interleaved, ratios, workplace, write_idx
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.mnist import FashionMNIST
-from datamodules.randomness import generator_for
-from experiments.callbacks import EpochRecorder, ProgressLine
-from experiments.config import Experiment, load_experiment
-from experiments.ending import working_folder
-from experiments.tracking import open_store
-from experiments.train import fit, prepare, start_record
-from lightning_modules.backbones import build_network
-from lightning_modules.optimization import build_optimizer, build_schedule
+from darkroom.datamodules.seeding import generator_for
+from darkroom.datamodules.sources.mnist import FashionMNIST
+from darkroom.experiments.config.experiment import Experiment, load_experiment
+from darkroom.experiments.tracking.run_lifecycle import working_folder
+from darkroom.experiments.tracking.store import open_store
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder, ProgressLine
+from darkroom.experiments.training.run import fit, start_record
+from darkroom.experiments.training.setup import prepare
+from darkroom.lightning_modules.backbones.factory import build_network
+from darkroom.lightning_modules.optimization.optimizers import build_optimizer, build_schedule
 
 BATCH_SIZE = 128
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from bench import arguments, figure, workplace
 
-from experiments.sweep.channel import EpochReport, Task
-from experiments.sweep.worker import Worker, start_server
+from darkroom.experiments.sweep.execution.messages import EpochReport, Task
+from darkroom.experiments.sweep.execution.worker import Worker, start_server
 
 
 def print_steps() -> None:

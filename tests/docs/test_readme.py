@@ -9,13 +9,13 @@ from statistics import fmean
 
 import pytest
 
-from experiments.__main__ import COMMANDS
-from experiments.config import load_experiment
-from experiments.recipes import recipe_names
-from experiments.reproduce.document import BEGIN, END, HEAD
-from experiments.reproduce.verdict import HEADER, Row, judge
+from darkroom.experiments.cli.parser import COMMANDS
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.recipes import recipe_names
+from darkroom.experiments.workflows.reproduce.markdown_table import BEGIN, END, HEAD
+from darkroom.experiments.workflows.reproduce.verdict import HEADER, Row, judge
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PACKAGES = ("datamodules", "lightning_modules", "experiments")
 
@@ -105,8 +105,8 @@ def test_the_recipe_of_ones_own_it_shows_trains(tmp_path, monkeypatch):
     import pandas as pd
     from PIL import Image
 
-    from experiments.config import parse_experiment
-    from experiments.train import train
+    from darkroom.experiments.config.experiment import parse_experiment
+    from darkroom.experiments.training.run import train
 
     (text,) = re.findall(r"```yaml\n(name: leaves.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)

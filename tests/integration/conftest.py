@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import preloaded
 import pytest
 import requests
-from preloaded import Forked
+from support import fork_server
+from support.fork_server import Forked
 
-from experiments.processes import context
-from experiments.tracking import RunRecord, Store, open_store
+from darkroom.experiments.runtime.processes import context
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.experiments.tracking.store import Store, open_store
 
 TINY = [
     "--model.backbone_options.widths=[8]",
@@ -60,9 +61,9 @@ class Workspace:
         """
         environment = self.environment(**extra)
         if not (self.folder / "experiments").exists():
-            return preloaded.start(arguments, self.folder, environment, start_new_session)
+            return fork_server.start(arguments, self.folder, environment, start_new_session)
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments", *arguments],
+            [sys.executable, "-m", "darkroom", *arguments],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -82,7 +83,7 @@ class Workspace:
 @pytest.fixture(scope="session", autouse=True)
 def warm_ranks() -> None:
     """Has the other ranks of trainings in this process forked from one that has imported what they import."""
-    context.set_forkserver_preload(["experiments.train"])
+    context.set_forkserver_preload(["darkroom.experiments.training.run"])
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +125,7 @@ def store(inside: Workspace) -> Store:
 @pytest.fixture
 def darkroom(inside: Workspace, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """Runs a command in this process, in the shared project folder."""
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     def command(*arguments: str) -> Answer:
         capsys.readouterr()

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules import ImageDataModule
-from datamodules.splits import hold_out
-from datamodules.store import ImageStore
+from darkroom.datamodules import ImageDataModule
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.datamodules.splitting.splitters import hold_out
 
 
 class LabelledBars(ImageDataModule):

@@ -136,7 +136,7 @@ def serve(requests: socket.socket) -> None:
 def become(
     arguments: list[str], folder: str, environment: dict[str, str], session: bool, output: int, errors: int
 ) -> None:
-    """Makes this process look as `python -m experiments` would have started it."""
+    """Makes this process look as `python -m darkroom` would have started it."""
     if session:
         os.setsid()
     for number, opened in enumerate((os.open(os.devnull, os.O_RDONLY), output, errors)):
@@ -202,12 +202,12 @@ def be_what_is_asked_for(requests: socket.socket) -> int:
 
 if __name__ == "__main__":
     requests = socket.socket(fileno=int(sys.argv[1]))
-    del sys.path[0]  # the tests' own folders are named as the packages are
-    from experiments.startup import import_module, spare_imports
+    del sys.path[0]  # the folder of this file
+    from darkroom.experiments.runtime.startup import import_module, spare_imports
 
     spare_imports()
-    for name in ("train", "sweep.sweep", "sweep.trial", "evaluate", "tracking"):
-        import_module(f"experiments.{name}")
+    for name in ("training.run", "sweep.run", "sweep.execution.trial", "cli.evaluate", "tracking.store"):
+        import_module(f"darkroom.experiments.{name}")
     for name in (
         "git",
         "matplotlib.backends.backend_agg",
@@ -227,6 +227,6 @@ if __name__ == "__main__":
         sys.path.insert(0, str(Path(sys.argv[0]).parent))
         runpy.run_path(sys.argv[0], run_name="__main__")
         sys.exit()
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     sys.exit(main())

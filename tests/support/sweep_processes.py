@@ -47,7 +47,7 @@ def conductors(workspace) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()[1:4]
-            if command == ["-m", "experiments", "sweep"] and process.cwd() == str(workspace.folder):
+            if command == ["-m", "darkroom", "sweep"] and process.cwd() == str(workspace.folder):
                 found.append(process)
     return found
 

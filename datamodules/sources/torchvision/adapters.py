@@ -1,4 +1,4 @@
-"""What torchvision's datasets hold, whatever each of them calls it: files, labels, classes and pixels."""
+"""Reads files, labels and classes from torchvision datasets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.names import IMAGE_SUFFIXES
+from ..file_names import IMAGE_SUFFIXES
 
 
 def paths_of(datasets: Iterable[Any]) -> list[Path] | None:

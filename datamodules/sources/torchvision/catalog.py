@@ -1,4 +1,4 @@
-"""What is known of torchvision's classification sets without their files, and which can't be had."""
+"""Known torchvision datasets: splits, shapes, classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Parts = dict[str, dict[str, Any]]
-
 TRAIN_FLAG: Parts = {"train": {"train": True}, "test": {"train": False}}
 TRAIN_TEST: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
 TRAIN_VAL: Parts = {"train": {"split": "train"}, "val": {"split": "val"}}
@@ -79,7 +78,6 @@ OMNIGLOT: dict[str, Parts] = {
 }
 # The balanced one is "the most widely applicable" (Cohen et al. 2017).
 EMNIST = each(TRAIN_FLAG, "split", ("balanced", "byclass", "bymerge", "letters", "digits", "mnist"))
-
 SETS: dict[str, Known] = {
     "CIFAR10": Known(TRAIN_FLAG, (3, 32, 32), CIFAR10),
     "CIFAR100": Known(TRAIN_FLAG, (3, 32, 32)),
@@ -118,7 +116,6 @@ SETS: dict[str, Known] = {
     "StanfordCars": Known(TRAIN_TEST),
     "USPS": Known(TRAIN_FLAG, (1, 16, 16), DIGITS),
 }
-
 REFUSED: dict[str, str] = {
     "DatasetFolder": "Darkroom has a source of its own for folders: data.class_path=ImageFolder",
     "FakeData": "Darkroom has a source of its own for generated images: data.class_path=Synthetic",

@@ -12,20 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.cache import Originals
-from datamodules.files import ImageFiles, Listing
-from datamodules.known_sets import known_set, parts_of
-from datamodules.originals import file_stamp
-from datamodules.set_contents import (
-    classes_of,
-    is_hidden,
-    joined,
-    label_names_of,
-    labels_of,
-    paths_of,
-    pixels_of,
-)
-from datamodules.store import ImageStore
+from ...images.readers import Originals, file_stamp
+from ...images.store import ImageStore
+from ..image_files import ImageFiles, Listing
+from .adapters import classes_of, is_hidden, joined, label_names_of, labels_of, paths_of, pixels_of
+from .catalog import known_set, parts_of
 
 
 class TorchvisionDataset(ImageFiles):

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.cache import Originals
-from datamodules.files import GIB, ImageFiles, Listing
-from datamodules.huggingface import encode
-from datamodules.loader import BatchLoader
-from datamodules.names import ClassOrder, class_name
-from datamodules.sampling import mix_shards
-from datamodules.shard_files import ShardFiles
-from datamodules.shard_index import ShardIndex, index_shard, kept_index
-from datamodules.spelling import likely_typos
+from ...images.readers import Originals
+from ...loader import BatchLoader
+from ...splitting.sampling import mix_shards
+from ..class_names import likely_typos
+from ..file_names import ClassOrder, class_name
+from ..huggingface import encode
+from ..image_files import GIB, ImageFiles, Listing
+from .shard_files import ShardFiles
+from .shard_index import ShardIndex, index_shard, kept_index
 
 
 class ImageShards(ImageFiles):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from datamodules.originals import file_stamp
+from ...images.readers import file_stamp
 
 
 class ShardFiles:

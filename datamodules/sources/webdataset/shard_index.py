@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datamodules.names import IMAGE_SUFFIXES, refuse_undecodable, some
+from ...messages import some
+from ..file_names import IMAGE_SUFFIXES, refuse_undecodable
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Whether one network is better than another, or only seems to be."""
+"""The compare command: which configuration is better, and whether that can be known."""

@@ -1,13 +1,13 @@
-"""What one must know before believing a comparison: few seeds, ties, other images, other code."""
+"""Warnings about a comparison's validity."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from experiments.clustered import unrecorded_groups
-from experiments.compare.comparison import Summary, same_images
-from experiments.compare.groups import Group
-from experiments.record_version import repairs_since, version_label
+from ...evaluation.clustered import unrecorded_groups
+from ...tracking.record_version import repairs_since, version_label
+from .comparison import Summary, same_images
+from .groups import Group
 
 FEW_SEEDS = 5
 

@@ -9,18 +9,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.compare.comparison import Comparison, compare
-from experiments.compare.groups import Member, group_members, read_member
-from experiments.compare.page import render_page
-from experiments.compare.remarks import remarks
-from experiments.compare.selection import left_out, select_runs, usable
-from experiments.compare.tables import print_comparison, to_latex, to_markdown, write_csv
-from experiments.errors import RequestError, nearest
-from experiments.extras import require
-from experiments.out import check_out
-from experiments.tracking import RunRecord, open_store
-from experiments.trainer import is_minimized
-from lightning_modules.metrics import METRIC_NAMES, TUNED_METRICS
+from darkroom.lightning_modules.metrics.collection import TUNED_METRICS
+from darkroom.lightning_modules.metrics.names import METRIC_NAMES, is_minimized
+
+from ...errors import RequestError, nearest
+from ...reporting.output_path import check_out
+from ...runtime.extras import require
+from ...tracking.run import RunRecord
+from ...tracking.run_selection import left_out, select_runs, usable
+from ...tracking.store import open_store
+from .caveats import remarks
+from .comparison import Comparison, compare
+from .groups import Member, group_members, read_member
+from .html_report import render_page
+from .tables import print_comparison, to_latex, to_markdown, write_csv
 
 KINDS = (".md", ".tex", ".csv", ".html")  # of files that are written
 READERS = 8  # runs read at once; a server answers several, and so does a disk

@@ -10,12 +10,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.arrays import Floats
-from experiments.clustered import UNKNOWN, Groups, group_of_image, grouped_share_interval, groups_by_id
-from experiments.compare.groups import Group
-from experiments.compare.scores import unit_scores
-from experiments.shares import mean_interval, share_interval
-from experiments.statistics import (
+from ...evaluation.array_types import Floats
+from ...evaluation.bootstrap import unit_scores
+from ...evaluation.clustered import UNKNOWN, Groups, group_of_image, grouped_share_interval, groups_by_id
+from ...evaluation.proportions import mean_interval, share_interval
+from ...evaluation.significance import (
     SIGNIFICANCE,
     Interval,
     folds_interval,
@@ -26,7 +25,8 @@ from experiments.statistics import (
     seeds_p_value,
     t_interval,
 )
-from experiments.two_way import Needed, difference_interval, difference_p_value, two_way_test
+from ...evaluation.two_way_test import Needed, difference_interval, difference_p_value, two_way_test
+from .groups import Group
 
 COUNTED = ("accuracy", "exact_match")  # metrics that are the share of images McNemar's test counts
 UNBOUNDED = ("loss", "log_loss")  # metrics that are no share

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.arrays import Floats
-from experiments.compare.charts import Curve, colour
-from experiments.compare.comparison import same_images
-from experiments.compare.groups import Group
-from experiments.figures import positives_of
-from experiments.prediction_store import Outcome
-from experiments.predictions import confusion_counts, label_confusion_counts
+from ...evaluation.array_types import Floats
+from ...evaluation.predictions import confusion_counts, label_confusion_counts, positives_of
+from ...evaluation.stored_predictions import Outcome
+from ...reporting.svg import Curve, colour
+from .comparison import same_images
+from .groups import Group
 
 MAX_CLASSES = 100  # of which ROC curves are averaged
 LEAST_RATE = 1e-3  # of false positives, where the axis begins

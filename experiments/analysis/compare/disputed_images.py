@@ -1,4 +1,4 @@
-"""Images that one group is right about and another is not, found again in the data of their runs."""
+"""Images on which two groups disagree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.compare.groups import Group
-from experiments.errors import RequestError
-from experiments.record import target_names
-from experiments.recorded_data import load_recorded_data
+from ...errors import RequestError
+from ...evaluation.predictions import target_names
+from ...tracking.recorded_experiment import load_recorded_data
+from .groups import Group
 
 MAX_SHOWN = 12
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.arrays import Floats
-from experiments.errors import RequestError
-from experiments.identity import INERT, with_later_keys
-from experiments.prediction_store import Outcome, read_outcome, union_of_ids
-from experiments.record_version import version_label
-from experiments.tracking import RunRecord
+from ...config.identity import INERT
+from ...errors import RequestError
+from ...evaluation.array_types import Floats
+from ...evaluation.stored_predictions import Outcome, union_of_ids
+from ...tracking.prediction_artifacts import read_outcome
+from ...tracking.record_version import version_label
+from ...tracking.recorded_experiment import with_later_keys
+from ...tracking.run import RunRecord
 
 # Keys that don't make another configuration, and params that follow from configuration and data.
 FREE = ("seed", "data.seed", "data.fold", *INERT)

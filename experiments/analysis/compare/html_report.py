@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file with its tables, charts, and the images in dispute."""
+"""HTML report of a comparison."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from itertools import permutations
 
 import numpy as np
 
-from experiments.compare.charts import colour, dot_chart, line_chart, rank_chart
-from experiments.compare.comparison import Comparison, same_images
-from experiments.compare.curves import LEAST_RATE, agreement, class_scores, learning_curves, roc_curves
-from experiments.compare.groups import Group
-from experiments.compare.pictures import Disputed, Images
-from experiments.compare.tables import sheets
-from experiments.errors import RequestError
-from experiments.page import SORTABLE, build_page, table
-from experiments.statistics import cliques
-from experiments.thumbnails import data_uri
+from ...errors import RequestError
+from ...evaluation.significance import cliques
+from ...reporting.html_page import SORTABLE, build_page, data_uri, table
+from ...reporting.svg import colour, dot_chart, line_chart, rank_chart
+from .comparison import Comparison, same_images
+from .curves import LEAST_RATE, agreement, class_scores, learning_curves, roc_curves
+from .disputed_images import Disputed, Images
+from .groups import Group
+from .tables import sheets
 
 MAX_CHARTED = 10  # groups, as many as there are colours
 MAX_CLASSES = 30

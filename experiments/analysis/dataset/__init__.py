@@ -1,1 +1,1 @@
-"""What the data holds, before anything is trained on it."""
+"""The data command: what a data set holds."""

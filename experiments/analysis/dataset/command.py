@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.config import load_experiment
-from experiments.data.examination import examine
-from experiments.data.labels import find_label_issues, find_runs, validation_probabilities
-from experiments.data.page import render_page
-from experiments.data.tables import print_findings
-from experiments.errors import RunError
-from experiments.out import check_out
+from ...config.experiment import load_experiment
+from ...errors import RunError
+from ...reporting.output_path import check_out
+from .html_report import render_page
+from .inspection import examine
+from .label_issues import find_label_issues, find_runs, validation_probabilities
+from .tables import print_findings
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:

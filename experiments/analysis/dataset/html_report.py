@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from datamodules import ImageDataModule
-from experiments.data.examination import SPLITS, sample_at
-from experiments.data.findings import Duplicates, Findings, Sample
-from experiments.data.histogram import histogram
-from experiments.page import SORTABLE, build_page, table
-from experiments.thumbnails import data_uri
+from darkroom.datamodules.base import ImageDataModule
+
+from ...reporting.html_page import SORTABLE, build_page, data_uri, table
+from ...reporting.svg import histogram
+from .findings import Duplicates, Findings, Sample
+from .inspection import SPLITS, sample_at
 
 MAX_CLASSES = 50  # with samples of their own
 MAX_SHOWN = 60  # pairs, outliers or doubtful labels with pictures
@@ -41,7 +41,6 @@ figure .row { gap: 4px; margin: 0 0 4px; flex-wrap: nowrap; }
 figure small { font-size: 12px; color: var(--grey); }
 .key { display: inline-block; width: 1.4em; height: 3px; vertical-align: middle; margin: 0 0.4em 0 1em; }
 """
-
 Show = Callable[[Sample], str]
 
 

@@ -1,4 +1,4 @@
-"""The look at all images of an experiment that its findings come from."""
+"""Inspects all images of an experiment."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from datamodules import ImageDataModule
-from datamodules.duplicates import Pairs, find_duplicates
-from datamodules.measures import Measures, measure
-from datamodules.outliers import MIN_SCORE, robust_scores
-from datamodules.store import ImageStore
-from experiments.data.findings import Duplicate, Duplicates, Findings, Outlier, Sample, Straddler, Values
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.datamodules.inspection.duplicates import Pairs, find_duplicates
+from darkroom.datamodules.inspection.image_statistics import MIN_SCORE, Measures, measure, robust_scores
+
+from .findings import Duplicate, Duplicates, Findings, Outlier, Sample, Straddler, Values
 
 SPLITS = ("train", "val", "test")
 MAX_LISTED = 1000  # pairs and outliers by name; all are counted

@@ -1,4 +1,4 @@
-"""Labels that trained networks doubt: confident learning on probabilities of images they never learned."""
+"""Finds label errors by confident learning."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datamodules import ImageDataModule
-from experiments.data.examination import sample_at
-from experiments.data.findings import LabelIssue, Sample
-from experiments.errors import RequestError
-from experiments.extras import require
-from experiments.recorded_data import check_same_classes
-from experiments.tracking import RunRecord, open_store
+from darkroom.datamodules.base import ImageDataModule
+
+from ...errors import RequestError
+from ...runtime.extras import require
+from ...tracking.recorded_experiment import check_same_classes
+from ...tracking.run import RunRecord
+from ...tracking.store import open_store
+from .findings import LabelIssue, Sample
+from .inspection import sample_at
 
 
 def find_runs(queries: Sequence[str]) -> list[RunRecord]:

@@ -8,11 +8,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from experiments.data.findings import Duplicates, Findings, value_range
-from experiments.data.histogram import short_number
+from ...reporting.svg import short_number
+from .findings import Duplicates, Findings, value_range
 
 MAX_PRINTED = 5  # rows of each list; the page and the JSON have more
-
 PAIR_HEAD = ("split", "image", "label", "grey levels apart")
 
 

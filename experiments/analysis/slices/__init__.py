@@ -1,1 +1,1 @@
-"""On which images a recorded run does worse than on the rest."""
+"""The slices command: on which images a recorded run does worse."""

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.clustered import outcome_groups, unrecorded_groups
-from experiments.errors import RequestError
-from experiments.out import check_out
-from experiments.prediction_store import Outcome, read_outcome
-from experiments.recorded_data import load_recorded_data
-from experiments.slices.columns import Columns, Slice, by_class
-from experiments.slices.judgement import judge_slices
-from experiments.slices.tables import Findings, print_findings, to_frame, to_markdown
-from experiments.tracking import RunRecord, open_store
+from ...errors import RequestError
+from ...evaluation.clustered import outcome_groups, unrecorded_groups
+from ...evaluation.stored_predictions import Outcome
+from ...reporting.output_path import check_out
+from ...tracking.prediction_artifacts import read_outcome
+from ...tracking.recorded_experiment import load_recorded_data
+from ...tracking.run import RunRecord
+from ...tracking.store import open_store
+from .slice_metrics import judge_slices
+from .slicing import Columns, Slice, by_class
+from .tables import Findings, print_findings, to_frame, to_markdown
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:

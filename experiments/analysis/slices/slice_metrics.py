@@ -1,4 +1,4 @@
-"""How well a run does on each slice, and whether the rest is different: intervals and corrected p-values."""
+"""Metrics, intervals and p-values per slice."""
 
 from __future__ import annotations
 
@@ -11,20 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from experiments.arrays import Floats
-from experiments.clustered import Groups, gap_between, grouped_share_interval, linearized, outcome_groups
-from experiments.prediction_store import Outcome
-from experiments.shares import share_interval
-from experiments.slices.columns import Slice
-from experiments.statistics import (
-    CONFIDENCE,
-    SIGNIFICANCE,
-    Interval,
-    holm,
-)
+from ...evaluation.array_types import Floats
+from ...evaluation.clustered import Groups, gap_between, grouped_share_interval, linearized, outcome_groups
+from ...evaluation.proportions import share_interval
+from ...evaluation.significance import CONFIDENCE, SIGNIFICANCE, Interval, holm
+from ...evaluation.stored_predictions import Outcome
+from .slicing import Slice
 
 Verdict: TypeAlias = Literal["worse", "better", "cannot tell", "too small"]
-
 MIN_IMAGES = 10  # of a slice, and of the rest; over fewer an interval may span half of all accuracies
 UNKNOWN = Interval(-math.inf, math.inf)
 
@@ -43,7 +37,8 @@ class Judged:
             among all images. NaN where the slice is too small.
         f1_within: Its 95 % interval over images; infinite where nothing is wrong.
         gap: Accuracy less that of the rest; negative where the slice is worse.
-        gap_within: Newcombe's 95 % interval; over groups that of `gap_between` in `experiments.clustered`.
+        gap_within: Newcombe's 95 % interval; over groups that of
+            `darkroom.experiments.evaluation.clustered.gap_between`.
         p: Of Fisher's exact test that slice and rest are right equally often, corrected for the number of
             slices by Holm; NaN where the slice, or the rest, is too small.
     """

@@ -1,4 +1,4 @@
-"""By what images are divided into slices: class, size, brightness, and the columns of the data's table."""
+"""Divides images into slices by class, size or column."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from datamodules import ImageDataModule, ImageTable
-from datamodules.measures import measure
-from experiments.arrays import Floats
-from experiments.errors import RequestError, nearest
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.inspection.image_statistics import measure
+from darkroom.datamodules.sources.table import ImageTable
+
+from ...errors import RequestError, nearest
+from ...evaluation.array_types import Floats
 
 BUILT_IN = ("class", "size", "brightness")
 MAX_VALUES = 20  # of a column that is taken without being asked for

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from datamodules.names import some
-from experiments.clustered import MIN_GROUPS
-from experiments.slices.judgement import MIN_IMAGES, Judged
-from experiments.statistics import Interval
+from darkroom.datamodules.messages import some
+
+from ...evaluation.clustered import MIN_GROUPS
+from ...evaluation.significance import Interval
+from .slice_metrics import MIN_IMAGES, Judged
 
 MAX_PRINTED = 20  # slices in the terminal
 HEAD = ("slice", "images", "accuracy %", "F1 %", "gap to rest", "p Holm")

@@ -1,4 +1,4 @@
-"""Conditions between a trial's values: comparisons and arithmetic, read without running code."""
+"""Safe expressions over trial parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 Values = Mapping[str, Any]
-
 FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "len": len, "max": max, "min": min, "sum": sum}
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,

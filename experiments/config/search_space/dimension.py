@@ -1,4 +1,4 @@
-"""One dimension of a search space: a range, a choice or a constant, and when it is drawn."""
+"""One search dimension: range, choice or constant, with its condition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from experiments.overrides import to_text
+from ..overrides import to_text
 
 if TYPE_CHECKING:
     import optuna

@@ -1,4 +1,4 @@
-"""The points of a search space: which dimensions each has, and what it gives to the configuration."""
+"""Points of a search space: active dimensions, grids, overrides."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
 from typing import Any
 
-from experiments.errors import nearest
-from experiments.sweep.constraints import read_constraint
-from experiments.sweep.dimension import Dimension
+from ...errors import nearest
+from .constraints import read_constraint
+from .dimension import Dimension
 
 Space = Mapping[str, Dimension]
 Params = Mapping[str, Any]  # values by dimension, as Optuna stores them
-
 MAX_PROBED_POINTS = 1_000  # of the combinations that are tried before a search
 
 

@@ -1,13 +1,13 @@
-"""Settings of a sweep that do not go together, and are refused before anything starts."""
+"""Checks a sweep section before anything starts."""
 
 from __future__ import annotations
 
 from itertools import islice
 from math import prod
 
-from experiments.errors import nearest
-from experiments.sweep.constraints import read_constraint
-from experiments.sweep.points import (
+from ...errors import nearest
+from .constraints import read_constraint
+from .points import (
     MAX_PROBED_POINTS,
     broken_constraint,
     check_space,
@@ -18,7 +18,7 @@ from experiments.sweep.points import (
     stored_point,
     written_keys,
 )
-from experiments.sweep.space import SweepSettings
+from .settings import SweepSettings
 
 MAX_GRID_POINTS = 100_000
 # Keys that say on which images a trial is judged.
@@ -29,7 +29,8 @@ WILCOXON_DEFAULTS = {"p_threshold": 0.1, "n_startup_steps": 2}  # Optuna's
 def check_sweep(settings: SweepSettings) -> None:
     """Refuses a sweep whose settings contradict each other.
 
-    What Optuna's own classes refuse is not looked at here: see `experiments.sweep.strategies.check_options`.
+    What Optuna's own classes refuse is found later, by `check_options` of
+    `darkroom.experiments.sweep.study.samplers_and_pruners`.
 
     Raises:
         ValueError: They do; the message begins with the key, such as `sweep.space`.

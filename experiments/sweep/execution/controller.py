@@ -1,4 +1,4 @@
-"""Runs a plan's trials on this machine, several at once, and alone talks to the study and to MLflow.
+"""Runs a plan's trials concurrently on this machine.
 
 Nothing it knows is needed to go on: whatever dies, and when, the next conductor finds in the study and
 in MLflow what is left to do.
@@ -15,17 +15,19 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from experiments.errors import RunError
-from experiments.sweep.books import Sweep, check_first_failures, close, open_record
-from experiments.sweep.channel import EpochReport, FoldReport, Outcome, StoreCall, Task, Verdict
-from experiments.sweep.live import Display, Progress
-from experiments.sweep.ranking import best_trial, counted_trials, describe
-from experiments.sweep.running import Running, Slot
-from experiments.sweep.stopping import StopRequests
-from experiments.sweep.storage import STORAGE_ERRORS, Leases, Sightings
-from experiments.sweep.study import Claim, Plan, claim, is_done, lease_name
-from experiments.sweep.worker import Worker
-from experiments.tracking import CHECKPOINTS, StoreError
+from ...errors import RunError
+from ...tracking.errors import StoreError
+from ...tracking.run import CHECKPOINTS
+from ..report.live_display import Display, Progress
+from ..study.storage import STORAGE_ERRORS, Leases, Sightings
+from ..study.study import Claim, Plan, claim, is_done, lease_name
+from ..study.trials import best_trial, counted_trials, describe
+from .messages import EpochReport, FoldReport, Outcome, StoreCall, Task, Verdict
+from .resources import Slot
+from .running_trial import Running
+from .stop_requests import StopRequests
+from .trial_records import Sweep, check_first_failures, close, open_record
+from .worker import Worker
 
 # Of a trial's process, without an epoch between them, before the trial is given up: by its own doing, and by
 # somebody's who kills it, which says little about the trial.

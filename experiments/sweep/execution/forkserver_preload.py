@@ -1,4 +1,4 @@
-"""What the server that trials are forked from does once, so that no trial has to do it.
+"""Imports and data loaded once before trials fork.
 
 Imported by multiprocessing's forkserver before the first fork. Nothing here may start a thread: threads
 do not survive a fork, and the locks they held would never be freed.
@@ -15,18 +15,18 @@ from typing import Any
 import torch
 import torch._dynamo  # the first optimizer would import it, for two seconds
 
-from datamodules import ImageDataModule
-from datamodules.files import ImageFiles
-from datamodules.store import ImageStore
-from experiments.config import Experiment, load_experiment
-from experiments.errors import RequestError
-from experiments.keys import source_arguments
-from experiments.provenance import code_git_state, code_sources
-from experiments.startup import freeze, keep_memory
-from experiments.sweep import trial as trial  # with all that it imports
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.datamodules.sources.image_files import ImageFiles
+
+from ...config.experiment import Experiment, load_experiment
+from ...config.keys import source_arguments
+from ...errors import RequestError
+from ...runtime.startup import freeze, keep_memory
+from ...tracking.provenance import code_git_state, code_sources
+from . import trial as trial  # with all that it imports
 
 RECIPE = "DARKROOM_WARM_RECIPE"  # sources and overrides of the sweep's recipe, as JSON
-
 _source: dict[str, ImageStore] = {}
 _arguments: Mapping[str, Any] = {}
 

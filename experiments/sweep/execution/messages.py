@@ -1,4 +1,4 @@
-"""What a trial's process and its conductor say to each other."""
+"""Messages between trial process and controller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from experiments.tracking import RunRecord
+    from ...tracking.run import RunRecord
 
 Verdict = Literal["go on", "prune", "stop"]
 

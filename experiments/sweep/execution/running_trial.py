@@ -1,4 +1,4 @@
-"""A trial under way: its process, its place, how far it is, and what is said of it."""
+"""State of a running trial."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from experiments.sweep.channel import EpochReport, FoldReport, Outcome, Task
-from experiments.sweep.live import RunningTrial
-from experiments.sweep.worker import Worker
-from experiments.tracking import RunRecord
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Room for one trial: so many processor cores, and its GPUs if there are any."""
-
-    threads: int
-    gpus: str | None = None
+from ...tracking.run import RunRecord
+from ..report.live_display import RunningTrial
+from .messages import EpochReport, FoldReport, Outcome, Task
+from .resources import Slot
+from .worker import Worker
 
 
 @dataclass

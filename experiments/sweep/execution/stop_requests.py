@@ -1,4 +1,4 @@
-"""Requests to stop a sweep: by Ctrl-C, once or twice, or by a signal that tells the process to leave."""
+"""Ctrl-C and termination requests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from experiments import leaving
-from experiments.errors import Interrupted, Terminated
+from ...errors import Interrupted, Terminated
+from ...runtime import signals
 
 
 class StopRequests:
@@ -42,5 +42,5 @@ class StopRequests:
         def leave(number: int, frame: FrameType | None) -> None:
             self.to_leave = True
 
-        with leaving.answering({signal.SIGINT: interrupt, **dict.fromkeys(leaving.heeded(), leave)}):
+        with signals.answering({signal.SIGINT: interrupt, **dict.fromkeys(signals.heeded(), leave)}):
             yield

@@ -1,18 +1,18 @@
-"""One trial, in a process of its own: trains, reports each epoch, says how it ended."""
+"""Runs one trial in its process."""
 
 from __future__ import annotations
 
 import traceback
 from pathlib import Path
 
-from experiments.ending import working_folder
-from experiments.predictions import record_predictions
-from experiments.ranks import Furnish
-from experiments.sweep.channel import Channel, Outcome, Task
-from experiments.sweep.folds import run_folds
-from experiments.sweep.training import Training, objective, train_once
-from experiments.thresholds import label_thresholds
-from experiments.tracking import RunRecord
+from ...evaluation.thresholds import label_thresholds
+from ...tracking.prediction_artifacts import record_predictions
+from ...tracking.run import RunRecord
+from ...tracking.run_lifecycle import working_folder
+from ...training.distributed.launcher import Furnish
+from .messages import Channel, Outcome, Task
+from .trial_folds import run_folds
+from .trial_training import Training, objective, train_once
 
 
 def run_trial(task: Task, channel: Channel, furnish: Furnish | None = None) -> Outcome:

@@ -1,4 +1,4 @@
-"""A trial of several folds: one after another is trained and recorded, and their mean is the trial's value.
+"""Trains a trial over folds.
 
 Trials are compared after whole folds, which have the same images in all of them. A fold that has begun is
 trained to its end: its epochs stand neither beside means over folds nor beside those of another fold.
@@ -14,13 +14,13 @@ from shutil import rmtree
 
 import pandas as pd
 
-from experiments.folds import out_of_fold, summarize, summary_metrics
-from experiments.predictions import split_frame
-from experiments.ranks import Furnish
-from experiments.sweep.channel import Channel, FoldReport, Outcome, Task
-from experiments.sweep.training import Training, fold_prefix, load_trial, objective, train_once
-from experiments.tracking import RunRecord
-from experiments.train import prepare
+from ...evaluation.fold_summary import out_of_fold, summarize, summary_metrics
+from ...evaluation.predictions import split_frame
+from ...tracking.run import RunRecord
+from ...training.distributed.launcher import Furnish
+from ...training.setup import prepare
+from .messages import Channel, FoldReport, Outcome, Task
+from .trial_training import Training, fold_prefix, load_trial, objective, train_once
 
 
 @dataclass(frozen=True)

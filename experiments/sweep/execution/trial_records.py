@@ -1,4 +1,4 @@
-"""What is written down of a trial: its run in MLflow, then the study; a kill between has both done again."""
+"""MLflow run and study state of a trial, updated in order."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import TrialState
 
-from experiments.errors import RunError
-from experiments.sweep.channel import Outcome
-from experiments.sweep.ranking import counted_trials
-from experiments.sweep.space import SweepSettings
-from experiments.sweep.study import Plan
-from experiments.tracking import RunRecord, Store
+from ...config.search_space.settings import SweepSettings
+from ...errors import RunError
+from ...tracking.run import RunRecord
+from ...tracking.store import Store
+from ..study.study import Plan
+from ..study.trials import counted_trials
+from .messages import Outcome
 
 MAX_FIRST_FAILURES = 3  # failures of one kind before anything else happened
 

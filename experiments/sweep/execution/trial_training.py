@@ -1,4 +1,4 @@
-"""One training of a trial: each epoch is reported, and the last is the one after which the answer says so."""
+"""Trains one split of a trial and reports each epoch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from experiments.callbacks import EpochRecorder
-from experiments.config import Experiment, load_experiment
-from experiments.errors import RequestError
-from experiments.folds import fold_keys
-from experiments.ranks import Furnish
-from experiments.record import record_start
-from experiments.refusals import check_is_defined
-from experiments.sweep.channel import Channel, EpochReport, Task
-from experiments.throughput import Throughput
-from experiments.tracking import RunRecord
-from experiments.train import chosen_epoch, fit, prepare
+from ...config.experiment import Experiment, load_experiment
+from ...config.folds import fold_keys
+from ...errors import RequestError
+from ...tracking.run import RunRecord
+from ...training.artifacts import record_start
+from ...training.callbacks.epoch_end import EpochRecorder
+from ...training.callbacks.throughput import Throughput
+from ...training.checks import check_is_defined
+from ...training.distributed.launcher import Furnish
+from ...training.loop import chosen_epoch
+from ...training.run import fit
+from ...training.setup import prepare
+from .messages import Channel, EpochReport, Task
 
 LATENCY_ROUNDS = 20
 

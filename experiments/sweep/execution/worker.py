@@ -1,4 +1,4 @@
-"""A process that runs one trial: forked from a warm server, and gone when its conductor is."""
+"""A trial's process, as seen by the controller."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from experiments.errors import Terminated
-from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
-from experiments.sweep.channel import Channel, Task
+from ...errors import Terminated
+from ...runtime.processes import Descriptor, context, how_it_died, serve_one_master, start
+from .messages import Channel, Task
 
 
 def start_server(recipe: str) -> None:
     """Starts the server that trials are forked from; it imports, and loads the recipe's images, meanwhile.
 
     Args:
-        recipe: Sources and overrides as JSON; see `experiments.sweep.warm`.
+        recipe: Sources and overrides as JSON; see `darkroom.experiments.sweep.execution.forkserver_preload`.
     """
     os.environ["DARKROOM_WARM_RECIPE"] = recipe
-    context.set_forkserver_preload(["experiments.sweep.warm"])
+    context.set_forkserver_preload(["darkroom.experiments.sweep.execution.forkserver_preload"])
     forkserver.ensure_running()
     del os.environ["DARKROOM_WARM_RECIPE"]
 
@@ -83,12 +83,12 @@ def _main(task: Task, connection: Connection, lease: Descriptor, log: Path) -> N
         os.environ["CUDA_VISIBLE_DEVICES"] = task.gpus
     import torch
 
-    from experiments.sweep import trial, warm
+    from . import forkserver_preload, trial
 
     torch.set_num_threads(task.threads)
     channel = Channel(connection)
     try:
-        channel.finish(trial.run_trial(task, channel, warm.hand_over))
+        channel.finish(trial.run_trial(task, channel, forkserver_preload.hand_over))
     except Terminated:  # where it stands is saved; now as if it had not heeded the signal
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)

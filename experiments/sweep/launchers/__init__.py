@@ -1,1 +1,1 @@
-"""The same sweep on several machines, placed by an existing engine."""
+"""Runs the sweep command on the machines of a cluster."""

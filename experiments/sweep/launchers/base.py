@@ -1,11 +1,11 @@
-"""Where copies of the command were placed: what every engine can be asked."""
+"""Launcher interface."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Protocol
 
-from experiments.sweep.launchers.copy import Ending
+from .remote_command import Ending
 
 
 class Engine(Protocol):

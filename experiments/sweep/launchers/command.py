@@ -1,4 +1,4 @@
-"""`darkroom sweep --launcher ray|slurm`: places the same command on several machines that share the study.
+"""Places the sweep command on several machines.
 
 A sweep's process keeps nothing to itself, so that a launcher only places copies of it and waits for them.
 """
@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from experiments.errors import Interrupted, RequestError
-from experiments.extras import require
-from experiments.sweep.launchers.copy import Copy
-from experiments.sweep.launchers.engine import Engine
-from experiments.sweep.launchers.ray import RayEngine
-from experiments.sweep.launchers.slurm import SlurmEngine, slurm_options, slurm_script
+from ...errors import Interrupted, RequestError
+from ...runtime.extras import require
+from .base import Engine
+from .ray import RayEngine
+from .remote_command import Copy
+from .slurm import SlurmEngine, slurm_options, slurm_script
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> int:
@@ -95,10 +95,10 @@ def check(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 def _check_configuration(
     sources: Sequence[str], overrides: Mapping[str, str], storage: str, dry_run: bool
 ) -> None:
-    from experiments.config import load_experiment
-    from experiments.sweep.storage import complete_url, open_storage
-    from experiments.sweep.strategies import check_options
-    from experiments.tracking import open_store
+    from ...config.experiment import load_experiment
+    from ...tracking.store import open_store
+    from ..study.samplers_and_pruners import check_options
+    from ..study.storage import complete_url, open_storage
 
     complete_url(storage)
     experiment = load_experiment(sources, overrides, check_space=True)

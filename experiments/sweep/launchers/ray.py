@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from experiments.errors import RequestError
-from experiments.sweep.launchers.copy import LAST_LINES, POLL_SECONDS, Copy, Ending
+from ...errors import RequestError
+from .remote_command import LAST_LINES, POLL_SECONDS, Copy, Ending
 
 FORWARDED = ("MLFLOW_", "AWS_", "PG")  # to another machine: credentials of the stores
 

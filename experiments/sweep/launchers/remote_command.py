@@ -1,4 +1,4 @@
-"""The command as one machine runs it, in a process that dies with the one the engine knows of."""
+"""The sweep command as run on one machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from experiments.leaving import answering
+from ...runtime.signals import answering
 
 LAST_LINES = 12  # of what the command said on a machine
 POLL_SECONDS = 0.2
 ENGINE_ENVIRONMENT = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI")  # Lightning obeys these
 PR_SET_PDEATHSIG = 1
 LEFT = 143  # the status of a command that was told to leave
-
 # What a job of SLURM's hands on to the command. Which processes of a job SLURM itself tells depends on how it
 # tracks them; a second SIGINT would mean more than one, so the launcher's Ctrl-C comes as a signal that the
 # command ignores.
@@ -89,7 +88,7 @@ class Copy:
             [
                 sys.executable,
                 "-m",
-                "experiments.sweep.launchers.copy",
+                "darkroom.experiments.sweep.launchers.remote_command",
                 str(os.getpid()),
                 str(cpus),
                 *arguments,
@@ -152,7 +151,7 @@ def main(argv: Sequence[str]) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     for lease in _pin(int(cpus)):
         os.set_inheritable(lease, True)  # the command holds its cores to its end
-    os.execv(sys.executable, [sys.executable, "-m", "experiments", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "darkroom", *arguments])
 
 
 def _pin(cpus: int) -> list[int]:

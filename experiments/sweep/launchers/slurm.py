@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import RequestError, nearest
-from experiments.sweep.launchers.copy import LAST_LINES, POLL_SECONDS, Copy, Ending
+from ...errors import RequestError, nearest
+from .remote_command import LAST_LINES, POLL_SECONDS, Copy, Ending
 
 JOBS = Path("mlruns") / "jobs"  # what SLURM is given, and what its jobs print
 ALONE = ("nodes", "tasks_per_node", "ntasks_per_node")  # a job is one machine

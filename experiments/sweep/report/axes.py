@@ -1,4 +1,4 @@
-"""Places on an axis: of a varied key's values, of a metric's, and between those of two keys."""
+"""Axis scaling of parameters and metrics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from experiments.arrays import Floats
-from experiments.figures import shorten
+from ...evaluation.array_types import Floats
+from ...reporting.style import shorten
 
 KERNEL_WIDTH = 0.1  # of a range, in the smoothed map of two keys
 

@@ -1,4 +1,4 @@
-"""A sweep's interactive page: one HTML file that needs no network."""
+"""Interactive HTML report."""
 
 from __future__ import annotations
 
@@ -14,19 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from experiments.figures import BLUE, INK, PALE, PALETTE, RED
-from experiments.page import build_page
-from experiments.sweep.columns import Column, drawn_range, padded, smoothed
-from experiments.sweep.figures import NOT_USED, STATE_COLOURS
-from experiments.sweep.ranking import (
-    STATE_NAMES,
-    STATES,
-    complete_trials,
-    is_on_front,
-    last_value,
-    short_value,
-)
-from experiments.sweep.space import SweepSettings
+from ...config.search_space.settings import SweepSettings
+from ...reporting.html_page import build_page
+from ...reporting.style import BLUE, INK, PALE, PALETTE, RED
+from ..study.trials import STATE_NAMES, STATES, complete_trials, is_on_front, last_value, short_value
+from .axes import Column, drawn_range, padded, smoothed
+from .plots import NOT_USED, STATE_COLOURS
 
 LAYOUT: dict[str, Any] = {
     "font": {"family": "sans-serif", "size": 12, "color": INK},
@@ -38,7 +31,6 @@ LAYOUT: dict[str, Any] = {
 }
 BLUES = [[0, "#cddff1"], [0.5, "#4a98c9"], [1, "#08306b"]]
 PANELS_ACROSS = 4
-
 Drawing: TypeAlias = tuple[list[dict[str, Any]], dict[str, Any]]  # data and layout, as plotly.js takes them
 
 

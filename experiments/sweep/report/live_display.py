@@ -1,4 +1,4 @@
-"""The live table of a sweep in the terminal; plain lines where there is no terminal."""
+"""Live terminal table."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.arrays import Floats
-from experiments.figures import BLUE, GREY, INK, LEGEND, PALETTE, RED, TITLE, _plain, shorten
-from experiments.sweep.columns import Column, drawn_range, padded, smoothed
-from experiments.sweep.ranking import STATE_NAMES, complete_trials, is_on_front, last_value
+from ...evaluation.array_types import Floats
+from ...reporting.style import BLUE, GREY, INK, LEGEND, PALETTE, RED, TITLE, clean_axes, shorten
+from ..study.trials import STATE_NAMES, complete_trials, is_on_front, last_value
+from .axes import Column, drawn_range, padded, smoothed
 
 STATE_COLOURS = {TrialState.COMPLETE: BLUE, TrialState.PRUNED: PALETTE[3]}
 STATE_COLOURS |= {TrialState.FAIL: RED, TrialState.RUNNING: PALETTE[1]}
@@ -151,7 +151,7 @@ def slices(trials: Sequence[FrozenTrial], metric: str, minimized: bool) -> Figur
         axes.scatter(places, heights, s=22, c=numbers, zorder=3, **look)
         column.label(axes, "x")
         axes.set_ylim(*padded(*limits))
-        _plain(axes)
+        clean_axes(axes)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
@@ -184,7 +184,7 @@ def contours(trials: Sequence[FrozenTrial], metric: str, minimized: bool, names:
         axes.scatter(x.places[best], y.places[best], s=70, **ring)
         x.label(axes, "x")
         y.label(axes, "y")
-        _plain(axes)
+        clean_axes(axes)
         axes.grid(visible=False)
     _scale(figure, ScalarMappable(look["norm"], look["cmap"]), metric)
     return figure
@@ -266,7 +266,7 @@ def pareto_front(numbers: Sequence[int], values: Floats, names: Sequence[str], m
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _plain(axes)
+        clean_axes(axes)
     panels[0].set_ylabel(names[0])
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, **LEGEND)
@@ -276,7 +276,7 @@ def pareto_front(numbers: Sequence[int], values: Floats, names: Sequence[str], m
 def _frame(inches: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(inches, dpi=150, layout="constrained")
     axes = figure.subplots()
-    _plain(axes)
+    clean_axes(axes)
     return figure, axes
 
 

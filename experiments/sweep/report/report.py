@@ -14,23 +14,21 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.sweep.ranking import (
+from ...config.search_space.settings import SweepSettings
+from ..study.trials import (
     STATE_NAMES,
     complete_trials,
-    count_states,
     counted_trials,
     curve,
     epochs_trained,
     finite_points,
     fold_values,
     last_value,
-    leaderboard_cells,
     ranked,
-    savings,
     short_names,
     varied_keys,
 )
-from experiments.sweep.space import SweepSettings
+from .leaderboard import count_states, leaderboard_cells, savings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +45,7 @@ def write_report(
     With `live`, only what is cheap enough to be written again and again: the leaderboard, the history of
     the search and the curves of all trials. `max_epochs` are those of a whole trial, of all its folds.
     """
-    from experiments.figures import save  # matplotlib and plotly are not needed before the first report
+    from ...reporting.style import save  # matplotlib and plotly are not needed before the first report
 
     for name in ("figures", "tables"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -63,7 +61,7 @@ def write_report(
         save(figure, folder / "figures" / f"{name}.png")
     if live:
         return
-    from experiments.sweep.page import render_page
+    from .html_report import render_page
 
     trial_table(trials, settings).to_csv(folder / "tables" / "trials.csv", index=False)
     summary = f"{count_states(trials)}; {savings(study, max_epochs)}"
@@ -80,32 +78,32 @@ def draw_figures(
     live: bool = False,
 ) -> Iterator[tuple[str, Figure]]:
     """The figures that the trials suffice for, by name; the last bars of a timeline end now."""
-    from experiments.sweep import figures
+    from . import plots
 
     metric, minimized = settings.metric, settings.direction == "minimize"
     complete = complete_trials(shown)
     if complete:
-        yield "history", figures.history(shown, metric, minimized)
+        yield "history", plots.history(shown, metric, minimized)
     if any(trial.intermediate_values for trial in shown):
         axis = "Folds" if settings.folds else "Epoch"
-        yield "intermediate_values", figures.curves(shown, metric, minimized, axis)
+        yield "intermediate_values", plots.curves(shown, metric, minimized, axis)
     if live:
         return
     if len(complete) > 1 and any(trial.params for trial in complete):
-        yield "parallel_coordinates", figures.parallel_coordinates(shown, metric, minimized)
-        yield "slices", figures.slices(shown, metric, minimized)
+        yield "parallel_coordinates", plots.parallel_coordinates(shown, metric, minimized)
+        yield "slices", plots.slices(shown, metric, minimized)
     if shares:
-        yield "importances", figures.importances(shares, metric)
+        yield "importances", plots.importances(shares, metric)
     if names := contour_names(complete, shares):
-        yield "contours", figures.contours(shown, metric, minimized, names)
+        yield "contours", plots.contours(shown, metric, minimized, names)
     if any(trial.datetime_start for trial in shown):
-        yield "timeline", figures.timeline(shown, datetime.now())
+        yield "timeline", plots.timeline(shown, datetime.now())
     points = finite_points(study)
     if settings.objectives and points:
         names = [metric, *settings.objectives]
         yield (
             "pareto_front",
-            figures.pareto_front(list(points), np.array(list(points.values())), names, minimized),
+            plots.pareto_front(list(points), np.array(list(points.values())), names, minimized),
         )
 
 
@@ -148,7 +146,7 @@ def key_importances(shown: Sequence[FrozenTrial], settings: SweepSettings) -> di
     Of the keys that all complete trials have; none where fewer than two vary, where fewer than eight
     trials are complete, or where all have the same value.
     """
-    from experiments.sweep.columns import Column
+    from .axes import Column
 
     complete = complete_trials(shown)
     if len(complete) < MIN_FOR_IMPORTANCE or len({trial.values[0] for trial in complete}) == 1:

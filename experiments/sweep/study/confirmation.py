@@ -1,4 +1,4 @@
-"""Whether the best of a search is good, or was lucky: its top configurations again, on fresh seeds."""
+"""Re-trains the best configurations on fresh seeds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from datamodules.names import some
-from datamodules.randomness import derive_seed
-from experiments.prediction_store import read_outcome
-from experiments.statistics import SIGNIFICANCE, holm, t_interval
-from experiments.sweep.ranking import describe, ranked
-from experiments.sweep.space import SweepSettings, overrides
-from experiments.tracking import Store
-from experiments.trainer import is_minimized
-from experiments.two_way import two_way_test
+from darkroom.datamodules.messages import some
+from darkroom.datamodules.seeding import derive_seed
+from darkroom.lightning_modules.metrics.names import is_minimized
+
+from ...config.search_space.settings import SweepSettings
+from ...config.search_space.space import overrides
+from ...evaluation.significance import SIGNIFICANCE, holm, t_interval
+from ...evaluation.two_way_test import two_way_test
+from ...tracking.prediction_artifacts import read_outcome
+from ...tracking.store import Store
+from .trials import describe, ranked
 
 FRESH = 2**32  # apart from any trial's number, so that no seed of the search comes again
 
@@ -134,7 +136,7 @@ def told_apart(results: Sequence[Confirmed], settings: SweepSettings, store: Sto
     Sentences by the two-way test, with p-values corrected for the number of configurations by Holm; none
     where nothing was recorded, or where predictions do not tell the metric.
     """
-    from experiments.compare.scores import unit_scores  # takes seconds to import, and is not needed before
+    from ...evaluation.bootstrap import unit_scores  # takes seconds to import, and is not needed before
 
     runs = [len(each.runs) == len(each.values) > 1 for each in results]
     if store is None or len(results) < 2 or not all(runs):

@@ -1,4 +1,4 @@
-"""Who proposes a sweep's trials and who stops them: Optuna's samplers and pruners by name."""
+"""Optuna samplers and pruners by name."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from experiments.errors import RequestError, nearest
-from experiments.sweep.space import Direction, SweepSettings
+from ...config.search_space.settings import Direction, SweepSettings
+from ...errors import RequestError, nearest
 
 Strategy = TypeVar("Strategy", BaseSampler, BasePruner)
-
 # Each with the arguments that Darkroom gives it unless the recipe does.
 SAMPLERS: dict[str, tuple[type[BaseSampler], Callable[[SweepSettings], dict[str, Any]]]] = {
     "tpe": (

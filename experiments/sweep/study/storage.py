@@ -1,4 +1,4 @@
-"""Where a study is kept, and the leases that say which of its trials is whose.
+"""Optuna storage and trial leases.
 
 Optuna's heartbeat decides by the clock who is dead, and loses or doubles trials under kills. A lease
 here is a lock that the operating system or the database frees at the moment its holder dies.
@@ -22,8 +22,8 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError
 
-from experiments.errors import RequestError
-from experiments.extras import require
+from ...errors import RequestError
+from ...runtime.extras import require
 
 DEFAULT_STORAGE = "sqlite:///optuna.db"
 LOCK_SECONDS = 60  # how long SQLite waits for another writer

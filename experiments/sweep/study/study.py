@@ -1,4 +1,4 @@
-"""The Optuna study: opened or created, its trials claimed one by one, and adopted where their owner died."""
+"""Opens an Optuna study; claims and adopts trials."""
 
 from __future__ import annotations
 
@@ -13,27 +13,22 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from datamodules import ImageDataModule
-from datamodules.randomness import derive_seed
-from experiments.config import Experiment, flatten
-from experiments.errors import RequestError, RunError
-from experiments.identity import INERT
-from experiments.record_version import RECORD_VERSION, RECORD_VERSION_TAG, is_outdated, version_label
-from experiments.sweep.points import grid_points
-from experiments.sweep.ranking import FOLD_VALUES, counted_trials
-from experiments.sweep.space import (
-    SweepSettings,
-    directions,
-    is_feasible,
-    overrides,
-    starting_points,
-    suggest,
-)
-from experiments.sweep.storage import Leases, Sightings
-from experiments.sweep.strategies import build_pruner, build_sampler, should_prune
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.seeding import derive_seed
+
+from ...config.experiment import Experiment
+from ...config.identity import INERT
+from ...config.keys import flatten
+from ...config.search_space.points import grid_points
+from ...config.search_space.settings import SweepSettings, directions
+from ...config.search_space.space import is_feasible, overrides, starting_points, suggest
+from ...errors import RequestError, RunError
+from ...tracking.record_version import RECORD_VERSION, RECORD_VERSION_TAG, is_outdated, version_label
+from .samplers_and_pruners import build_pruner, build_sampler, should_prune
+from .storage import Leases, Sightings
+from .trials import FOLD_VALUES, counted_trials
 
 MAX_REFUSED = 1000  # proposals in a row that a constraint may refuse
-
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 warnings.filterwarnings("ignore", message="The reported value is ignored because")  # as it should be

@@ -1,31 +1,25 @@
-"""A sweep in words and tables: which trials count and in which order, the leaderboard, what pruning saved."""
+"""Trial queries: ranked, complete, curves, Pareto front."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich.table import Table
 
-if TYPE_CHECKING:  # it takes seconds to import
-    from experiments.sweep.space import SweepSettings
+if TYPE_CHECKING:
+    from ...config.search_space.settings import SweepSettings
 
 STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 STATE_NAMES = {TrialState.FAIL: "failed"} | {
     state: state.name.lower() for state in STATES if state.name != "FAIL"
 }
 FOLD_VALUES = "folds"  # a trial's user attribute {folds trained: the last one's value}
-
-
-# Trials ------------------------------------------------------------------------------------------
 
 
 def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -105,50 +99,6 @@ def is_on_front(costs: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
     return np.asarray(~(no_worse & better).any(axis=0))
 
 
-@dataclass(frozen=True)
-class Savings:
-    """What pruning spared: the epochs and seconds that pruned trials did not train.
-
-    Attributes:
-        all_epochs: What all finished trials would have trained without pruning.
-    """
-
-    epochs: int
-    all_epochs: int
-    seconds: float
-
-    @property
-    def share(self) -> float:
-        """Of all epochs, as a fraction."""
-        return self.epochs / self.all_epochs if self.all_epochs else 0.0
-
-    def __str__(self) -> str:
-        """
-        >>> str(Savings(epochs=212, all_epochs=480, seconds=212.0))
-        'pruning saved 212 of 480 epochs (44 %), about 3.5 min'
-        """
-        text = f"pruning saved {self.epochs} of {self.all_epochs} epochs ({self.share:.0%})".replace(
-            "%", " %"
-        )
-        return f"{text}, about {_duration(self.seconds)}" if self.seconds else text
-
-
-def savings(study: optuna.Study, max_epochs: int) -> Savings:
-    """What pruning saved if each pruned trial had trained `max_epochs`, of all folds, at its own pace."""
-    finished = ranked(study)
-    trained = sum(map(epochs_trained, finished))
-    saved, seconds = 0, 0.0
-    for trial in finished:
-        if trial.state is TrialState.PRUNED:
-            epochs = epochs_trained(trial)
-            saved += max_epochs - epochs
-            seconds += trial.user_attrs.get("seconds", 0.0) / max(epochs, 1) * (max_epochs - epochs)
-    return Savings(saved, trained + saved, seconds)
-
-
-# Words -------------------------------------------------------------------------------------------
-
-
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Each key's last part, or as many of its last parts as tell it from the others.
 
@@ -178,48 +128,6 @@ def short_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def count_states(trials: Sequence[FrozenTrial]) -> str:
-    """How many there are, such as "24 trials: 14 complete, 9 pruned, 1 failed"."""
-    counts = Counter(trial.state for trial in trials)
-    parts = [f"{counts[state]} {STATE_NAMES[state]}" for state in STATES if counts[state]]
-    total = f"{len(trials)} trial{'' if len(trials) == 1 else 's'}"
-    return f"{total}: {', '.join(parts)}" if parts else total
-
-
-def leaderboard(study: optuna.Study, settings: SweepSettings, rows: int = 10) -> Table:
-    """The best trials, and how many there are of each state."""
-    table = Table(title=study.study_name, caption=count_states(counted_trials(study)))
-    header, body = leaderboard_cells(study, settings, rows)
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 1 else "right", overflow="fold")
-    for index, (row, trial) in enumerate(zip(body, ranked(study), strict=False)):
-        finished = trial.state is TrialState.COMPLETE
-        table.add_row(*row, style="bold" if finished and index == 0 else None if finished else "dim")
-    return table
-
-
-def leaderboard_cells(
-    study: optuna.Study, settings: SweepSettings, rows: int
-) -> tuple[list[str], list[list[str]]]:
-    """The leaderboard's header and rows, as text."""
-    trials = ranked(study)[:rows]
-    names = short_names(varied_keys(trials, settings))
-    body = []
-    for trial in trials:
-        value = last_value(trial)
-        further = (
-            trial.values[1:] if trial.state is TrialState.COMPLETE else [math.nan] * len(settings.objectives)
-        )
-        cells = [str(trial.number), STATE_NAMES[trial.state], "" if math.isnan(value) else f"{value:.4f}"]
-        cells += ["" if math.isnan(each) else f"{each:,.6g}" for each in further]
-        cells += [str(len(fold_values(trial)))] if settings.folds else []
-        body.append(
-            [*cells, str(epochs_trained(trial)), *(short_value(trial.params.get(key, "")) for key in names)]
-        )
-    steps = ["folds", "epochs"] if settings.folds else ["epochs"]
-    return ["trial", "state", settings.metric, *settings.objectives, *steps, *names.values()], body
-
-
 def varied_keys(trials: Sequence[FrozenTrial], settings: SweepSettings) -> list[str]:
     """The keys that trials vary, in the recipe's order."""
     used = dict.fromkeys(key for trial in trials for key in trial.params)
@@ -227,9 +135,3 @@ def varied_keys(trials: Sequence[FrozenTrial], settings: SweepSettings) -> list[
         *(key for key in settings.space if key in used),
         *(key for key in used if key not in settings.space),
     ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Checkpoints: the best epoch's, and the last, from which a run that was stopped goes on."""
+"""Best and last checkpoints; saves on SIGTERM."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from experiments import leaving
-from experiments.errors import RequestError, Terminated
-from experiments.trainer import TrainerSettings, is_minimized
+from darkroom.lightning_modules.metrics.names import is_minimized
+
+from ...config.trainer_settings import TrainerSettings
+from ...errors import RequestError, Terminated
+from ...runtime import signals
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -37,14 +39,14 @@ class LastCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._heeded = leaving.heeded()
+        self._heeded = signals.heeded()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._latest_step = trainer.global_step
         # Lightning has put handlers of its own there, which end the training between batches whose
         # gradients are added. It puts back what it found when it is done.
-        for number in leaving.SIGNALS:
+        for number in signals.SIGNALS:
             signal.signal(number, self._note if number in self._heeded else signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

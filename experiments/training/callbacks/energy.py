@@ -1,4 +1,4 @@
-"""Energy, as far as processors and GPUs say what they have used."""
+"""CPU (RAPL) and GPU (NVML) energy counters."""
 
 from __future__ import annotations
 

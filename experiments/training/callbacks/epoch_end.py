@@ -1,4 +1,4 @@
-"""What happens at the end of each epoch: record, tell, decide whether to go on."""
+"""Per-epoch callbacks: recorder, progress line, early stopping."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 
-from experiments.tracking import RunRecord
-from experiments.trainer import TrainerSettings, is_minimized
-from lightning_modules import ImageClassifier
-from lightning_modules.outputs import Predictions
+from darkroom.lightning_modules.classifier import ImageClassifier
+from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
+from darkroom.lightning_modules.metrics.names import is_minimized
+
+from ...config.trainer_settings import TrainerSettings
+from ...tracking.run import RunRecord
 
 
 class EpochRecorder(Checkpoint):

@@ -1,4 +1,4 @@
-"""What training costs: images/s, time lost waiting for batches, memory, processor time, energy."""
+"""Measures images/s, data wait, memory and energy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import PassThroughProfiler
 
-from datamodules import ImageDataModule
-from experiments.energy import GpuEnergy, ProcessorEnergy
+from darkroom.datamodules.base import ImageDataModule
+
+from .energy import GpuEnergy, ProcessorEnergy
 
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"  # Lightning's name for getting a batch
 LONG_WAIT = 0.1  # share of the time from which something should be done about it

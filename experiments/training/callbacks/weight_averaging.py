@@ -1,11 +1,10 @@
-"""Averages of the weights that training passes through, judged and saved in place of the last ones."""
+"""EMA and SWA callback."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,40 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from datamodules import ImageDataModule
-from datamodules.loader import BatchLoader
-from experiments.features import FeatureData
-from lightning_modules import ImageClassifier
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.loader import BatchLoader
+from darkroom.lightning_modules.classifier import ImageClassifier
+
+from ...config.trainer_settings import Averaging
+from ..feature_cache import FeatureData
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
-
-
-@dataclass(frozen=True)
-class Averaging:
-    """Averaged weights: what validation and test judge, and what checkpoints and the logged model hold.
-
-    Args:
-        method: "ema" moves the average after each step; "swa" takes the mean of the weights at the ends of
-            epochs (Izmailov et al. 2018; with a constant rate late in training, and trainer.monitor=null
-            for the last average), and measures batch-norm's statistics anew on the training images.
-        decay: Of ema, in (0, 1): what a step leaves of the average; in the beginning (1 + n) / (10 + n)
-            after n steps, where that is less.
-        start_epoch: Epochs before averaging begins, in which the weights are as they are trained; for swa
-            three quarters of max_epochs are customary.
-    """
-
-    method: Literal["ema", "swa"] = "ema"
-    decay: float = 0.999
-    start_epoch: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.decay < 1:
-            raise ValueError(
-                f"trainer.averaging.decay must lie in (0, 1), got {self.decay}; 0.999 is customary for "
-                "thousands of steps, 0.9999 for hundreds of thousands"
-            )
-        if self.start_epoch < 0:
-            raise ValueError(f"trainer.averaging.start_epoch must be at least 0, got {self.start_epoch}")
 
 
 class WeightAveraging(pl.Callback):

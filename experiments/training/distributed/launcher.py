@@ -1,4 +1,4 @@
-"""The other processes of a run that trains on several devices, of one machine or of several.
+"""Starts and supervises the other ranks of a run.
 
 The process that runs the work is rank 0: it alone records, prints, saves and reports. The others train
 along with it, each on its device and its share of every batch. They are not Lightning's, whose launcher
@@ -21,17 +21,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from experiments import leaving
-from experiments.callbacks import EpochRecorder
-from experiments.config import Experiment, parse_experiment
-from experiments.errors import RankError
-from experiments.memory import is_out_of_memory, out_of_memory
-from experiments.processes import Descriptor, context, how_it_died, serve_one_master, start
-from experiments.site import Site, await_until
-from experiments.trainer import TrainerSettings
+from ...config.experiment import Experiment, parse_experiment
+from ...config.trainer_settings import TrainerSettings
+from ...errors import RankError
+from ...runtime import signals
+from ...runtime.out_of_memory import is_out_of_memory, out_of_memory
+from ...runtime.processes import Descriptor, context, how_it_died, serve_one_master, start
+from ..callbacks.epoch_end import EpochRecorder
+from ..loop import train_epochs
+from ..setup import prepare
+from .rendezvous import Site, await_until
 
 Furnish = Callable[[Experiment], None]
-
 NOTICE_SECONDS = 3.0  # between a collective that fails and the news of who died
 HANG_SECONDS = 20.0  # NCCL waits for the dead; a process that still does after this is ended
 LEAVE_SECONDS = 30.0  # for a rank that has trained its last epoch
@@ -173,13 +174,13 @@ def other_ranks(
     threads = torch.get_num_threads()
     share = max(1, threads // devices)
     ranks: list[Rank] = []
-    with contextlib.ExitStack() as leaving:
-        leaving.callback(torch.set_num_threads, threads)
+    with contextlib.ExitStack() as signals:
+        signals.callback(torch.set_num_threads, threads)
         for number in range(1, devices):
             place = site.environment(number, devices, board.port)
             told = Share(experiment.to_yaml(), folder, resumed, share, place, furnish)
             ranks.append(Rank(number, told))
-            leaving.callback(ranks[-1].leave, 0)
+            signals.callback(ranks[-1].leave, 0)
         for rank in ranks:
             failure = rank.listen()
             if failure is not None:
@@ -187,10 +188,10 @@ def other_ranks(
         site.others_ready(board)
         watch = Watch(ranks, world_size)
         watch.start()
-        leaving.callback(watch.end)
-        leaving.callback(_leave_group)
+        signals.callback(watch.end)
+        signals.callback(_leave_group)
         for rank in ranks:  # first of all: whoever waits for this process has no reason to any more
-            leaving.callback(rank.kill)
+            signals.callback(rank.kill)
         torch.set_num_threads(share)
         try:
             with _environment(site.environment(0, devices, board.port)):
@@ -228,14 +229,14 @@ def help_train(settings: TrainerSettings) -> bool:
     devices = settings.devices
     first = site.node * devices
     share = max(1, torch.get_num_threads() // devices)
-    with contextlib.ExitStack() as leaving:
+    with contextlib.ExitStack() as signals:
         ranks = []
         for local_rank in range(devices):
             place = site.environment(local_rank, devices, site.port)
             ranks.append(
                 Rank(first + local_rank, Share(experiment, Path(folder), resumed, share, place, None))
             )
-            leaving.callback(ranks[-1].leave, 0)
+            signals.callback(ranks[-1].leave, 0)
         for word in ("ready", "done"):
             for rank in ranks:
                 failure = rank.listen()
@@ -275,13 +276,12 @@ def _error(rank: Rank, failure: Failure, world_size: int) -> RankError:
 
 def _main(share: Share, connection: Connection, errors: Descriptor) -> None:
     serve_one_master()
-    leaving.ignore()  # rank 0 answers for all
+    signals.ignore()  # rank 0 answers for all
     os.dup2(errors.number, 2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # rank 0 says it all
     os.environ.update(share.environment)
     torch.set_num_threads(share.threads)
-    from experiments.train import prepare, train_epochs  # which imports this module
 
     try:
         experiment = parse_experiment([share.experiment], {})

@@ -1,4 +1,4 @@
-"""Where this machine stands among those that train one run together, and how they speak to each other."""
+"""Node rank, master address and the TCP store shared by nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch._C._distributed_c10d import TCPStore
 
-from experiments.errors import RankError, RequestError
+from ...errors import RankError, RequestError
 
 PATIENCE_SECONDS = 1800.0  # for machines that come later, or have to prepare their data
 POLL_SECONDS = 0.2

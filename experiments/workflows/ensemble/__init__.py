@@ -1,1 +1,1 @@
-"""Several recorded runs as one predictor."""
+"""The ensemble command, and boosting."""

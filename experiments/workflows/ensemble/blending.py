@@ -1,4 +1,4 @@
-"""What an ensemble says of validation and test images, and the module that says it again."""
+"""Combines member predictions and builds the ensemble module."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules import ImageDataModule
-from experiments.config import Experiment
-from experiments.ensemble.members import SPLITS, Member, log_odds_of, probabilities_of
-from experiments.ensemble.soup import mix_soup
-from experiments.errors import RequestError
-from experiments.prediction_store import Outcome
-from experiments.record import build_predictor
-from experiments.train import evaluate
-from lightning_modules.ensemble import Combination, Ensemble, WeightedMean
-from lightning_modules.outputs import Predictions
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
+from darkroom.lightning_modules.predictor import Combination, Ensemble, WeightedMean
+
+from ...config.experiment import Experiment
+from ...errors import RequestError
+from ...evaluation.stored_predictions import Outcome
+from ...training.artifacts import build_predictor
+from ...training.loop import evaluate
+from .members import SPLITS, Member, log_odds_of, probabilities_of
+from .model_soup import mix_soup
 
 
 @dataclass(frozen=True)

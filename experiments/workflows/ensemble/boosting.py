@@ -10,24 +10,29 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
-from experiments.arrays import Floats
-from experiments.children import alone, brought_to_end, fingerprint, unfinished
-from experiments.config import Experiment, load_experiment
-from experiments.ending import recording
-from experiments.ensemble.blend import as_outcome, vote
-from experiments.ensemble.command import describe, record_ensemble
-from experiments.ensemble.members import SPLITS, chosen_metric, read_members
-from experiments.ensemble.report import judge, show
-from experiments.ensemble.samme import reweighted, vote_of, weighted_error
-from experiments.errors import RequestError, RunError
-from experiments.evaluate import restore
-from experiments.identity import in_common
-from experiments.prediction_store import read_outcome
-from experiments.predictions import split_frame
-from experiments.tracking import RunRecord, Store, open_store
-from experiments.train import Result, evaluate, prepare, run_name, train
-from experiments.trainer import check_trains_here
-from lightning_modules.ensemble import WeightedVotes
+from darkroom.lightning_modules.predictor import WeightedVotes
+
+from ...config.experiment import Experiment, load_experiment
+from ...config.identity import in_common
+from ...errors import RequestError, RunError
+from ...evaluation.array_types import Floats
+from ...evaluation.predictions import split_frame
+from ...tracking.prediction_artifacts import read_outcome
+from ...tracking.run import RunRecord
+from ...tracking.run_lifecycle import recording
+from ...tracking.store import Store, open_store
+from ...training.loop import evaluate
+from ...training.restore import restore
+from ...training.result import Result
+from ...training.run import run_name, train
+from ...training.setup import prepare
+from ...training.trainer import check_trains_here
+from ..child_runs import alone, brought_to_end, fingerprint, unfinished
+from .artifacts import describe, record_ensemble
+from .blending import as_outcome, vote
+from .members import SPLITS, chosen_metric, read_members
+from .report import judge, show
+from .samme import reweighted, vote_of, weighted_error
 
 DRAWING = ("data.sample_weights", "data.bootstrap")  # keys that boosting takes the place of
 ROLE = "boosted"  # of a member

@@ -1,4 +1,4 @@
-"""How members are combined: by a mean, by greedy selection or by stacking, as fitted on validation."""
+"""Soft voting, greedy selection, stacking."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from experiments.arrays import Floats
-from experiments.ensemble.members import Member, goodness, probabilities_of
-from experiments.errors import RequestError
-from experiments.prediction_store import Outcome
-from lightning_modules.ensemble import Combination, Stacked, WeightedMean, log_probabilities
+from darkroom.lightning_modules.predictor import Combination, Stacked, WeightedMean, log_probabilities
+
+from ...errors import RequestError
+from ...evaluation.array_types import Floats
+from ...evaluation.stored_predictions import Outcome
+from .members import Member, goodness, probabilities_of
 
 ROUNDS = 50  # of greedy selection; a member's weight is known to a fiftieth then
 

@@ -1,4 +1,4 @@
-"""Cross-validations as members: out of fold on the training images, the mean of their networks on others."""
+"""Cross-validations as ensemble members."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from datamodules import ImageDataModule
-from datamodules.store import join
-from experiments.prediction_store import Outcome
-from experiments.tracking import PARENT_TAG, RunRecord, Store
-from lightning_modules.ensemble import WeightedMean
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.images.store import join
+from darkroom.lightning_modules.predictor import WeightedMean
+
+from ...evaluation.stored_predictions import Outcome
+from ...tracking.run import PARENT_TAG, RunRecord
+from ...tracking.store import Store
 
 # What has the data's training images be whole, as a cross-validation judges them.
 WHOLE = {
@@ -23,7 +25,6 @@ WHOLE = {
     "data.train_per_class": "null",
     "data.bootstrap": "false",
 }
-
 Folds = Mapping[str, Sequence[RunRecord]]
 
 

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.compare.scores import image_scores, measure
-from experiments.compare.selection import left_out, usable
-from experiments.ensemble.folds import Folds, mean_outcome
-from experiments.errors import RequestError, nearest
-from experiments.evaluate import restore
-from experiments.prediction_store import Outcome, read_outcome
-from experiments.record import build_predictor
-from experiments.tracking import RunRecord
-from experiments.trainer import is_minimized
-from lightning_modules.ensemble import Ensemble, WeightedMean
-from lightning_modules.task import build_task
+from darkroom.lightning_modules.metrics.names import is_minimized
+from darkroom.lightning_modules.predictor import Ensemble, WeightedMean
+from darkroom.lightning_modules.task import build_task
+
+from ...errors import RequestError, nearest
+from ...evaluation.bootstrap import image_scores, measure
+from ...evaluation.stored_predictions import Outcome
+from ...tracking.prediction_artifacts import read_outcome
+from ...tracking.run import RunRecord
+from ...tracking.run_selection import left_out, usable
+from ...training.artifacts import build_predictor
+from ...training.restore import restore
+from .cross_validated import Folds, mean_outcome
 
 SPLITS = ("val", "test")  # fitted on, and judged on once
 

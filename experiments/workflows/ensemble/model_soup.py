@@ -1,4 +1,7 @@
-"""A model soup: one network whose weights are the mean of several runs' (Wortsman et al. 2022)."""
+"""Weight averaging over runs (model soup).
+
+2022).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.averaging import remeasure, training_images
-from experiments.checkpoints import read_checkpoint
-from experiments.config import Experiment
-from experiments.ensemble.members import Member
-from experiments.errors import RequestError
-from experiments.hardware import trains_on_gpu
-from experiments.tracking import RunRecord
+from ...config.experiment import Experiment
+from ...config.hardware_defaults import trains_on_gpu
+from ...errors import RequestError
+from ...tracking.run import RunRecord
+from ...training.callbacks.checkpoints import read_checkpoint
+from ...training.callbacks.weight_averaging import remeasure, training_images
+from .members import Member
 
 PREFIX = "network."  # of a checkpoint's weights, apart from those of losses and metrics
 TRAINED = 2**31  # an epoch in which everything is trained that ever is

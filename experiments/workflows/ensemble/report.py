@@ -12,13 +12,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments.clustered import UNKNOWN, group_of_image, groups_by_id, unrecorded_groups
-from experiments.compare.scores import unit_scores
-from experiments.ensemble.members import SPLITS, Member, best_on_validation, score
-from experiments.prediction_store import Outcome
-from experiments.statistics import Interval
-from experiments.trainer import is_minimized
-from experiments.two_way import difference_interval
+from darkroom.lightning_modules.metrics.names import is_minimized
+
+from ...evaluation.bootstrap import unit_scores
+from ...evaluation.clustered import UNKNOWN, group_of_image, groups_by_id, unrecorded_groups
+from ...evaluation.significance import Interval
+from ...evaluation.stored_predictions import Outcome
+from ...evaluation.two_way_test import difference_interval
+from .members import SPLITS, Member, best_on_validation, score
 
 
 class Row(NamedTuple):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.arrays import Floats
+from ...evaluation.array_types import Floats
 
 
 def weighted_error(weights: Floats, wrong: NDArray[np.bool_]) -> float:

@@ -1,1 +1,1 @@
-"""How a metric grows with the number of training images, and what more of them would bring."""
+"""The learning-curve command: what more training images would bring."""

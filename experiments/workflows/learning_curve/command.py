@@ -10,18 +10,20 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments.arrays import Floats
-from experiments.children import alone
-from experiments.clustered import group_of_image, groups_by_id, unrecorded_groups
-from experiments.compare.scores import replicates
-from experiments.ending import recording
-from experiments.errors import RequestError, nearest
-from experiments.learning_curve.fit import MIN_SIZES, Curve, fit_curve, largest_miss
-from experiments.learning_curve.points import FRACTION, find_parent, load_points, train_points
-from experiments.prediction_store import read_outcome
-from experiments.tracking import RunRecord, open_store
-from experiments.trainer import is_minimized
-from lightning_modules.task import build_task
+from darkroom.lightning_modules.metrics.names import is_minimized
+from darkroom.lightning_modules.task import build_task
+
+from ...errors import RequestError, nearest
+from ...evaluation.array_types import Floats
+from ...evaluation.bootstrap import replicates
+from ...evaluation.clustered import group_of_image, groups_by_id, unrecorded_groups
+from ...tracking.prediction_artifacts import read_outcome
+from ...tracking.run import RunRecord
+from ...tracking.run_lifecycle import recording
+from ...tracking.store import open_store
+from ..child_runs import alone
+from .power_law import MIN_SIZES, Curve, fit_curve, largest_miss
+from .runs import FRACTION, find_parent, load_points, train_points
 
 RESAMPLES = 400  # each of which is fitted
 
@@ -178,8 +180,8 @@ def told(measured: Measured) -> list[str]:
 
 def record(parent: RunRecord, measured: Measured) -> None:
     """The runs, the law, what is to be said, and the figure, with the run of the curve."""
-    from experiments.figures import save  # matplotlib is not needed before the end
-    from experiments.learning_curve.figure import draw_curve
+    from ...reporting.style import save  # matplotlib is not needed before the end
+    from .plot import draw_curve
 
     curve, most = measured.curve, max(measured.sizes)
     if curve is not None:

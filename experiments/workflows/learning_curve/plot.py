@@ -1,4 +1,4 @@
-"""The figure of a learning curve: error against training images, both on logarithmic axes."""
+"""Learning-curve plot."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.figures import BLUE, GREY, LEGEND, PALE, RED
-from experiments.learning_curve.fit import Curve
+from ...reporting.style import BLUE, GREY, LEGEND, PALE, RED
+from .power_law import Curve
 
 
 def draw_curve(

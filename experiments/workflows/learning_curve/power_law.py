@@ -1,4 +1,4 @@
-"""The power law of learning curves, error = a + b n^-c, fitted, and what it says of more images."""
+"""Fits error = a + b n^-c with intervals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from experiments.arrays import Floats
-from experiments.statistics import CONFIDENCE, Interval
+from ...evaluation.array_types import Floats
+from ...evaluation.significance import CONFIDENCE, Interval
 
 MIN_SIZES = 3  # the law has three parameters
 STEEPEST = 3.0  # larger exponents are those of noise: 0.07 to 0.5 have been found (Hestness et al. 2017)

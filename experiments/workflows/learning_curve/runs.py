@@ -1,17 +1,18 @@
-"""The runs of a learning curve: each fraction of the training images with each seed, trained once."""
+"""Child runs for each fraction and seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from experiments.children import begun, brought_to_end, fingerprint
-from experiments.config import Experiment, load_experiment
-from experiments.errors import RequestError
-from experiments.reproduce.runs import configuration
-from experiments.tracking import RunRecord, Store
-from experiments.train import train
-from experiments.trainer import check_trains_here
+from ...config.experiment import Experiment, load_experiment
+from ...config.identity import configuration
+from ...errors import RequestError
+from ...tracking.run import RunRecord
+from ...tracking.store import Store
+from ...training.run import train
+from ...training.trainer import check_trains_here
+from ..child_runs import begun, brought_to_end, fingerprint
 
 FRACTION = "data.train_fraction"
 ROLE = "learning-curve"

@@ -1,1 +1,1 @@
-"""Whether a recipe's claim holds: its seeds, held against the number it claims."""
+"""The reproduce command: a recipe's seeds, held against its claim."""

@@ -10,17 +10,18 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from experiments.config import Experiment
-from experiments.ending import recording
-from experiments.errors import RequestError
-from experiments.identity import INERT
-from experiments.out import check_out
-from experiments.recipes import find_recipe, recipe_names
-from experiments.reproduce.document import check_document, markdown, update_table
-from experiments.reproduce.page import render_page
-from experiments.reproduce.runs import Budget, Seed, load_recipe, run_seeds
-from experiments.reproduce.verdict import Row, row, table
-from experiments.tracking import RunRecord, Store, open_store
+from ...config.experiment import Experiment
+from ...config.identity import INERT
+from ...errors import RequestError
+from ...recipes import find_recipe, recipe_names
+from ...reporting.output_path import check_out
+from ...tracking.run import RunRecord
+from ...tracking.run_lifecycle import recording
+from ...tracking.store import Store, open_store
+from .html_report import render_page
+from .markdown_table import check_document, markdown, update_table
+from .seed_runs import Budget, Seed, load_recipe, run_seeds
+from .verdict import Row, row, table
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:

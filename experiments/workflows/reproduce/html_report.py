@@ -1,4 +1,4 @@
-"""The page of reproductions: one HTML file with what was claimed, what came, and how far they are apart."""
+"""HTML report of reproductions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
-from experiments.page import SORTABLE, build_page, table
-from experiments.reproduce.verdict import HEADER, Row, admitted
-from experiments.statistics import Interval, equivalence
-from experiments.svg import dot, rule, svg, text, ticks
+from ...evaluation.significance import Interval, equivalence
+from ...reporting.html_page import SORTABLE, build_page, table
+from ...reporting.svg import dot, rule, svg, text, ticks
+from .verdict import HEADER, Row, admitted
 
 LEFT, WIDTH, LINE = 240, 460, 26  # of the names, the axis and each row, in the picture's own units
 COLOURS = {"reproduced": "var(--blue)", "not reproduced": "var(--red)", "underpowered": "var(--orange)"}

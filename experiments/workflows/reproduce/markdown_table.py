@@ -1,4 +1,4 @@
-"""The table of reproductions in a markdown file: its rows between two comments, and nothing around them."""
+"""Updates the results table in a Markdown file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.errors import RequestError
-from experiments.reproduce.verdict import HEADER, Row
+from ...errors import RequestError
+from .verdict import HEADER, Row
 
 BEGIN = "<!-- reproductions: the rows below are written by `darkroom reproduce --out` -->"
 END = "<!-- reproductions: end -->"

@@ -1,25 +1,26 @@
-"""A recipe's seeds: the runs of them that are recorded already, and those that are still to be trained."""
+"""Runs for each seed of a claim."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from experiments.config import Experiment, load_experiment
-from experiments.errors import RequestError
-from experiments.hardware import OPEN_KNOBS, is_open
-from experiments.identity import in_common
-from experiments.record_version import former_values, is_outdated, version_label
-from experiments.recorded_data import parse_recorded
-from experiments.refusals import HEAD_ALONE
-from experiments.resume import go_on
-from experiments.tracking import RunRecord, Store
-from experiments.train import Result, train
+from ...config.experiment import Experiment, load_experiment
+from ...config.hardware_defaults import OPEN_KNOBS, is_open
+from ...config.identity import configuration
+from ...errors import RequestError
+from ...tracking.record_version import former_values, is_outdated, version_label
+from ...tracking.recorded_experiment import parse_recorded
+from ...tracking.run import RunRecord
+from ...tracking.store import Store
+from ...training.checks import HEAD_ALONE
+from ...training.result import Result
+from ...training.resume import go_on
+from ...training.run import train
 
 Budget = Literal["smoke", "mini", "full"]
-
 SMOKE_BATCHES = 5  # enough to fall over
 
 
@@ -156,11 +157,6 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
         }
         if found | same == wanted:
             yield run
-
-
-def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs of one experiment have in common: everything but the seed and what is inert."""
-    return in_common(config, "seed", "data.seed")
 
 
 def _recorded(result: Result, store: Store) -> RunRecord:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from experiments.claim import ClaimedValue
-from experiments.record_version import version_label
-from experiments.reproduce.runs import Seed
-from experiments.statistics import Interval, equivalence, t_interval
+from ...config.settings import ClaimedValue
+from ...evaluation.significance import Interval, equivalence, t_interval
+from ...tracking.record_version import version_label
+from .seed_runs import Seed
 
 HEADER = (
     "recipe",

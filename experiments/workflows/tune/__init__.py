@@ -1,1 +1,1 @@
-"""What is better measured than guessed before training: the learning rate and the batch size."""
+"""The tune command: learning-rate range test and batch-size search."""

@@ -1,4 +1,4 @@
-"""Training and validation tried with a batch size: whether it fits into memory, and how fast it is."""
+"""Times and measures one batch size."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.memory import garbage_collection_cuda
 
-from experiments.averaging import WeightAveraging
-from experiments.config import Experiment
-from experiments.features import training_batches
-from experiments.memory import is_out_of_memory
-from experiments.throughput import MIB, Throughput
-from experiments.trainer import TrainerSettings, build_trainer
-from experiments.tune.batch_size import Attempt, Measure
+from ...config.experiment import Experiment
+from ...config.trainer_settings import TrainerSettings
+from ...runtime.out_of_memory import is_out_of_memory
+from ...training.callbacks.throughput import MIB, Throughput
+from ...training.callbacks.weight_averaging import WeightAveraging
+from ...training.feature_cache import training_batches
+from ...training.trainer import build_trainer
+from .batch_size_search import Attempt, Measure
 
 STEPS = 3  # in each of the short epochs; the first of them warms up
 TIMED_SECONDS = 1.0  # in which small networks train many of them

@@ -1,4 +1,4 @@
-"""The search for a batch size: doubled while it fits and pays, then refined up to what does not fit."""
+"""Search for the largest and the fastest batch size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.errors import RunError
+from ...errors import RunError
 
 FIRST = 8
 SMALLEST = 2  # batch norms cannot learn from one image

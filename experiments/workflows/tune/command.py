@@ -11,17 +11,19 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from experiments.config import Experiment, load_experiment
-from experiments.ending import recording
-from experiments.errors import RequestError
-from experiments.hardware import trains_on_gpu
-from experiments.tracking import RunRecord, open_store
-from experiments.train import prepare, start_record
-from experiments.trainer import check_trains_here
-from experiments.tune.attempts import WithinBudget, attempt, free_share_mib
-from experiments.tune.batch_size import Asked, Attempt, Measure, Search, search, sizes_told
-from experiments.tune.curve import RangeCurve, Suggestion, rates_told
-from experiments.tune.range_test import Ramp, run_range_test
+from ...config.experiment import Experiment, load_experiment
+from ...config.hardware_defaults import trains_on_gpu
+from ...errors import RequestError
+from ...tracking.run import RunRecord
+from ...tracking.run_lifecycle import recording
+from ...tracking.store import open_store
+from ...training.run import start_record
+from ...training.setup import prepare
+from ...training.trainer import check_trains_here
+from .batch_size_probe import WithinBudget, attempt, free_share_mib
+from .batch_size_search import Asked, Attempt, Measure, Search, search, sizes_told
+from .lr_curve import RangeCurve, Suggestion, rates_told
+from .lr_finder import Ramp, run_range_test
 
 MIN_STEPS = 50
 FREE_SHARE = 0.5  # of free memory that is taken without asking
@@ -159,8 +161,8 @@ def record_curve(
     record: RunRecord, curve: RangeCurve, suggestion: Suggestion | None, configured: float
 ) -> None:
     """The points, the figure, and what is suggested."""
-    from experiments.figures import save  # matplotlib is not needed before the end
-    from experiments.tune.figure import draw_range_test
+    from ...reporting.style import save  # matplotlib is not needed before the end
+    from .lr_plot import draw_range_test
 
     if suggestion is not None:
         rates = {"steepest": suggestion.steepest, "lowest": suggestion.lowest, "suggested": suggestion.tenth}

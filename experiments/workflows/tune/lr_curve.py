@@ -1,4 +1,4 @@
-"""The curve of a learning-rate range test, smoothed, and the rate that it suggests."""
+"""Smoothed range-test curve and suggested rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from experiments.arrays import Floats
+from ...evaluation.array_types import Floats
 
 SMOOTHING_DECADES = 0.2  # standard deviation of the smoothing kernel, on the logarithm of the rate
 CEILING = 2.0  # times the loss at the start: what is above would blur into the rates before it

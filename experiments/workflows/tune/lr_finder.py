@@ -1,4 +1,4 @@
-"""The learning-rate range test: training steps at rising rates, until the loss diverges (Smith 2017)."""
+"""Learning-rate range test."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from datamodules.loader import batches_per_epoch
-from experiments.config import Experiment
-from experiments.features import training_batches
-from experiments.trainer import build_trainer
-from experiments.tune.curve import RangeCurve
-from lightning_modules import ImageClassifier
-from lightning_modules.classifier import NonFiniteError
+from darkroom.datamodules.loader import batches_per_epoch
+from darkroom.lightning_modules.classifier import ImageClassifier, NonFiniteError
+
+from ...config.experiment import Experiment
+from ...training.feature_cache import training_batches
+from ...training.trainer import build_trainer
+from .lr_curve import RangeCurve
 
 MEMORY = 0.9  # of the running mean that tells of divergence
 DIVERGED = 4.0  # times the lowest running mean so far, as it is customary

@@ -1,4 +1,4 @@
-"""The figure of a learning-rate range test: the loss against the rate, and what it suggests."""
+"""Range-test plot."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments.figures import BLUE, GREY, INK, LEGEND, PALE, RED
-from experiments.tune.curve import RangeCurve, Suggestion
+from ...reporting.style import BLUE, GREY, INK, LEGEND, PALE, RED
+from .lr_curve import RangeCurve, Suggestion
 
 HEADROOM = 0.25  # of the way from the lowest loss to that at the start, above the latter
 

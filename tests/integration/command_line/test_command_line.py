@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.__main__ import COMMANDS
+from darkroom.experiments.cli.parser import COMMANDS
 
 WITHOUT_TORCH = """
 import contextlib, io, sys
-from experiments.__main__ import main
+from darkroom.experiments.cli.main import main
 for line in sys.argv[1:]:
     with contextlib.redirect_stdout(io.StringIO()) as said:
         try:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.predictions import prediction_frame
-from experiments.tracking import RunRecord, Store, open_store
+from darkroom.experiments.evaluation.predictions import prediction_frame
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.experiments.tracking.store import Store, open_store
 
 NUM_IMAGES = 200
 
@@ -19,7 +20,7 @@ NUM_IMAGES = 200
 @pytest.fixture(scope="session")
 def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of digits/cnn, tiny, and one of it yet smaller."""
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     folder = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:

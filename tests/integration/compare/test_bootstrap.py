@@ -7,13 +7,20 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from experiments.compare.curves import FALSE_RATES, agreement, class_scores, roc_curve
-from experiments.compare.groups import Group, Member, read_member
-from experiments.compare.scores import image_scores, measure, replicates, strata_of, unit_scores
-from experiments.prediction_store import Outcome, read_outcome
-from experiments.statistics import resamples
-from lightning_modules.metrics import CLASS_METRICS
-from lightning_modules.task import build_task
+from darkroom.experiments.analysis.compare.curves import FALSE_RATES, agreement, class_scores, roc_curve
+from darkroom.experiments.analysis.compare.groups import Group, Member, read_member
+from darkroom.experiments.evaluation.bootstrap import (
+    image_scores,
+    measure,
+    replicates,
+    strata_of,
+    unit_scores,
+)
+from darkroom.experiments.evaluation.significance import resamples
+from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.tracking.prediction_artifacts import read_outcome
+from darkroom.lightning_modules.metrics.names import CLASS_METRICS
+from darkroom.lightning_modules.task import build_task
 
 
 def make_outcome(task: str, seed: int = 0) -> Outcome:

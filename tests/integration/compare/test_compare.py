@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from html_page import Page, shown_in_a_browser
+from support.html import Page, shown_in_a_browser
 
-from experiments.__main__ import main
-from experiments.compare.charts import Curve, dot_chart, line_chart, rank_chart
+from darkroom.experiments.cli.main import main
+from darkroom.experiments.reporting.svg import Curve, dot_chart, line_chart, rank_chart
 
 
 @pytest.fixture(scope="session")

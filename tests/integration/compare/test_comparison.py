@@ -12,11 +12,11 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from experiments.compare.command import compare_runs
-from experiments.compare.groups import CODE, FINGERPRINT
-from experiments.compare.selection import select_runs
-from experiments.errors import RequestError
-from experiments.two_way import difference_p_value
+from darkroom.experiments.analysis.compare.command import compare_runs
+from darkroom.experiments.analysis.compare.groups import CODE, FINGERPRINT
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.evaluation.two_way_test import difference_p_value
+from darkroom.experiments.tracking.run_selection import select_runs
 
 
 def test_runs_that_differ_in_seed_and_places_are_one_group_with_the_mean_of_its_runs(write):

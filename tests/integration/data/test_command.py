@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from html_page import shown_in_a_browser
+from support.html import shown_in_a_browser
 
 RNG = np.random.default_rng(0)
 

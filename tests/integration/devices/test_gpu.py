@@ -1,7 +1,7 @@
 """On a GPU training is what it is on the CPU: about the same numbers, repeatable, resumable.
 
 pytest -m gpu
-DARKROOM_GPU_TESTS_ON=cpu pytest -m gpu tests/experiments/test_gpu.py  # do the tests themselves run?
+DARKROOM_GPU_TESTS_ON=cpu pytest -m gpu tests/integration/devices/test_gpu.py  # do the tests themselves run?
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_throughput import LATE_SECONDS, LateLoader
-from test_train import LONG, assert_same_run, run_id, wait_for_epoch
+from support.late_loader import LATE_SECONDS, LateLoader
+from support.training import LONG, assert_same_run, run_id, wait_for_epoch
 
-from experiments.callbacks import EpochRecorder
-from experiments.config import load_experiment
-from experiments.throughput import Throughput
-from experiments.train import fit, prepare
-from experiments.tune.attempts import attempt
-from experiments.tune.batch_size import Asked, search
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.callbacks.throughput import Throughput
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
+from darkroom.experiments.workflows.tune.batch_size_probe import attempt
+from darkroom.experiments.workflows.tune.batch_size_search import Asked, search
 
 ACCELERATOR = os.environ.get("DARKROOM_GPU_TESTS_ON", "gpu")
 DEVICE = "cuda" if ACCELERATOR == "gpu" else "cpu"
-
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="torch sees no GPU"),
 ]
-
 STEADY = {  # nothing is drawn at random but weights and order, which come from the CPU
     "model.backbone_options.widths": "[8]",
     "model.dropout": "0",
@@ -87,7 +86,7 @@ def test_images_are_augmented_on_the_device_that_trains():
 
 def test_batches_from_the_gpu_s_memory_are_those_from_the_host_s(monkeypatch):
     resident = trained(SHAKEN, ACCELERATOR)[1]
-    monkeypatch.setattr("datamodules.residence.room_on", lambda device: 0)
+    monkeypatch.setattr("darkroom.datamodules.loader.room_on", lambda device: 0)
     copied = trained(SHAKEN, ACCELERATOR)[1]
     assert all(torch.equal(resident[name], copied[name]) for name in resident)
 
@@ -121,7 +120,7 @@ def test_tf32_learns_too():
 
 
 def test_a_gpu_that_has_to_wait_for_batches_is_noticed(monkeypatch):
-    monkeypatch.setattr("datamodules.base.BatchLoader", LateLoader)
+    monkeypatch.setattr("darkroom.datamodules.base.BatchLoader", LateLoader)
     throughput = Throughput()
     history, _ = trained(STEADY, ACCELERATOR, throughput)
     # It may still compute while the process waits, but not for most of it.

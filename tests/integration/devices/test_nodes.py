@@ -6,12 +6,13 @@ import signal
 import socket
 
 import pytest
-from test_ranks import PLAIN
-from test_train import LONG, assert_same_run, run_id, wait_for_epoch
+from support.training import LONG, PLAIN, assert_same_run, run_id, wait_for_epoch
 
-from experiments import site
-from experiments.errors import RankError, RequestError
-from experiments.site import Site, await_until
+from darkroom.experiments.errors import RankError, RequestError
+from darkroom.experiments.training.distributed import rendezvous
+from darkroom.experiments.training.distributed.rendezvous import Site, await_until
+
+pytestmark = pytest.mark.slow_first
 
 TWO_MACHINES = ["--trainer.num_nodes=2", "--trainer.accelerator=cpu"]
 
@@ -77,7 +78,7 @@ def test_a_run_of_two_machines_resumes_to_the_same_bits(workspace, machines, sto
     ],
 )
 def test_a_machine_that_does_not_know_its_place_is_told_how(variables, named, monkeypatch):
-    for name in site.VARIABLES:
+    for name in rendezvous.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -86,7 +87,7 @@ def test_a_machine_that_does_not_know_its_place_is_told_how(variables, named, mo
 
 
 def test_under_slurm_srun_says_it(monkeypatch):
-    for name in site.VARIABLES:
+    for name in rendezvous.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     slurm = {
         "STEP_ID": "0",
@@ -103,7 +104,7 @@ def test_under_slurm_srun_says_it(monkeypatch):
 
 
 def test_nobody_waits_for_ever(monkeypatch):
-    monkeypatch.setattr(site, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(rendezvous, "PATIENCE_SECONDS", 0.3)
     with pytest.raises(RankError, match=r"the first machine \(127\.0\.0\.1:9\) does not answer"):
         Site(node=1, nodes=2, port=9).open_board()
     board = Site(nodes=2).open_board()

@@ -14,33 +14,21 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from test_train import LONG, assert_same_run, run_id, wait_for_epoch
+from support.training import LONG, PLAIN, assert_same_run, run_id, wait_for_epoch
 
-from experiments.callbacks import EpochRecorder
-from experiments.config import Experiment, load_experiment
-from experiments.errors import RequestError
-from experiments.train import evaluate, fit, prepare
+from darkroom.experiments.config.experiment import Experiment, load_experiment
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.loop import evaluate
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
+
+pytestmark = pytest.mark.slow_first
 
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
-
 # Gradients of two halves are added in another order, 1e-7 a step, which the optimizer enlarges; a wrong share
 # of images would change weights by more than 1e-3.
 WEIGHTS, MEASURES = 1e-4, 1e-5
-
-# 1,286 training images leave 11 for the last batch, 6 and 5. Nothing here depends on the share.
-PLAIN = {
-    "data.augmentation.rotation": "0",
-    "data.augmentation.zoom": "0",
-    "data.augmentation.translation": "0",
-    "data.batch_size": "255",
-    "model.backbone_options": "{widths: [8, 8], normalization: none}",
-    "model.class_weights": "balanced",
-    "model.l2": "1e-3",
-    "trainer.accelerator": "cpu",
-    "trainer.max_epochs": "2",
-}
-
-
 # A sequence of blocks, each gathered when it computes, and what stands before and after them.
 SHARDED = {
     "trainer.strategy": "fsdp",
@@ -206,9 +194,9 @@ from pathlib import Path
 import psutil
 import pytorch_lightning as pl
 from experiments import ranks
-from experiments.callbacks import EpochRecorder
-from experiments.config import load_experiment
-from experiments.train import fit, prepare
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.training.run import fit, prepare
 
 class Hanging(pl.Callback):
     def on_train_epoch_end(self, trainer, pl_module):

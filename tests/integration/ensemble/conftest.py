@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking import Store, open_store
+from darkroom.experiments.tracking.store import Store, open_store
 
 TRAINED = ["train", "digits/cnn", "--trainer.max_epochs=2", "--mlflow.system_metrics=false"]
 SMALL = [*TRAINED, "--model.backbone_options.widths=[8]"]
@@ -15,7 +15,7 @@ SMALL = [*TRAINED, "--model.backbone_options.widths=[8]"]
 @pytest.fixture(scope="session")
 def members_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of digits/cnn, tiny; one of other widths; and one judged on other images."""
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     folder = tmp_path_factory.mktemp("members")
     with pytest.MonkeyPatch.context() as patch:
@@ -40,7 +40,7 @@ def members_store(members_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Stor
 @pytest.fixture(scope="session")
 def folded_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cross-validations of digits/cnn, tiny, one of them on bootstrap samples of a half."""
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     folder = tmp_path_factory.mktemp("folded")
     with pytest.MonkeyPatch.context() as patch:
@@ -62,7 +62,7 @@ def folded_store(folded_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 @pytest.fixture(scope="session")
 def bagged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of digits/cnn, tiny, each trained on a bootstrap sample of its own."""
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     folder = tmp_path_factory.mktemp("bagged")
     with pytest.MonkeyPatch.context() as patch:

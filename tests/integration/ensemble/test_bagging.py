@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from datamodules.bootstrap import bootstrap_counts
-from experiments.__main__ import main
+from darkroom.datamodules.splitting.bootstrap import bootstrap_counts
+from darkroom.experiments.cli.main import main
 
 
 def test_members_record_their_bootstrap_samples_and_what_is_made_of_them_says_that_it_is_bagging(

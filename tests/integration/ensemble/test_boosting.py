@@ -13,11 +13,11 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
-from test_train import run_id, wait_for_epoch
+from support.training import run_id, wait_for_epoch
 
-from experiments.ensemble.samme import reweighted, vote_of, weighted_error
-from experiments.prediction_store import read_outcome
-from lightning_modules.ensemble import WeightedVotes
+from darkroom.experiments.tracking.prediction_artifacts import read_outcome
+from darkroom.experiments.workflows.ensemble.samme import reweighted, vote_of, weighted_error
+from darkroom.lightning_modules.predictor import WeightedVotes
 
 BOOSTED = [
     "train",

@@ -13,17 +13,19 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
-from datamodules import Digits
-from experiments.__main__ import main
-from experiments.ensemble.members import SPLITS, check_alike, read_members, trained_runs
-from experiments.ensemble.report import judge
-from experiments.errors import RequestError
-from experiments.prediction_store import read_outcome
-from experiments.tracking import RunRecord, open_store
+from darkroom.datamodules import Digits
+from darkroom.experiments.cli.main import main
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.tracking.prediction_artifacts import read_outcome
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.experiments.tracking.store import open_store
+from darkroom.experiments.workflows.ensemble.members import SPLITS, check_alike, read_members, trained_runs
+from darkroom.experiments.workflows.ensemble.report import judge
+
+pytestmark = pytest.mark.slow_first
 
 SEEDS = ["seed0", "seed1"]
 METHODS = ["soft_voting", "greedy", "stacking", "soup"]
-
 # In a process of its own, which knows none of our modules.
 PREDICT = """
 import sys

@@ -12,11 +12,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 
-from datamodules import Digits
-from experiments.__main__ import main
-from experiments.ensemble.folds import gather_folds
-from experiments.ensemble.members import read_members
-from experiments.tracking import RunRecord, Store, open_store
+from darkroom.datamodules import Digits
+from darkroom.experiments.cli.main import main
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.experiments.tracking.store import Store, open_store
+from darkroom.experiments.workflows.ensemble.cross_validated import gather_folds
+from darkroom.experiments.workflows.ensemble.members import read_members
 
 
 def parents(store: Store) -> list[RunRecord]:

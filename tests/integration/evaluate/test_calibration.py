@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from experiments.calibration import (
+from darkroom.experiments.evaluation.calibration import (
     CALIBRATION_METRICS,
     adaptive_error,
     errors,
@@ -21,9 +21,13 @@ from experiments.calibration import (
     risk_coverage,
     summary,
 )
-from experiments.calibration_figures import reliability_diagram, risk_coverage_curve
-from experiments.prediction_store import read_outcome
-from experiments.temperature import at_temperature, fit_temperature, fit_temperatures
+from darkroom.experiments.evaluation.temperature_scaling import (
+    at_temperature,
+    fit_temperature,
+    fit_temperatures,
+)
+from darkroom.experiments.reporting.calibration_plots import reliability_diagram, risk_coverage_curve
+from darkroom.experiments.tracking.prediction_artifacts import read_outcome
 
 
 def predictions(num_classes: int, size: int = 600) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_train import run_id
+from support.training import run_id
 
-from experiments.evaluate import restore
-from experiments.train import evaluate
+from darkroom.experiments.training.loop import evaluate
+from darkroom.experiments.training.restore import restore
 
 EPOCHS, BATCH_SIZE, STEPS = 2, 77, 39  # odd batches; of 3,004 images one is left, and joins the last
-
 DATA = [
     "--data=Synthetic",
     "--data.num_images=4005",  # and a quarter as many for the test, 1,001

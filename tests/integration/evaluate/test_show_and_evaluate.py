@@ -7,10 +7,10 @@ import re
 import pytest
 import torch
 
-from datamodules import Digits
-from experiments.show import activation_bytes, trained_share
-from lightning_modules import ImageClassifier
-from lightning_modules.finetuning import FineTuning
+from darkroom.datamodules import Digits
+from darkroom.experiments.cli.show import activation_bytes, trained_share
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.optimization.finetuning import FineTuning
 
 
 def test_show_prints_configuration_derived_values_and_every_layer(darkroom):

@@ -14,19 +14,19 @@ from PIL import Image
 from sklearn.metrics import accuracy_score
 from timm.data import ImageNetInfo, create_transform, resolve_data_config
 
-from datamodules import ImageFolder
-from experiments.errors import RequestError
-from experiments.train import train
-from experiments.untrained import _check_imagenet_order, class_order_notes, load_untrained
-from lightning_modules import ImageClassifier
-from lightning_modules.backbones import build_network
+from darkroom.datamodules import ImageFolder
+from darkroom.experiments.cli.evaluate_untrained import load_untrained
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.training.checks import _check_imagenet_order, class_order_notes
+from darkroom.experiments.training.run import train
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.backbones.factory import build_network
 
 needs_files = pytest.mark.skipif(
     not {"DARKROOM_DATA", "DARKROOM_WEIGHTS"} <= os.environ.keys(),
     reason="DARKROOM_DATA and DARKROOM_WEIGHTS name no real images and weights",
 )
 WIDTHS = "--model.backbone_options.widths=[8]"
-
 LITE0 = """
 name: imagenet/lite0
 data: {class_path: ImageFolder, init_args: {val_fraction: 0.0}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from datamodules import Digits
+from darkroom.datamodules import Digits
 
 RECIPE = """
 name: curves/tiny

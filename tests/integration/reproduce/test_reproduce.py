@@ -7,15 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from html_page import Page, shown_in_a_browser
+from support.html import Page, shown_in_a_browser
 
-from experiments.claim import Claim, ClaimedValue
-from experiments.config import load_experiment
-from experiments.errors import RequestError
-from experiments.reproduce.document import BEGIN, END, HEAD, check_document, update_table
-from experiments.reproduce.page import render_page
-from experiments.reproduce.runs import fraction
-from experiments.reproduce.verdict import Row, judge
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.config.settings import Claim, ClaimedValue
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.workflows.reproduce.html_report import render_page
+from darkroom.experiments.workflows.reproduce.markdown_table import (
+    BEGIN,
+    END,
+    HEAD,
+    check_document,
+    update_table,
+)
+from darkroom.experiments.workflows.reproduce.seed_runs import fraction
+from darkroom.experiments.workflows.reproduce.verdict import Row, judge
 
 RECIPE = """
 name: {name}

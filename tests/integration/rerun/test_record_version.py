@@ -12,15 +12,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import record_version
-from experiments.claim import ClaimedValue
-from experiments.conditions import repairs_told
-from experiments.list import read_claim
-from experiments.recipes import recipe_names
-from experiments.record_version import RECORD_VERSION, Repair, former_values, repairs_since
-from experiments.recorded_data import parse_recorded
-from experiments.reproduce.runs import Seed
-from experiments.reproduce.verdict import HEADER, row
+from darkroom.experiments.cli.list import read_claim
+from darkroom.experiments.config.settings import ClaimedValue
+from darkroom.experiments.recipes import recipe_names
+from darkroom.experiments.tracking import record_version
+from darkroom.experiments.tracking.provenance_diff import repairs_told
+from darkroom.experiments.tracking.record_version import RECORD_VERSION, Repair, former_values, repairs_since
+from darkroom.experiments.tracking.recorded_experiment import parse_recorded
+from darkroom.experiments.workflows.reproduce.seed_runs import Seed
+from darkroom.experiments.workflows.reproduce.verdict import HEADER, row
 
 ARCHIVE = Path(__file__).parent / "store_of_version_1" / "store.tar.xz"
 
@@ -147,10 +147,10 @@ def test_claims_of_our_own_say_when_they_were_measured_and_old_ones_are_listed(d
     ours = [name for name in recipe_names() if read_claim(name).get("source") == "ours"]
     assert ours
     assert all(read_claim(name)["measured_at"] <= RECORD_VERSION for name in ours)
-    monkeypatch.setattr("experiments.list.RECORD_VERSION", RECORD_VERSION + 1)
+    monkeypatch.setattr("darkroom.experiments.cli.list.RECORD_VERSION", RECORD_VERSION + 1)
     listed = darkroom("list", "--outdated").output
     assert [name for name in recipe_names() if f"{name} " in listed] == ours
-    monkeypatch.setattr("experiments.list.RECORD_VERSION", 1)
+    monkeypatch.setattr("darkroom.experiments.cli.list.RECORD_VERSION", 1)
     assert "every claim of our own was measured at record version 1" in darkroom("list", "--outdated").output
 
 

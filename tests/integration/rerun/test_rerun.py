@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import TINY, run_id
+from support.training import TINY, run_id
 
-from experiments import rerun
-from experiments.conditions import code_changes, recorded_threads
-from experiments.provenance import PACKAGES, source_digest, source_files
-from experiments.rerun import first_difference, weight_difference
+from darkroom.experiments.tracking.provenance import source_digest, source_files
+from darkroom.experiments.tracking.provenance_diff import code_changes, recorded_threads
+from darkroom.experiments.workflows import rerun
+from darkroom.experiments.workflows.rerun import first_difference, weight_difference
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow_first
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_on_the_same_machine_a_rerun_is_bit_identical_and_one_more_run(trained, workspace, store):
@@ -47,7 +50,7 @@ def test_a_sweeps_trial_is_held_against_its_metrics_alone(darkroom, store):
 def test_the_recorded_number_of_threads_is_restored(trained, workspace):
     # In a fresh process: one that is forked from the tests' own takes no number from the environment.
     answer = subprocess.run(
-        [sys.executable, "-m", "experiments", "rerun", trained[:12]],
+        [sys.executable, "-m", "darkroom", "rerun", trained[:12]],
         cwd=workspace.folder,
         env=workspace.environment(OMP_NUM_THREADS="2", MKL_NUM_THREADS="2"),
         capture_output=True,
@@ -79,15 +82,18 @@ def test_edited_sources_are_named_and_a_record_without_sources_is_not_called_the
 ):
     assert code_changes(trained_run) == []
     edited = source_files(ROOT).replace(hashlib.sha256(Path(rerun.__file__).read_bytes()).hexdigest(), "0")
-    monkeypatch.setattr("experiments.conditions.code_sources", lambda: edited)
-    assert "1 of Darkroom's files is not as recorded (experiments/rerun.py)" in code_changes(trained_run)[0]
+    monkeypatch.setattr("darkroom.experiments.tracking.provenance_diff.code_sources", lambda: edited)
+    assert (
+        "1 of Darkroom's files is not as recorded (experiments/workflows/rerun.py)"
+        in code_changes(trained_run)[0]
+    )
     older = SimpleNamespace(tags={})
     assert "recorded no sources" in code_changes(older)[0]
 
 
 SHOW_CODE = """
 import json
-from experiments import provenance
+from darkroom.experiments.tracking import provenance
 print(json.dumps({
     "root": str(provenance.PACKAGE_ROOT),
     "code": provenance.code_git_state(),
@@ -115,17 +121,13 @@ def shown_code(folder, packages):
         check=True,
     )
     shown = json.loads(done.stdout)
-    assert shown["root"] == str(packages)
+    assert shown["root"] == str(packages / "darkroom")
     return shown
 
 
 def test_the_code_is_that_of_the_package_and_not_that_of_the_working_folder(tmp_path):
     installed = tmp_path / "project" / "site-packages"
-    for package in PACKAGES:
-        for source in (ROOT / package).rglob("*.py"):
-            copy = installed / source.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(source.read_bytes())
+    shutil.copytree(ROOT / "src" / "darkroom", installed / "darkroom", ignore=shutil.ignore_patterns("*.pyc"))
     project = installed.parent
     outside = shown_code(project, installed)
     assert (outside["code"], outside["workspace"]) == (None, None)
@@ -139,7 +141,7 @@ def test_the_code_is_that_of_the_package_and_not_that_of_the_working_folder(tmp_
     assert within["code"] is None
     assert within["workspace"]["commit"] == git(project, "rev-parse", "HEAD")
 
-    (installed / "experiments" / "new.py").write_text("")
+    (installed / "darkroom" / "experiments" / "new.py").write_text("")
     assert shown_code(project, installed)["digest"] != outside["digest"]
 
     git(installed, "init", "--quiet")
@@ -193,30 +195,68 @@ trainer: {max_epochs: 2}
     assert (answer.status, "recorded no commit" in answer.errors) == (2, True)
 
 
-@pytest.mark.slow  # two minutes of fresh processes, in a clone
-def test_the_recorded_code_is_run_where_it_is_asked_for(tmp_path, fresh_workspace, open_store_at):
+DENSE = Path("lightning_modules/networks/dense.py")
+KEYS = ["--model.backbone=dense", "--model.backbone_options=null", "--trainer.max_epochs=2"]
+NAME = "backbone=dense backbone_options=null max_epochs=2"
+
+
+@pytest.fixture
+def code(fresh_workspace) -> Path:
+    """A clone of the project, in which code can be changed."""
     if not (ROOT / ".git").exists():
         pytest.skip("needs the project's git checkout")
-    code = fresh_workspace.folder / "code"
-    subprocess.run(["git", "clone", "--quiet", f"file://{ROOT}", code], check=True)
-    dense = code / "lightning_modules" / "networks" / "dense.py"
-    present = dense.read_text()
-    dense.write_text(present.replace("(256, 128)", "(8,)"))  # recorded as an uncommitted change
-    assert dense.read_text() != present
+    clone = fresh_workspace.folder / "code"
+    subprocess.run(["git", "clone", "--quiet", f"file://{ROOT}", clone], check=True)
+    return clone
+
+
+def narrowed(code: Path) -> str:
+    """Makes the default network narrower, as a change that is not committed; returns what stood there."""
+    present = (code / DENSE).read_text()
+    changed = present.replace("(256, 128)", "(8,)")
+    assert changed != present
+    (code / DENSE).write_text(changed)
+    return present
+
+
+@pytest.mark.slow  # minutes of fresh processes, in a clone
+def test_the_recorded_code_is_run_where_it_is_asked_for(code, fresh_workspace, open_store_at):
+    present = narrowed(code)
     inside = type(fresh_workspace)(code)
-    keys = ["--model.backbone=dense", "--model.backbone_options=null", "--trainer.max_epochs=2"]
-    answer = inside.run("train", "digits/cnn", *keys)
+    environment = {"PYTHONPATH": str(code / "src")}
+    answer = inside.run("train", "digits/cnn", *KEYS, **environment)
     assert answer.status == 0, answer.errors
-    dense.write_text(present)
-    run_id = open_store_at(inside).find_run("backbone=dense backbone_options=null max_epochs=2").run_id
-    answer = inside.run("rerun", run_id)
-    assert "not as recorded (lightning_modules/networks/dense.py)" in answer.output
+    (code / DENSE).write_text(present)
+    run_id = open_store_at(inside).find_run(NAME).run_id
+    answer = inside.run("rerun", run_id, **environment)
+    assert f"not as recorded ({DENSE})" in answer.output
     assert "weights of the chosen checkpoints have other shapes" in answer.output
-    answer = inside.run("rerun", run_id, "--at-commit")
+    answer = inside.run("rerun", run_id, "--at-commit", **environment)
     assert answer.status == 0, answer.errors
     assert "bit-identical" in answer.output
     listed = subprocess.run(["git", "worktree", "list"], cwd=code, capture_output=True, text=True)
     assert len(listed.stdout.splitlines()) == 1
+
+
+@pytest.mark.slow  # as the one above
+def test_code_of_before_the_packages_became_one_is_run_too(code, fresh_workspace, open_store_at):
+    moved = git(code, "log", "--diff-filter=D", "--format=%H", "-1", "--", "experiments/__main__.py")
+    git(code, "checkout", "--quiet", f"{moved}^")
+    narrowed(code)
+    inside = type(fresh_workspace)(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "train", "digits/cnn", *KEYS],
+        cwd=code,
+        env=inside.environment(PYTHONPATH=str(code)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    git(code, "checkout", "--quiet", "--force", "-")
+    run_id = open_store_at(inside).find_run(NAME).run_id
+    answer = inside.run("rerun", run_id, "--at-commit", PYTHONPATH=str(code / "src"))
+    assert answer.status == 0, answer.errors
+    assert "bit-identical" in answer.output
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments.errors import RequestError
-from experiments.tracking import RunRecord
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.tracking.run import RunRecord
 
 RECIPE = """
 name: sites/cnn

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running_sweep import conductors
+from support.sweep_processes import conductors
 
 SPACE = {
     "model.lr": {"low": 1e-6, "high": 3e-2, "log": True},

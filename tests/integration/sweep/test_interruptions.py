@@ -10,10 +10,12 @@ import time
 import optuna
 import psutil
 import pytest
-from running_sweep import checkpoints, studied, trial_processes, wait_for
+from support.sweep_processes import checkpoints, studied, trial_processes, wait_for
 
-from experiments.sweep.storage import complete_url
-from experiments.sweep.worker import Worker
+from darkroom.experiments.sweep.execution.worker import Worker
+from darkroom.experiments.sweep.study.storage import complete_url
+
+pytestmark = pytest.mark.slow_first
 
 LONG = [
     "--trainer.max_epochs=20",
@@ -139,7 +141,7 @@ def test_two_machines_share_a_study_and_outlast_a_database_and_a_server_that_go_
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", url)
             patch.chdir(kept)
-            from experiments.tracking import open_store
+            from darkroom.experiments.tracking.store import open_store
 
             store = open_store()
             children = store.child_runs(store.find_run("sweep digits/shared"))

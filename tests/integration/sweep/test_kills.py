@@ -11,9 +11,11 @@ import time
 import optuna
 import psutil
 import pytest
-from running_sweep import trial_processes, wait_for
+from support.sweep_processes import trial_processes, wait_for
 
-from experiments.sweep.storage import complete_url
+from darkroom.experiments.sweep.study.storage import complete_url
+
+pytestmark = pytest.mark.slow_first
 
 
 class Torment:

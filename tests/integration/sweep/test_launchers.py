@@ -13,15 +13,17 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
-from running_sweep import assert_each_trial_once, checkpoints, conductors, wait_for
+from support.sweep_processes import assert_each_trial_once, checkpoints, conductors, wait_for
 
-from experiments.sweep.storage import complete_url
+from darkroom.experiments.sweep.study.storage import complete_url
+
+pytestmark = pytest.mark.slow_first
 
 LONG = ["--trainer.max_epochs=8", "--trainer.early_stopping=null", "--data.batch_size=32"]
 WITHOUT = """
 import sys
 sys.modules[sys.argv.pop(1)] = None  # as if it were not installed
-from experiments.__main__ import main
+from darkroom.experiments.cli.main import main
 status = main(sys.argv[1:])
 assert "torch" not in {name for name, module in sys.modules.items() if module is not None}
 sys.exit(status)
@@ -94,7 +96,7 @@ def test_ctrl_c_stops_the_copies_on_ray_and_leaves_nothing_running(
 def test_a_machine_without_the_folder_is_given_the_recipe(
     tmp_path, fresh_workspace, place, database, monkeypatch
 ):
-    from experiments.sweep.launchers.copy import Copy
+    from darkroom.experiments.sweep.launchers.remote_command import Copy
 
     command = place("travelling", "--trials=2", f"--storage={database}", "--mlflow.enabled=false")
     text = (fresh_workspace.folder / "travelling.yaml").read_text()

@@ -8,18 +8,17 @@ import optuna
 import psutil
 import pytest
 import torch
-from test_train import wait_for_epoch
+from support.training import wait_for_epoch
 
-from experiments.config import load_experiment
-from experiments.errors import RequestError
-from experiments.sweep.preparation import share_out
-from experiments.sweep.running import Slot
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.sweep.execution.resources import Slot, share_out
 
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
-
-pytestmark = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="a trial on two devices takes two cores"
-)
+pytestmark = [
+    pytest.mark.slow_first,
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a trial on two devices takes two cores"),
+]
 
 
 def processes_of(process) -> list[psutil.Process]:

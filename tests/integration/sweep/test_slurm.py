@@ -15,13 +15,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from running_sweep import assert_each_trial_once, checkpoints, conductors, wait_for
-from test_train import LONG, assert_same_run, run_id
+from support.sweep_processes import assert_each_trial_once, checkpoints, conductors, wait_for
+from support.training import LONG, assert_same_run, run_id
 
 pytestmark = pytest.mark.slow
-
 ENDLESS = ["--trainer.max_epochs=400", "--trainer.early_stopping=null", "--data.batch_size=16"]
-
 # cred_expire is also how many seconds a job that is queued again has to wait.
 CONFIGURATION = """
 ClusterName=test
@@ -156,7 +154,7 @@ def test_a_pre_empted_training_ends_as_if_it_had_not_been(slurm, fresh_workspace
 
 def test_srun_has_two_nodes_train_one_run(slurm, fresh_workspace, open_store_at):
     """Its nodes' names stand for no addresses here, so the first one's is given."""
-    train = [sys.executable, "-m", "experiments", "train", "digits/cnn", "--trainer.max_epochs=3"]
+    train = [sys.executable, "-m", "darkroom", "train", "digits/cnn", "--trainer.max_epochs=3"]
     environment = slurm | {"MLFLOW_TRACKING_URI": fresh_workspace.store_uri, "MASTER_ADDR": "127.0.0.1"}
     two = ["srun", "--nodes=2", "--ntasks-per-node=1", f"--chdir={fresh_workspace.folder}"]
     output = said(environment, *two, *train, "--trainer.num_nodes=2", "--trainer.accelerator=cpu")

@@ -12,12 +12,12 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from experiments.errors import RequestError
-from experiments.sweep.storage import STORAGE_ERRORS, Sightings, open_leases, open_storage
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.sweep.study.storage import STORAGE_ERRORS, Sightings, open_leases, open_storage
 
 HOLDER = """
 import os, sys, time
-from experiments.sweep.storage import open_leases, open_storage
+from darkroom.experiments.sweep.study.storage import open_leases, open_storage
 leases = open_leases(open_storage(sys.argv[1]), "study")
 print("taken" if leases.take("trial-0") is not None else "refused", flush=True)
 time.sleep(60)

@@ -10,18 +10,21 @@ from multiprocessing import Pipe
 import optuna
 import pandas as pd
 import pytest
-from html_page import shown_in_a_browser
+from support.html import shown_in_a_browser
 
-from datamodules.randomness import derive_seed
-from experiments.config import parse_experiment
-from experiments.errors import RequestError
-from experiments.sweep.books import Sweep
-from experiments.sweep.channel import Channel, EpochReport, Task
-from experiments.sweep.confirm import Confirmed
-from experiments.sweep.space import Confirm, SweepSettings
-from experiments.sweep.sweep import parent_run, record_confirmation
-from experiments.sweep.trial import run_trial
-from experiments.tracking import PARENT_TAG, open_store
+from darkroom.datamodules.seeding import derive_seed
+from darkroom.experiments.config.experiment import parse_experiment
+from darkroom.experiments.config.search_space.settings import Confirm, SweepSettings
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.sweep.execution.messages import Channel, EpochReport, Task
+from darkroom.experiments.sweep.execution.trial import run_trial
+from darkroom.experiments.sweep.execution.trial_records import Sweep
+from darkroom.experiments.sweep.run import parent_run, record_confirmation
+from darkroom.experiments.sweep.study.confirmation import Confirmed
+from darkroom.experiments.tracking.run import PARENT_TAG
+from darkroom.experiments.tracking.store import open_store
+
+pytestmark = pytest.mark.slow_first
 
 
 @pytest.fixture(scope="module")

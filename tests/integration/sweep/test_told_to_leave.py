@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from running_sweep import checkpoints, studied, trial_processes, wait_for
+from support.sweep_processes import checkpoints, studied, trial_processes, wait_for
 
 # An epoch takes hundreds of steps.
 LONG = ["--trainer.max_epochs=2", "--trainer.early_stopping=null", "--data.batch_size=8"]

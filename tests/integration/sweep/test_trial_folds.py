@@ -13,14 +13,17 @@ import psutil
 import pytest
 import torch
 from optuna.trial import TrialState
-from running_sweep import trial_processes, wait_for
-from test_train import run_id
+from support.sweep_processes import trial_processes, wait_for
+from support.training import run_id
 
-from datamodules import Digits
-from experiments.sweep.space import SweepSettings
-from experiments.sweep.strategies import build_pruner
-from experiments.sweep.study import Search
-from experiments.tracking import RunRecord, Store
+from darkroom.datamodules import Digits
+from darkroom.experiments.config.search_space.settings import SweepSettings
+from darkroom.experiments.sweep.study.samplers_and_pruners import build_pruner
+from darkroom.experiments.sweep.study.study import Search
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.experiments.tracking.store import Store
+
+pytestmark = pytest.mark.slow_first
 
 FOLDS = 3
 

@@ -14,15 +14,22 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from test_train import LONG, assert_same_run, run_id, wait_for_epoch
+from support.training import LONG, assert_same_run, run_id, wait_for_epoch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from experiments.averaging import Averaging, WeightAveraging, remeasure, training_images
-from experiments.callbacks import EpochRecorder
-from experiments.config import Experiment, load_experiment
-from experiments.errors import RequestError
-from experiments.train import evaluate, fit, prepare
+from darkroom.experiments.config.experiment import Experiment, load_experiment
+from darkroom.experiments.config.trainer_settings import Averaging
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.callbacks.weight_averaging import (
+    WeightAveraging,
+    remeasure,
+    training_images,
+)
+from darkroom.experiments.training.loop import evaluate
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
 
 SMALL = {
     "model.backbone_options": "{widths: [8, 8]}",

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_train import LONG, assert_same_run, run_id, wait_for_epoch
+from support.training import LONG, assert_same_run, run_id, wait_for_epoch
 
-from experiments.callbacks import EpochRecorder
-from experiments.config import Experiment, load_experiment
-from experiments.ending import raising_on_signals
-from experiments.errors import Terminated
-from experiments.train import fit, prepare
-from experiments.trainer import TrainerSettings
+from darkroom.experiments.config.experiment import Experiment, load_experiment
+from darkroom.experiments.config.trainer_settings import TrainerSettings
+from darkroom.experiments.errors import Terminated
+from darkroom.experiments.tracking.run_lifecycle import raising_on_signals
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
 
 # The recipe augments. Twenty-one batches an epoch make eleven steps, the last of a single batch.
 STATEFUL = {

@@ -11,13 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from test_train import run_id, wait_for_epoch
+from support.training import run_id, wait_for_epoch
 
-from experiments.children import alone
-from experiments.cross_validation import Fold, summarize
-from experiments.errors import RequestError
-from experiments.prediction_store import read_outcome
-from experiments.tracking import RunRecord, Store
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.evaluation.fold_summary import summarize
+from darkroom.experiments.tracking.prediction_artifacts import read_outcome
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.experiments.tracking.store import Store
+from darkroom.experiments.workflows.child_runs import alone
+from darkroom.experiments.workflows.cross_validation import Fold
 
 EPOCHS = 12
 FOLDED = [

@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from test_train import run_id, wait_for_epoch
+from support.training import run_id, wait_for_epoch
 
-from datamodules import Synthetic
-from datamodules.decoding import BadImageError
-from experiments.ending import recording
-from experiments.errors import RunError
+from darkroom.datamodules import Synthetic
+from darkroom.datamodules.images.decoding import BadImageError
+from darkroom.experiments.errors import RunError
+from darkroom.experiments.tracking.run_lifecycle import recording
 
 SMALL = ["--trainer.max_epochs=2", "--model.backbone_options.widths=[8]", "--data.batch_size=16"]
 
@@ -82,7 +82,7 @@ def test_the_logged_model_predicts_what_is_stored(darkroom, store, recipe, pictu
     run = store.find_run(run_id(darkroom("train", str(recipe), *SMALL, exact).output))
     stored = run.predictions("val")
     model = mlflow.pytorch.load_model(f"runs:/{run.run_id}/model")
-    from experiments.config import parse_experiment
+    from darkroom.experiments.config.experiment import parse_experiment
 
     data = parse_experiment([run.read_text("config.yaml")], {}).data
     data.setup()

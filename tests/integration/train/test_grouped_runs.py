@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
-from test_train import run_id
+from support.training import run_id
 
-from experiments.ensemble.members import read_members
-from experiments.ensemble.report import judge
-from experiments.prediction_store import read_outcome
-from experiments.tracking import RunRecord, Store, open_store
+from darkroom.experiments.tracking.prediction_artifacts import read_outcome
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.experiments.tracking.store import Store, open_store
+from darkroom.experiments.workflows.ensemble.members import read_members
+from darkroom.experiments.workflows.ensemble.report import judge
 
 NUM_TRACKS, LENGTH = 90, 10  # images of a track
 CLASSES = ("give_way", "stop", "yield")
@@ -67,7 +68,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained_tracks(recipe: Path) -> Path:
     """Two seeds, an ensemble of them, and a cross-validation."""
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(recipe.parent)
@@ -116,7 +117,7 @@ def test_groups_stand_in_the_recorded_split(track_store: Store) -> None:
 
 
 def test_a_run_without_groups_has_no_such_column(recipe: Path, track_store: Store, capsys) -> None:
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     assert main(["train", str(recipe), *SHORT, "--data.group_column=null"]) == 0
     run = track_store.find_run(run_id(capsys.readouterr().out))
@@ -128,7 +129,7 @@ def test_a_run_without_groups_has_no_such_column(recipe: Path, track_store: Stor
 
 
 def test_commands_say_that_they_count_tracks(track_store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     tested = read_outcome(recorded(track_store, "seed0"), "test")
     assert tested.groups is not None
@@ -150,7 +151,7 @@ def test_commands_say_that_they_count_tracks(track_store: Store, capsys: pytest.
 def test_a_record_without_the_groups_of_its_data_says_so(
     track_store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments.__main__ import main
+    from darkroom.experiments.cli.main import main
 
     run = recorded(track_store, "seed1")
     with run.artifacts() as folder:

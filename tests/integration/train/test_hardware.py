@@ -13,13 +13,15 @@ import torch
 import yaml
 from torch._dynamo.exc import TorchDynamoException
 
-from experiments.callbacks import EpochRecorder
-from experiments.config import load_experiment
-from experiments.hardware import settled
-from experiments.recipes import find_recipe, recipe_names
-from experiments.train import fit, prepare
-from experiments.trainer import NAMED_OTHERWISE, SET_ALWAYS, TrainerSettings, build_trainer
-from lightning_modules.backbones import build_network
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.config.hardware_defaults import settled
+from darkroom.experiments.config.trainer_settings import NAMED_OTHERWISE, SET_ALWAYS, TrainerSettings
+from darkroom.experiments.recipes import find_recipe, recipe_names
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
+from darkroom.experiments.training.trainer import build_trainer
+from darkroom.lightning_modules.backbones.factory import build_network
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import sys
 import mlflow
 import numpy as np
 import pytest
-from test_train import run_id
+from support.training import run_id
 
-from datamodules import Digits
+from darkroom.datamodules import Digits
 
 VIT = [
     "digits/cnn",

@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from labelled_bars import LabelledBars
 from sklearn import metrics as sk
+from support.datasets import LabelledBars
 
-import datamodules
-from experiments import calibration_figures, figures, sheets
-from experiments.errors import RequestError
-from experiments.predictions import label_confusion_counts, prediction_frame
-from experiments.thresholds import recorded_thresholds
-from experiments.tracking import RunRecord
-from lightning_modules.metrics import LABEL_METRICS, TUNED_METRICS
+from darkroom import datamodules
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.evaluation.predictions import label_confusion_counts, prediction_frame
+from darkroom.experiments.reporting import calibration_plots, image_grids, plots
+from darkroom.experiments.tracking.prediction_artifacts import recorded_thresholds
+from darkroom.experiments.tracking.run import RunRecord
+from darkroom.lightning_modules.metrics.collection import TUNED_METRICS
+from darkroom.lightning_modules.metrics.names import LABEL_METRICS
 
 # Probabilities by another graph, or of fewer images at once: kernels add in another order, 1e-7 a layer.
 FLOAT32 = 1e-5
@@ -210,8 +211,8 @@ def example(num_labels: int = 3, count: int = 400) -> tuple[np.ndarray, np.ndarr
 def test_curves_are_drawn_of_each_label_with_scikit_learns_areas(num_labels: int) -> None:
     targets, scores, names = example(num_labels)
     for draw, score in (
-        (figures.roc_curves, sk.roc_auc_score),
-        (figures.precision_recall_curves, sk.average_precision_score),
+        (plots.roc_curves, sk.roc_auc_score),
+        (plots.precision_recall_curves, sk.average_precision_score),
     ):
         expected = dict(zip(names, score(targets, scores, average=None), strict=True))
         expected["macro average"] = score(targets, scores, average="macro")
@@ -225,7 +226,7 @@ def test_each_confusion_matrix_has_its_labels_counts_and_name(num_labels: int) -
     counts = sk.multilabel_confusion_matrix(targets, scores > 0.5)
     if num_labels == 1:
         counts = counts[1:]
-    figure = figures.label_confusion_matrices(counts, names, [0.5] * num_labels)
+    figure = plots.label_confusion_matrices(counts, names, [0.5] * num_labels)
     drawn = [axes for axes in figure.axes if axes.images]
     assert len(drawn) == min(num_labels, 30)
     for label, axes in enumerate(drawn):
@@ -245,7 +246,7 @@ def test_the_reliability_title_is_the_mean_error_of_labels() -> None:
             for place in np.unique(bins)
         ]
         shares.append(sum(gaps))
-    figure = calibration_figures.reliability_diagram(targets, scores)
+    figure = calibration_plots.reliability_diagram(targets, scores)
     assert f"{np.mean(shares):.4f}" in figure.axes[0].get_title(loc="left")
 
 
@@ -253,7 +254,9 @@ def test_the_worst_label_mistakes_come_first_and_say_what_is_wrong() -> None:
     images = np.zeros((4, 1, 8, 8), np.uint8)
     targets = np.array([[1, 0], [1, 0], [0, 0], [1, 1]])
     scores = np.array([[0.9, 0.1], [0.05, 0.6], [0.4, 0.75], [0.9, 0.2]])
-    figure = sheets.worst_label_mistakes(images, targets, scores, ["a", "b"], [0.3, 0.7], ids=list("wxyz"))
+    figure = image_grids.worst_label_mistakes(
+        images, targets, scores, ["a", "b"], [0.3, 0.7], ids=list("wxyz")
+    )
     titles = [text.get_text() for text in figure.axes[0].texts]
     # In the second image b is right at its threshold; in the third a is less wrong than b.
     expected = ["a 0.05\nbut present", "x", "b 0.20\nbut present", "z", "b 0.75\nbut absent", "y"]
@@ -264,7 +267,7 @@ def test_the_worst_label_mistakes_come_first_and_say_what_is_wrong() -> None:
 def test_the_sample_sheet_shows_an_image_in_the_row_of_each_of_its_labels() -> None:
     images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.full((3, 1, 4, 4), 50, np.uint8)
     targets = np.array([[1, 0], [1, 1], [0, 1]])
-    (axes,) = sheets.sample_sheet(images, targets, ["a", "b"], per_class=2).axes
+    (axes,) = image_grids.sample_sheet(images, targets, ["a", "b"], per_class=2).axes
     picture = axes.images[0].get_array()
     side = picture.shape[0] // 2, picture.shape[1] // 2
     shown = [

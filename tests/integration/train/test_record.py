@@ -11,13 +11,13 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from datamodules import Digits
-from experiments.config import parse_experiment
-from experiments.ensemble.members import score
-from experiments.prediction_store import read_outcome
-from experiments.predictions import per_class_table, prediction_frame
-from lightning_modules import ImageClassifier
-from lightning_modules.task import build_task
+from darkroom.datamodules import Digits
+from darkroom.experiments.config.experiment import parse_experiment
+from darkroom.experiments.evaluation.predictions import per_class_table, prediction_frame
+from darkroom.experiments.tracking.prediction_artifacts import read_outcome
+from darkroom.experiments.workflows.ensemble.members import score
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.task import build_task
 
 NAMES = build_task(10).metric_names
 # Probabilities by another graph, or of fewer images at once: kernels add in another order, 1e-7 a layer.

@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.config import parse_experiment
-from experiments.train import evaluate, prepare
-from lightning_modules.backbones import build_network
+from darkroom.experiments.config.experiment import parse_experiment
+from darkroom.experiments.training.loop import evaluate
+from darkroom.experiments.training.setup import prepare
+from darkroom.lightning_modules.backbones.factory import build_network
 
 SMALL = ["--model.backbone_options.widths=[8]", "--trainer.max_epochs=1"]
-
 needs_files = pytest.mark.skipif(
     not {"DARKROOM_DATA", "DARKROOM_WEIGHTS"} <= os.environ.keys(),
     reason="DARKROOM_DATA and DARKROOM_WEIGHTS name no real images and weights",
 )
-
 RECIPE = """
 name: cifar10/published
 data:

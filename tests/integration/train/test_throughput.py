@@ -11,29 +11,19 @@ import numpy as np
 import psutil
 import pytest
 import pytorch_lightning as pl
-import torch
 import yaml
 from PIL import Image
+from support.late_loader import LATE_SECONDS, LateLoader
 
-from datamodules import Digits
-from datamodules.loader import Batch, BatchLoader
-from datamodules.store import ImageStore
-from experiments.config import load_experiment
-from experiments.throughput import Throughput
-from experiments.tracking import system_metrics
-from experiments.train import prepare
-from experiments.trainer import build_trainer
+from darkroom.datamodules import Digits
+from darkroom.datamodules.loader import BatchLoader
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.tracking.store import system_metrics
+from darkroom.experiments.training.callbacks.throughput import Throughput
+from darkroom.experiments.training.setup import prepare
+from darkroom.experiments.training.trainer import build_trainer
 
 IMAGES, STEPS, BATCH_SIZE = 1293, 21, 64  # digits' training images
-LATE_SECONDS = 0.02
-
-
-class LateLoader(BatchLoader):
-    """Has each batch come late."""
-
-    def _share(self, store: ImageStore, chunk: torch.Tensor, epoch: int, step: int) -> Batch:
-        time.sleep(LATE_SECONDS)
-        return super()._share(store, chunk, epoch, step)
 
 
 class Watch(pl.Callback):
@@ -114,9 +104,6 @@ def test_peaks_and_energy_go_on_in_a_resumed_run():
     assert resumed.state_dict()["peak_memory_mib"] == 1e9
 
 
-# The hint -----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> Path:
     """A recipe of large pictures for a network that is done with them at once."""
@@ -179,9 +166,6 @@ def test_ten_percent_of_waiting_is_the_limit(darkroom, photographs, tmp_path):
     digits = Digits()
     digits.setup()
     assert throughput.hint(digits) is None  # of what lies in memory nothing comes faster
-
-
-# MLflow's system metrics ----------------------------------------------------------------------------
 
 
 @pytest.fixture

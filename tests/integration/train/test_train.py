@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import resource
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
+from support.training import LONG, TINY, assert_same_run, run_id, wait_for_epoch, weights
 
-from datamodules import Digits
-from experiments.evaluate import restore
-from experiments.refusals import check_takes_extra
-from experiments.tracking import RunRecord
-from experiments.trainer import TrainerSettings
-from lightning_modules import ImageClassifier
+from darkroom.datamodules import Digits
+from darkroom.experiments.config.trainer_settings import TrainerSettings
+from darkroom.experiments.training.checks import check_takes_extra
+from darkroom.experiments.training.restore import restore
+from darkroom.lightning_modules import ImageClassifier
 
-# Long enough to be killed in the middle, and with everything that has a state: momentum, a schedule,
-# dropout, augmentation, early stopping.
-LONG = [
-    "train",
-    "digits/cnn",
-    "--model.backbone_options.widths=[8,8]",
-    "--model.dropout=0.3",
-    "--model.warmup_epochs=1",
-    "--trainer.max_epochs=8",
-    "--trainer.monitor=val/accuracy",
-    "--trainer.early_stopping={monitor: val/loss, patience: 7}",
-    "--data.batch_size=32",
-]
+pytestmark = pytest.mark.slow_first
 
 
 @pytest.fixture(scope="module")
@@ -42,52 +26,6 @@ def uninterrupted(workspace) -> str:
     answer = workspace.run(*LONG)
     assert answer.status == 0, answer.errors
     return run_id(answer.output)
-
-
-TINY = ["--model.backbone_options.widths=[8]", "--trainer.max_epochs=3", "--trainer.monitor=val/loss"]
-
-
-def run_id(output: str) -> str:
-    return output.rpartition("run ")[2].split()[0]
-
-
-def weights(record: RunRecord) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(record.download("checkpoints/best.ckpt"), weights_only=True)
-    return checkpoint["state_dict"]
-
-
-def assert_same_run(first: RunRecord, second: RunRecord, store, epochs: int = 8) -> None:
-    """Weights, predictions and metrics agree to the last bit, and no epoch stands twice."""
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert first.predictions("test").equals(second.predictions("test"))
-    for name in ("train/loss", "train/auroc", "val/loss", "val/accuracy", "lr"):
-        histories = [
-            [(point.step, point.value) for point in store.client.get_metric_history(run.run_id, name)]
-            for run in (first, second)
-        ]
-        assert histories[0] == histories[1]
-        assert [step for step, _ in histories[0]] == list(range(1, epochs + 1))
-    for run in (first, second):  # what it took differs, but each epoch has it once
-        cost = store.client.get_metric_history(run.run_id, "cost/images_per_second")
-        assert [point.step for point in cost] == list(range(1, epochs + 1))
-    assert first.metrics["test/accuracy"] == second.metrics["test/accuracy"]
-
-
-def wait_for_epoch(folder: Path, epoch: int, process: subprocess.Popen[str]) -> str:
-    """Waits until a run of `process` has saved its checkpoint of `epoch`; returns its id."""
-    started_at = psutil.Process(process.pid).create_time()
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        for path in folder.glob("mlruns/checkpoints/*/last.ckpt"):
-            with contextlib.suppress(Exception):  # being replaced at this moment
-                written_by_it = path.stat().st_mtime > started_at
-                if written_by_it and torch.load(path, weights_only=True)["epoch"] + 1 >= epoch:
-                    return path.parent.name
-        time.sleep(0.02)
-    raise AssertionError(f"no epoch {epoch} in 120 s")
 
 
 def test_the_same_configuration_gives_the_same_bits_in_a_fresh_process(uninterrupted, workspace, store):
@@ -252,9 +190,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(command, fre
     assert answer.status == 2
     assert "mlruns" in answer.errors
     assert "Traceback" not in answer.errors
-
-
-# A real tracking server --------------------------------------------------------------------------
 
 
 def test_a_tracking_server_keeps_the_whole_run_and_one_that_dies_stops_it_clearly(

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.config import load_experiment
-from lightning_modules import ImageClassifier
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.lightning_modules import ImageClassifier
 
 RECIPE = """
 name: tuned/tiny
@@ -229,7 +229,7 @@ def test_a_training_that_runs_out_of_a_gpus_memory_fails_in_one_paragraph(
 # Less memory than one layer's output takes: 1,286 x 1,024 x 64 x 64 float32 are 20 GiB.
 WITH_LITTLE_MEMORY = """
 import resource, sys
-from experiments.__main__ import main
+from darkroom.experiments.cli.main import main
 resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))
 sys.exit(main(sys.argv[1:]))
 """

@@ -13,11 +13,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from datamodules.augment import Augmentation
-from datamodules.base import ImageDataModule
-from datamodules.loader import Batch, BatchLoader
-from datamodules.randomness import generator_for
-from datamodules.store import ImageStore, without_pixels
+from darkroom.datamodules.augmentation.pipeline import Augmentation
+from darkroom.datamodules.base import ImageDataModule
+from darkroom.datamodules.images.store import ImageStore, without_pixels
+from darkroom.datamodules.loader import Batch, BatchLoader
+from darkroom.datamodules.seeding import generator_for
 
 EVERYTHING = Augmentation(crop_padding=2, horizontal_flip=0.5, rotation=15, translation=0.1, zoom=0.1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datamodules.take import take
+from darkroom.datamodules.batch_ops import take
 
 PLACES = torch.tensor([3, 0, 3, 4])
 

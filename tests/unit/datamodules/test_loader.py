@@ -10,8 +10,8 @@ import pytest
 import torch
 from lightning_fabric.utilities.apply_func import move_data_to_device
 
-from datamodules.loader import Batch, BatchLoader
-from datamodules.store import ImageStore
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.datamodules.loader import Batch, BatchLoader
 
 COUNT, BATCH_SIZE = 23, 5  # five batches, the last of three
 
@@ -176,7 +176,7 @@ def test_a_batch_goes_to_a_device_whole_and_stays_where_it_is_already() -> None:
 def test_images_that_fit_on_the_device_that_trains_are_served_from_there(
     monkeypatch: pytest.MonkeyPatch, room: int, expected: str
 ) -> None:
-    monkeypatch.setattr("datamodules.residence.room_on", lambda device: room)
+    monkeypatch.setattr("darkroom.datamodules.loader.room_on", lambda device: room)
     served = BatchLoader(numbered_store(), BATCH_SIZE, shuffle=True, device=torch.device("meta"))
     assert [devices(batch) for batch in served] == [{expected}] * 5
     assert [len(batch.targets) for batch in served] == [5, 5, 5, 5, 3]
@@ -184,7 +184,7 @@ def test_images_that_fit_on_the_device_that_trains_are_served_from_there(
 
 def test_they_are_copied_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[torch.device] = []
-    monkeypatch.setattr("datamodules.residence.room_on", lambda device: asked.append(device) or 2**20)
+    monkeypatch.setattr("darkroom.datamodules.loader.room_on", lambda device: asked.append(device) or 2**20)
     served = BatchLoader(numbered_store(), BATCH_SIZE, device=torch.device("meta"))
     for _ in range(3):
         list(served)
@@ -197,7 +197,7 @@ def test_they_are_copied_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_images_that_are_cropped_as_they_are_read_stay_where_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("datamodules.residence.room_on", lambda device: 2**20)
+    monkeypatch.setattr("darkroom.datamodules.loader.room_on", lambda device: 2**20)
     served = BatchLoader(numbered_store(), BATCH_SIZE, crop_scale=(0.5, 1.0), device=torch.device("meta"))
     assert devices(next(iter(served))) == {"cpu"}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as TF
 
-from datamodules.preprocess import IMAGENET_STATISTICS, Preprocess, statistics_for
+from darkroom.datamodules.preprocess import IMAGENET_STATISTICS, Preprocess, statistics_for
 
 
 def colour_images(height: int = 9, width: int = 9) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from datamodules.randomness import derive_seed, generator_for
+from darkroom.datamodules.seeding import derive_seed, generator_for
 
 
 def test_derived_seeds_never_change() -> None:

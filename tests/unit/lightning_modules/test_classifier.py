@@ -14,76 +14,19 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.metrics import accuracy_score, log_loss
+from support.classifiers import IMAGE_SHAPE, Bars, built, prepared, trainer
 
-from datamodules import ImageDataModule
-from datamodules.augment import Augmentation, crop_and_flip
-from datamodules.loader import Batch
-from datamodules.randomness import generator_for
-from datamodules.store import ImageStore, without_pixels
-from lightning_modules import ImageClassifier
-from lightning_modules.classifier import NonFiniteLossError, NonFiniteOutputError
-from lightning_modules.predictor import Predictor
-
-IMAGE_SHAPE = (1, 8, 8)
-
-
-class Bars(ImageDataModule):
-    """Noise with a bright bar, whose place is the class: easy to learn, not trivial to be sure of."""
-
-    source_shape = IMAGE_SHAPE
-
-    def __init__(self, num_classes: int = 3, **arguments: Any) -> None:
-        super().__init__(**{"batch_size": 32, "val_fraction": 0.25, **arguments})
-        self.class_names = tuple(f"bar {label}" for label in range(num_classes))
-
-    def load(self) -> dict[str, ImageStore]:
-        return {"train": self._make(160, "train", 0), "test": self._make(60, "test", 1)}
-
-    def listed(self) -> dict[str, ImageStore]:
-        return {"train": without_pixels([f"train/{index}" for index in range(160)])}
-
-    def _make(self, count: int, name: str, seed: int) -> ImageStore:
-        generator = torch.Generator().manual_seed(seed)
-        images = torch.randint(120, (count, *IMAGE_SHAPE), generator=generator, dtype=torch.uint8)
-        targets = torch.randint(len(self.class_names), (count,), generator=generator)
-        for image, target in zip(images, targets.tolist(), strict=True):
-            image[0, 2 * target + 1] += 80
-        return ImageStore(images, targets, [f"{name}/{index}" for index in range(count)])
-
-
-def prepared(num_classes: int = 3, **arguments: Any) -> Bars:
-    data = Bars(num_classes, **arguments)
-    data.setup()
-    return data
-
-
-def built(data: Bars, seed: int = 0, **arguments: Any) -> ImageClassifier:
-    torch.manual_seed(seed)
-    options = {"backbone": "small_cnn", "backbone_options": {"widths": [8, 16]}, "lr": 0.01}
-    model = ImageClassifier(**{**options, **arguments})
-    model.build(len(data.class_names), data.image_shape)
-    model.weigh_classes(data.class_counts())
-    return model
-
-
-def trainer(max_epochs: int = 1, **arguments: Any) -> pl.Trainer:
-    settings: dict[str, Any] = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    return pl.Trainer(max_epochs=max_epochs, **{**settings, **arguments})
+from darkroom.datamodules.augmentation.pipeline import Augmentation, crop_and_flip
+from darkroom.datamodules.loader import Batch
+from darkroom.datamodules.seeding import generator_for
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.classifier import NonFiniteLossError, NonFiniteOutputError
+from darkroom.lightning_modules.predictor import Predictor
 
 
 def a_batch(num_classes: int = 3, count: int = 16, seed: int = 5) -> Batch:
     images = torch.randn(count, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(2))
     return Batch(images, torch.arange(count) % num_classes, torch.arange(count), seed)
-
-
-# It learns, and reports what it learned ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
@@ -149,9 +92,6 @@ def test_a_sanity_check_or_a_limit_leaves_the_validation_set_as_it_is() -> None:
     model = built(data)
     trainer(num_sanity_val_steps=2).fit(model, data)
     assert model.predictions["val"].indices.tolist() == list(range(len(data.splits["val"])))
-
-
-# A bare loop gives the same bits ----------------------------------------------------------------
 
 
 def bare_loop(
@@ -241,9 +181,6 @@ def test_the_same_seed_gives_the_same_run_twice() -> None:
     assert all(torch.equal(metrics[name], metrics_again[name]) for name in metrics)
 
 
-# Schedules in a real fit ------------------------------------------------------------------------
-
-
 class RateLog(pl.Callback):
     def __init__(self) -> None:
         self.rates: list[float] = []
@@ -329,9 +266,6 @@ def test_a_run_resumed_in_mid_epoch_ends_with_the_same_weights(tmp_path: Path) -
         assert torch.equal(resumed.network.state_dict()[name], value), name
 
 
-# Failures ---------------------------------------------------------------------------------------
-
-
 def test_a_rate_far_too_high_is_refused_with_the_step_and_the_knob() -> None:
     data = prepared()
     model = built(data, optimizer="sgd", lr=1e30)
@@ -397,7 +331,9 @@ def test_outputs_that_are_no_numbers_are_not_measured(stage: str, value: float) 
 def test_a_class_weighted_loss_is_that_of_the_whole_split_whatever_the_batch_size(
     loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datamodules.base.EVALUATED_VALUES", 1)  # else batches of 256 images at least
+    monkeypatch.setattr(
+        "darkroom.datamodules.base.EVALUATED_VALUES", 1
+    )  # else batches of 256 images at least
     values = []
     for batch_size in (7, 16, 64):
         data = prepared(batch_size=batch_size)
@@ -420,7 +356,7 @@ def test_a_class_weighted_loss_is_that_of_the_whole_split_whatever_the_batch_siz
 def test_images_of_a_class_without_training_images_count_by_0_also_where_they_are_a_whole_batch(
     loss: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datamodules.base.EVALUATED_VALUES", 1)  # batches of one image
+    monkeypatch.setattr("darkroom.datamodules.base.EVALUATED_VALUES", 1)  # batches of one image
     data = prepared(batch_size=1)
     model = built(data, loss=loss, class_weights="balanced")
     model.criterion.weigh_classes([40, 80, 0], 120)
@@ -486,9 +422,6 @@ def test_every_argument_is_documented() -> None:
     documented = inspect.getdoc(ImageClassifier) or ""
     for name in inspect.signature(ImageClassifier).parameters:
         assert f"\n    {name}: " in documented
-
-
-# Checkpoints and what is left behind ------------------------------------------------------------
 
 
 def test_a_checkpoint_loads_safely_and_gives_the_same_logits(tmp_path: Path) -> None:

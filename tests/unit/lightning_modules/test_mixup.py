@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torchvision.transforms.v2 import CutMix, MixUp
 
-from lightning_modules.mixing import box, draw_share, mix
+from darkroom.lightning_modules.mixup import box, draw_share, mix
 
 
 def generator(seed: int = 0) -> torch.Generator:

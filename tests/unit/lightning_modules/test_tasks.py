@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from labelled_bars import LabelledBars
 from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn import metrics as sk
-from test_classifier import built, prepared, trainer
-from test_outputs import on_two_processes
+from support.classifiers import built, prepared, trainer
+from support.datasets import LabelledBars
+from support.processes import on_two_processes
 
-from datamodules import ImageDataModule
-from datamodules.loader import Batch
-from lightning_modules import ImageClassifier
-from lightning_modules.predictor import Predictor
-from lightning_modules.task import build_task
+from darkroom.datamodules import ImageDataModule
+from darkroom.datamodules.loader import Batch
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.predictor import Predictor
+from darkroom.lightning_modules.task import build_task
 
 MIXED = {"mixup": 0.4, "cutmix": 1.0}
 

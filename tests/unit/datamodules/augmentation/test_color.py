@@ -14,7 +14,7 @@ from scipy import ndimage, stats
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from datamodules import colour
+from darkroom.datamodules.augmentation import color
 
 FACTORS = [0.0, 0.3, 1.0, 1.4, 1.9]
 
@@ -42,7 +42,7 @@ def pillow(image: Tensor) -> Image.Image:
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "sharpness"])
 def test_adjusting_is_torchvisions_by_the_same_factor(name: str, channels: int) -> None:
     images = photographs(len(FACTORS), channels)
-    results = getattr(colour, f"adjust_{name}")(images, torch.tensor(FACTORS))
+    results = getattr(color, f"adjust_{name}")(images, torch.tensor(FACTORS))
     for image, result, factor in zip(images, results, FACTORS, strict=True):
         expected = getattr(TF, f"adjust_{name}")(image, factor)
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
@@ -61,7 +61,7 @@ def test_adjusting_is_pillows_to_within_its_rounding(
     name: str, enhance: Callable[..., ImageEnhance._Enhance]
 ) -> None:
     images = photographs(len(FACTORS))
-    results = getattr(colour, f"adjust_{name}")(images, torch.tensor(FACTORS))
+    results = getattr(color, f"adjust_{name}")(images, torch.tensor(FACTORS))
     for image, result, factor in zip(images, results, FACTORS, strict=True):
         expected = np.asarray(enhance(pillow(image)).enhance(factor)).transpose(2, 0, 1)
         # Pillow rounds the grey or smoothed image, then the blend of it.
@@ -73,7 +73,7 @@ def test_a_hue_shift_is_torchvisions_and_that_of_the_standard_library(turns: flo
     images = photographs(4)
     images[0, :, :2] = 0.5  # grey and black have no hue
     images[1, :, :2] = 0
-    results = colour.adjust_hue(images, torch.full((4,), turns))
+    results = color.adjust_hue(images, torch.full((4,), turns))
     torch.testing.assert_close(results, TF.adjust_hue(images, turns), atol=1e-5, rtol=0)
     for place in [(0, 1, 1), (1, 0, 5), (2, 10, 11), (3, 20, 29)]:
         image, row, column = place
@@ -86,7 +86,7 @@ def test_a_hue_shift_is_torchvisions_and_that_of_the_standard_library(turns: flo
 def test_posterizing_is_pillows(bits: int) -> None:
     every_byte = torch.arange(256).expand(3, -1).reshape(1, 3, 16, 16) / 255
     expected = np.asarray(ImageOps.posterize(pillow(every_byte[0]), bits)).transpose(2, 0, 1)
-    result = colour.posterize(every_byte, torch.tensor([bits]))
+    result = color.posterize(every_byte, torch.tensor([bits]))
     np.testing.assert_allclose(result[0] * 255, expected, atol=1e-4)
 
 
@@ -94,13 +94,13 @@ def test_posterizing_is_pillows(bits: int) -> None:
 def test_solarizing_is_pillows(threshold: int) -> None:
     every_byte = torch.arange(256).expand(3, -1).reshape(1, 3, 16, 16) / 255
     expected = np.asarray(ImageOps.solarize(pillow(every_byte[0]), threshold)).transpose(2, 0, 1)
-    result = colour.solarize(every_byte, torch.tensor([threshold / 255]))
+    result = color.solarize(every_byte, torch.tensor([threshold / 255]))
     np.testing.assert_allclose(result[0] * 255, expected, atol=1e-4)
 
 
 def test_each_image_of_a_batch_is_blurred_by_its_own_sigma() -> None:
     images, sigmas = photographs(4), [0.0, 0.4, 1.0, 2.0]
-    results = colour.gaussian_blur(images, torch.tensor(sigmas), radius=6)
+    results = color.gaussian_blur(images, torch.tensor(sigmas), radius=6)
     torch.testing.assert_close(results[0], images[0], atol=1e-6, rtol=0)
     for image, result, sigma in list(zip(images, results, sigmas, strict=True))[1:]:
         expected = TF.gaussian_blur(image, [13, 13], [sigma, sigma])
@@ -112,7 +112,7 @@ def test_each_image_of_a_batch_is_blurred_by_its_own_sigma() -> None:
 
 
 def test_images_narrower_than_the_blur_are_taken() -> None:
-    assert colour.gaussian_blur(torch.rand(2, 3, 2, 1), torch.tensor([3.0, 9.0]), radius=27).shape == (
+    assert color.gaussian_blur(torch.rand(2, 3, 2, 1), torch.tensor([3.0, 9.0]), radius=27).shape == (
         2,
         3,
         2,
@@ -122,7 +122,7 @@ def test_images_narrower_than_the_blur_are_taken() -> None:
 
 def test_luminance_is_pillows_to_within_its_rounding() -> None:
     images = photographs(3)
-    for image, grey in zip(images, colour.luminance(images), strict=True):
+    for image, grey in zip(images, color.luminance(images), strict=True):
         np.testing.assert_allclose(grey[0] * 255, np.asarray(pillow(image).convert("L")), atol=0.6)
 
 
@@ -132,7 +132,7 @@ def test_luminance_is_pillows_to_within_its_rounding() -> None:
 def test_jitter_is_torchvisions_one_after_another_by_the_drawn_amounts() -> None:
     images = photographs(6)
     ranges = {"brightness": 0.4, "contrast": 0.5, "saturation": 0.6, "hue": 0.2}
-    results = colour.random_jitter(images, generator(7), **ranges)
+    results = color.random_jitter(images, generator(7), **ranges)
     source = generator(7)
     draws = torch.stack([torch.rand(6, generator=source) * 2 - 1 for _ in ranges], dim=1).tolist()
     for image, result, amounts in zip(images, results, draws, strict=True):
@@ -145,14 +145,14 @@ def test_jitter_is_torchvisions_one_after_another_by_the_drawn_amounts() -> None
 
 def test_brightness_spans_the_stated_range_evenly() -> None:
     images = torch.full((2000, 1, 2, 2), 0.5)
-    factors = colour.random_jitter(images, generator(), brightness=0.4)[:, 0, 0, 0] / 0.5
+    factors = color.random_jitter(images, generator(), brightness=0.4)[:, 0, 0, 0] / 0.5
     assert stats.kstest(factors.numpy(), "uniform", (0.6, 0.8)).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.2, 1.0])
 def test_the_colour_goes_at_the_stated_rate_and_all_channels_stay(probability: float) -> None:
     images = photographs(2000, 3, 4, 5)
-    out = colour.random_grayscale(images, probability, generator())
+    out = color.random_grayscale(images, probability, generator())
     kept = (out == images).flatten(1).all(1)
     expected = TF.rgb_to_grayscale(images, num_output_channels=3)
     torch.testing.assert_close(out[~kept], expected[~kept], atol=1e-5, rtol=0)
@@ -163,7 +163,7 @@ def test_the_colour_goes_at_the_stated_rate_and_all_channels_stay(probability: f
 def test_the_blurs_sigma_spans_the_stated_range_evenly() -> None:
     images = torch.zeros(1000, 1, 1, 41)
     images[..., 20] = 1  # a line of light: what is left of its height tells how wide it became
-    peaks = colour.random_blur(images, 2.0, generator())[:, 0, 0, 20].numpy()
+    peaks = color.random_blur(images, 2.0, generator())[:, 0, 0, 20].numpy()
     offsets = np.arange(-6, 7)
     sigmas = np.linspace(0.01, 2, 400)
     heights = 1 / np.exp(-0.5 * (offsets[:, None] / sigmas) ** 2).sum(0)
@@ -175,7 +175,7 @@ def test_the_blurs_sigma_spans_the_stated_range_evenly() -> None:
 
 def test_the_noise_is_gaussian_of_an_evenly_drawn_width() -> None:
     images = torch.full((400, 1, 40, 40), 0.5)
-    noise = colour.random_noise(images, 0.1, generator()) - 0.5
+    noise = color.random_noise(images, 0.1, generator()) - 0.5
     widths = noise.std((1, 2, 3))
     assert stats.kstest(widths.numpy(), "uniform", (0, 0.1)).pvalue > 1e-3
     assert noise.mean().item() == pytest.approx(0, abs=1e-3)
@@ -184,10 +184,10 @@ def test_the_noise_is_gaussian_of_an_evenly_drawn_width() -> None:
 
 
 CHANGES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "jitter": lambda images, source: colour.random_jitter(images, source, 1.0, 1.0, 1.0, 0.5),
-    "grayscale": lambda images, source: colour.random_grayscale(images, 0.5, source),
-    "blur": lambda images, source: colour.random_blur(images, 3.0, source),
-    "noise": lambda images, source: colour.random_noise(images, 0.5, source),
+    "jitter": lambda images, source: color.random_jitter(images, source, 1.0, 1.0, 1.0, 0.5),
+    "grayscale": lambda images, source: color.random_grayscale(images, 0.5, source),
+    "blur": lambda images, source: color.random_blur(images, 3.0, source),
+    "noise": lambda images, source: color.random_noise(images, 0.5, source),
 }
 
 
@@ -209,8 +209,8 @@ def test_results_are_images_in_the_unit_range_and_the_input_stays(
 
 def test_grey_images_have_no_colour_to_change() -> None:
     images = photographs(20, 1)
-    assert torch.equal(colour.random_jitter(images, generator(), saturation=1.0, hue=0.5), images)
-    assert torch.equal(colour.random_grayscale(images, 1.0, generator()), images)
+    assert torch.equal(color.random_jitter(images, generator(), saturation=1.0, hue=0.5), images)
+    assert torch.equal(color.random_grayscale(images, 1.0, generator()), images)
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -219,5 +219,5 @@ def test_large_batches_done_in_pieces_are_small_ones(
 ) -> None:
     images = photographs(10)
     whole = change(images, generator())
-    monkeypatch.setattr("datamodules.pieces.PIECE", 3 * images[0].numel())
+    monkeypatch.setattr("darkroom.datamodules.batch_ops.PIECE", 3 * images[0].numel())
     torch.testing.assert_close(change(images, generator()), whole, atol=1e-6, rtol=0)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from datamodules.geometry import affine_grid, random_erasing
+from darkroom.datamodules.augmentation.geometry import affine_grid, random_erasing
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from datamodules.augment import Augmentation, Policy, change_pixels, crop_and_flip
+from darkroom.datamodules.augmentation.pipeline import Augmentation, Policy, change_pixels, crop_and_flip
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -260,7 +260,7 @@ def test_large_images_resampled_in_pieces_are_the_same_bit_for_bit(monkeypatch: 
     images = noise(10, 3, 40, 50)
     augmentation = Augmentation(rotation=20, translation=0.1, zoom=0.1, shear=10)
     whole = augmented(images, augmentation)
-    monkeypatch.setattr("datamodules.pieces.PIECE", 3 * images[0].numel())
+    monkeypatch.setattr("darkroom.datamodules.batch_ops.PIECE", 3 * images[0].numel())
     assert torch.equal(augmented(images, augmentation), whole)
 
 

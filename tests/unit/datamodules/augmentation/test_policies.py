@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as TF
 
-from datamodules.policies import (
+from darkroom.datamodules.augmentation.policies import (
     AUG_MIX_OPERATIONS,
     OPERATIONS,
     RAND_AUGMENT,
@@ -27,7 +27,6 @@ from datamodules.policies import (
 )
 
 Policy = Callable[..., Tensor]
-
 POLICIES = [rand_augment, trivial_augment, aug_mix]
 STRENGTHS = [-1.0, -0.6, -0.25, 0.0, 0.3, 0.77, 1.0]
 
@@ -136,7 +135,7 @@ def operations_drawn(
         seen.append((operations, strengths))
         return apply_operations(images, operations, strengths, space)
 
-    monkeypatch.setattr("datamodules.policies.apply_operations", spy)
+    monkeypatch.setattr("darkroom.datamodules.augmentation.policies.apply_operations", spy)
     policy(images, generator(), **options)
     ((operations, strengths),) = seen
     return operations, strengths
@@ -200,7 +199,7 @@ def test_augmix_weights_are_those_of_the_article(monkeypatch: pytest.MonkeyPatch
         seen.append(operations)
         return apply_operations(images, operations, strengths, space)
 
-    monkeypatch.setattr("datamodules.policies.apply_operations", spy)
+    monkeypatch.setattr("darkroom.datamodules.augmentation.policies.apply_operations", spy)
     out = aug_mix(images, generator(), chain_depth=1)
     black, same = (
         torch.isin(seen[0].view(3, -1), torch.tensor([OPERATIONS.index(name) for name in names]))
@@ -263,7 +262,7 @@ def test_the_generator_alone_decides(policy: Policy) -> None:
 def test_large_batches_done_in_pieces_are_small_ones(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     images = photographs(100)
     whole = policy(images, generator())
-    monkeypatch.setattr("datamodules.pieces.PIECE", 3 * images[0].numel())
+    monkeypatch.setattr("darkroom.datamodules.batch_ops.PIECE", 3 * images[0].numel())
     torch.testing.assert_close(policy(images, generator()), whole, atol=1e-6, rtol=0)
 
 

@@ -21,16 +21,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from test_sizing import centre
+from support.images import centre
 
-from datamodules import cache, cache_builder, file_images
-from datamodules.cache import BadImage, FileImages, FileOriginals, open_images
-from datamodules.cache_builder import CacheBuilder
-from datamodules.decoding import BadImageError, decode
-from datamodules.file_images import MappedPixels
-from datamodules.image_index import byte_offsets
-from datamodules.sizing import Sizing, fit
-from datamodules.threads import pool
+from darkroom.datamodules.images import cache, cache_builder, file_images
+from darkroom.datamodules.images.cache import BadImage, open_images
+from darkroom.datamodules.images.cache_builder import CacheBuilder
+from darkroom.datamodules.images.decoding import BadImageError, decode
+from darkroom.datamodules.images.file_images import FileImages, MappedPixels
+from darkroom.datamodules.images.index import byte_offsets
+from darkroom.datamodules.images.readers import FileOriginals
+from darkroom.datamodules.images.resizing import Sizing, fit
+from darkroom.datamodules.threads import pool
 
 CROP, SQUASH = Sizing(32, "crop"), Sizing(24, "squash", channels=1)
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)

@@ -15,8 +15,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from datamodules import decoding
-from datamodules.decoding import BadImageError, decode, decode_with_size
+from darkroom.datamodules.images import decoding
+from darkroom.datamodules.images.decoding import BadImageError, decode, decode_with_size
 
 
 def photograph(height: int = 60, width: int = 90) -> Image.Image:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from timm.data import create_transform
 
-from datamodules.cache import FileOriginals, open_images
-from datamodules.sizing import Sizing, fitted_size
+from darkroom.datamodules.images.cache import open_images
+from darkroom.datamodules.images.readers import FileOriginals
+from darkroom.datamodules.images.resizing import Sizing, fitted_size
 
 MODES = {"crop": "center", "squash": "squash"}
 SMALL, ODD, LARGE = (40, 30), (333, 501), (900, 711)  # width and height

@@ -9,8 +9,8 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2.functional import resized_crop
 
-from datamodules.crops import draw_boxes, random_resized_crops
-from datamodules.sizing import resize
+from darkroom.datamodules.images.random_crops import draw_boxes, random_resized_crops
+from darkroom.datamodules.images.resizing import resize
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

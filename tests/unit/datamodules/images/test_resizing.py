@@ -7,21 +7,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from support.images import centre
 from torchvision.transforms import v2
 
-from datamodules.sizing import Interpolation, Sizing, centre_box, fit, fitted_size, fitted_sizes
+from darkroom.datamodules.images.resizing import Interpolation, Sizing, fit, fitted_size, fitted_sizes
 
 
 def smooth(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = [127 + 120 * np.sin((5 + c) * x + (9 - c) * y) for c in range(channels)]
     return np.stack(waves, axis=2).astype(np.uint8)
-
-
-def centre(fitted: NDArray[np.uint8], sizing: Sizing) -> NDArray[np.uint8]:
-    """What evaluation sees of a stored image."""
-    top, left, height, width = centre_box(fitted.shape[0], fitted.shape[1], sizing)
-    return fitted[top : top + height, left : left + width]
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 375), (40, 70), (256, 300), (224, 224)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.store import ImageStore
+from darkroom.datamodules.images.store import ImageStore
 
 
 def random_store(count: int = 30, shape: tuple[int, int, int] = (3, 5, 4)) -> ImageStore:

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from datamodules import Digits, duplicates
-from datamodules.duplicates import (
+from darkroom.datamodules import Digits
+from darkroom.datamodules.inspection import duplicates
+from darkroom.datamodules.inspection.duplicates import (
     MIRRORING,
     find_duplicates,
     near_duplicates,
@@ -23,7 +24,7 @@ from datamodules.duplicates import (
     same_picture,
     structure_hashes,
 )
-from datamodules.measures import measure
+from darkroom.datamodules.inspection.image_statistics import measure
 
 RNG = np.random.default_rng(0)
 Photo = NDArray[np.uint8]  # (H, W, 3)

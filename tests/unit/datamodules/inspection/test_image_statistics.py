@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import measures
-from datamodules.measures import measure
+from darkroom.datamodules.inspection import image_statistics
+from darkroom.datamodules.inspection.image_statistics import measure
 
 RNG = np.random.default_rng(0)
 PHOTOS = RNG.integers(0, 256, (7, 3, 40, 56), dtype=np.uint8)
@@ -66,7 +66,7 @@ def test_images_read_a_few_at_a_time_measure_the_same(monkeypatch):
             self.batches.append(len(places))
             return torch.from_numpy(PHOTOS)[places]
 
-    monkeypatch.setattr(measures, "CHUNK_BYTES", 3 * PHOTOS[0].size)
+    monkeypatch.setattr(image_statistics, "CHUNK_BYTES", 3 * PHOTOS[0].size)
     on_disk = OnDisk()
     found, expected = measure(on_disk), measure(torch.from_numpy(PHOTOS))
     assert on_disk.batches == [3, 3, 1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from datamodules.outliers import MIN_SCORE, robust_scores
+from darkroom.datamodules.inspection.image_statistics import MIN_SCORE, robust_scores
 
 RNG = np.random.default_rng(0)
 

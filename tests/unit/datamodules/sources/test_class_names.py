@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.spelling import MAX_COMPARED, likely_typos
+from darkroom.datamodules.sources.class_names import MAX_COMPARED, likely_typos
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from datamodules import Digits
+from darkroom.datamodules import Digits
 
 
 def prepared(split_seed: int = 0, seed: int = 0) -> Digits:

@@ -12,8 +12,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from datamodules import ImageFolder
-from datamodules.augment import Augmentation
+from darkroom.datamodules import ImageFolder
+from darkroom.datamodules.augmentation.pipeline import Augmentation
 
 COUNTS = {"ant": 20, "bee": 20, "cat": 20}
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import HuggingFaceDataset
-from datamodules.huggingface import check_labels
+from darkroom.datamodules import HuggingFaceDataset
+from darkroom.datamodules.sources.huggingface import check_labels
 
 datasets = pytest.importorskip("datasets", reason="needs the extra huggingface")
 

@@ -19,7 +19,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
-from datamodules.mnist import MNIST, FashionMNIST, read_idx
+from darkroom.datamodules.sources.mnist import MNIST, FashionMNIST, read_idx
 
 FILES = {
     "train-images-idx3-ubyte": (30, 28, 28),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Synthetic
+from darkroom.datamodules import Synthetic
 
 
 def prepared(**arguments) -> Synthetic:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datamodules import ImageTable
+from darkroom.datamodules import ImageTable
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from datamodules import Digits
-from datamodules.bootstrap import POISSON, bootstrap_counts
+from darkroom.datamodules import Digits
+from darkroom.datamodules.splitting.bootstrap import POISSON, bootstrap_counts
 
 
 def digits(**arguments) -> Digits:

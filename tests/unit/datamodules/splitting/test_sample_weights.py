@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules import Digits
+from darkroom.datamodules import Digits
 
 
 def weighted(path: Path, weights: pd.Series, **options) -> Digits:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.sampling import balancing_weights, mix_shards, weighted_order
+from darkroom.datamodules.splitting.sampling import balancing_weights, mix_shards, weighted_order
 
 
 def balanced_order(targets: Tensor, generator: torch.Generator) -> Tensor:

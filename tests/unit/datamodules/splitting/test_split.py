@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.division import Division
-from datamodules.store import ImageStore, without_pixels
+from darkroom.datamodules.images.store import ImageStore, without_pixels
+from darkroom.datamodules.splitting.split import Division
 
 NAMES = ("cat", "dog", "eel")
 CUSTOMARY = {

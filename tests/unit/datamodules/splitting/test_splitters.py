@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datamodules.splits import assign_folds, hash_fraction, hold_out, keep, split_problems, split_warnings
+from darkroom.datamodules.splitting.splitters import (
+    assign_folds,
+    hash_fraction,
+    hold_out,
+    keep,
+    split_problems,
+    split_warnings,
+)
 
 IDS = [f"image{index}" for index in range(6000)]
 TARGETS = np.arange(6000) % 3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datamodules.stratification import iterative_stratification
+from darkroom.datamodules.splitting.stratification import iterative_stratification
 
 
 def rare_labels(num_samples: int, seed: int) -> NDArray[np.int64]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from experiments.config import flatten, load_experiment, parse_experiment
-from experiments.errors import RequestError
-from experiments.keys import source_arguments
-from experiments.recipes import recipe_names
+from darkroom.experiments.config.experiment import load_experiment, parse_experiment
+from darkroom.experiments.config.keys import flatten, source_arguments
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.recipes import recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -32,7 +32,7 @@ def test_a_recipe_with_a_claim_pins_what_its_number_depends_on(name):
 
 
 def parse_keys(name):
-    from experiments.recipes import find_recipe
+    from darkroom.experiments.recipes import find_recipe
 
     return yaml.safe_load(find_recipe(name).read_text())
 

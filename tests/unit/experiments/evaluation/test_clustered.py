@@ -7,7 +7,10 @@ import pytest
 import statsmodels.api as sm
 from scipy import linalg
 
-from experiments.clustered import (
+from darkroom.experiments.analysis.slices.slice_metrics import judge_slices
+from darkroom.experiments.analysis.slices.slicing import Slice
+from darkroom.experiments.evaluation.bootstrap import replicates, unit_scores
+from darkroom.experiments.evaluation.clustered import (
     MIN_GROUPS,
     Groups,
     gap_between,
@@ -17,12 +20,9 @@ from experiments.clustered import (
     share_of_groups,
     unrecorded_groups,
 )
-from experiments.compare.scores import replicates, unit_scores
-from experiments.prediction_store import Outcome
-from experiments.shares import share_interval
-from experiments.slices.columns import Slice
-from experiments.slices.judgement import judge_slices
-from experiments.two_way import difference_p_value
+from darkroom.experiments.evaluation.proportions import share_interval
+from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.evaluation.two_way_test import difference_p_value
 
 ACCURACIES = (0.6, 0.8, 0.9, 0.95, 0.98, 0.99)
 

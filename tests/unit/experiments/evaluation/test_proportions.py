@@ -9,8 +9,8 @@ import pytest
 from benchmarks import error_rates
 from statsmodels.stats.proportion import proportion_confint
 
-from experiments.shares import mean_interval, share_interval
-from experiments.statistics import t_interval
+from darkroom.experiments.evaluation.proportions import mean_interval, share_interval
+from darkroom.experiments.evaluation.significance import t_interval
 
 
 @pytest.mark.parametrize("right", [50, 49, 25])

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.weightstats import DescrStatsW
 
-from experiments.statistics import (
+from darkroom.experiments.evaluation.significance import (
     Interval,
     bootstrap_means,
     cliques,

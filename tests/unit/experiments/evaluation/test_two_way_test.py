@@ -10,8 +10,8 @@ import pytest
 from benchmarks.error_rates import IMAGES, RATIOS, SEEDS, draws, judged, rates, variance_over_images
 from scipy import stats
 
-from experiments.statistics import SIGNIFICANCE
-from experiments.two_way import (
+from darkroom.experiments.evaluation.significance import SIGNIFICANCE
+from darkroom.experiments.evaluation.two_way_test import (
     Needed,
     TwoWay,
     difference_interval,

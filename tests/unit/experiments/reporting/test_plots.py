@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn import metrics
 
-from experiments import figures, sheets
+from darkroom.experiments.reporting import image_grids, plots
 
 BLUE = [63, 144, 218]
 
@@ -64,7 +64,7 @@ def texts(axes: Axes) -> list[str]:
 
 def test_confusion_matrix_writes_every_count_in_its_cell() -> None:
     counts = np.arange(9).reshape(3, 3)
-    (axes, _) = figures.confusion_matrix(counts, ["a", "b", "c"]).axes
+    (axes, _) = plots.confusion_matrix(counts, ["a", "b", "c"]).axes
     assert len(axes.texts) == 9
     for text in axes.texts:
         column, row = text.get_position()
@@ -76,7 +76,7 @@ def test_confusion_matrix_colours_the_share_of_the_true_class_even_of_one_withou
     targets[targets == 2] = 3
     predicted = probabilities.argmax(axis=1)
     expected = metrics.confusion_matrix(targets, predicted, normalize="true")
-    axes = figures.confusion_matrix(metrics.confusion_matrix(targets, predicted), names).axes[0]
+    axes = plots.confusion_matrix(metrics.confusion_matrix(targets, predicted), names).axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), expected)
     assert not expected[2].any()
 
@@ -84,7 +84,7 @@ def test_confusion_matrix_colours_the_share_of_the_true_class_even_of_one_withou
 @pytest.mark.parametrize("num_classes", [2, 10, 20, 21, 100, 1000])
 def test_class_names_of_a_confusion_matrix_do_not_overlap(num_classes: int) -> None:
     counts = np.eye(num_classes, dtype=int)
-    figure = figures.confusion_matrix(counts, [f"a long class name {i}" for i in range(num_classes)])
+    figure = plots.confusion_matrix(counts, [f"a long class name {i}" for i in range(num_classes)])
     draw(figure)
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert len(boxes) >= min(num_classes, 10)
@@ -93,7 +93,7 @@ def test_class_names_of_a_confusion_matrix_do_not_overlap(num_classes: int) -> N
 
 
 def test_confusion_matrix_of_a_hundred_classes_writes_no_counts_and_names_the_right_rows() -> None:
-    axes = figures.confusion_matrix(np.eye(100, dtype=int), [str(index) for index in range(100)]).axes[0]
+    axes = plots.confusion_matrix(np.eye(100, dtype=int), [str(index) for index in range(100)]).axes[0]
     assert not axes.texts
     assert [int(label.get_text()) for label in axes.get_yticklabels()] == axes.get_yticks().tolist()
 
@@ -103,8 +103,8 @@ def test_areas_in_the_legends_are_those_of_scikit_learn(num_classes: int) -> Non
     targets, probabilities, names = predictions(num_classes)
     one_hot = np.eye(num_classes)[targets]
     for draw_curves, score in (
-        (figures.roc_curves, metrics.roc_auc_score),
-        (figures.precision_recall_curves, metrics.average_precision_score),
+        (plots.roc_curves, metrics.roc_auc_score),
+        (plots.precision_recall_curves, metrics.average_precision_score),
     ):
         expected = dict(zip(names, score(one_hot, probabilities, average=None), strict=True))
         expected["macro average"] = score(one_hot, probabilities, average="macro")
@@ -112,7 +112,7 @@ def test_areas_in_the_legends_are_those_of_scikit_learn(num_classes: int) -> Non
         assert shown == pytest.approx(expected, abs=5.1e-5)
 
 
-@pytest.mark.parametrize("draw_curves", [figures.roc_curves, figures.precision_recall_curves])
+@pytest.mark.parametrize("draw_curves", [plots.roc_curves, plots.precision_recall_curves])
 @pytest.mark.parametrize("num_classes", [2, 7])
 def test_drawn_curves_enclose_the_area_that_the_legend_says(draw_curves: Any, num_classes: int) -> None:
     figure = draw_curves(*predictions(num_classes, 3000))
@@ -125,14 +125,14 @@ def test_drawn_curves_enclose_the_area_that_the_legend_says(draw_curves: Any, nu
 
 
 def test_roc_curves_run_from_the_origin_to_the_upper_right_corner() -> None:
-    for line in figures.roc_curves(*predictions(3)).axes[0].lines:
+    for line in plots.roc_curves(*predictions(3)).axes[0].lines:
         assert line.get_xydata()[[0, -1]].tolist() == [[0, 0], [1, 1]]
 
 
 def test_two_classes_give_the_curve_of_class_one_alone() -> None:
     targets, probabilities, _ = predictions(2)
-    roc = figures.roc_curves(targets, probabilities, ["cat", "dog"])
-    precision_recall = figures.precision_recall_curves(targets, probabilities, ["cat", "dog"])
+    roc = plots.roc_curves(targets, probabilities, ["cat", "dog"])
+    precision_recall = plots.precision_recall_curves(targets, probabilities, ["cat", "dog"])
     area = metrics.roc_auc_score(targets, probabilities[:, 1])
     assert legend_scores(roc) == pytest.approx({"dog": area}, abs=5.1e-5)
     assert list(legend_scores(precision_recall)) == ["dog"]
@@ -141,7 +141,7 @@ def test_two_classes_give_the_curve_of_class_one_alone() -> None:
 def test_a_class_absent_from_the_targets_has_no_curve_and_the_average_says_so() -> None:
     targets, probabilities, names = predictions(4)
     targets[targets == 2] = 0
-    for draw_curves in (figures.roc_curves, figures.precision_recall_curves):
+    for draw_curves in (plots.roc_curves, plots.precision_recall_curves):
         scores = legend_scores(draw_curves(targets, probabilities, names))
         assert set(scores) == {"class 0", "class 1", "class 3", "macro over 3 classes"}
         average = scores.pop("macro over 3 classes")
@@ -151,14 +151,14 @@ def test_a_class_absent_from_the_targets_has_no_curve_and_the_average_says_so() 
 def test_targets_of_a_single_class_give_a_figure_that_says_why_it_is_empty() -> None:
     _, probabilities, names = predictions(3)
     targets = np.zeros(len(probabilities), int)
-    for draw_curves in (figures.roc_curves, figures.precision_recall_curves):
+    for draw_curves in (plots.roc_curves, plots.precision_recall_curves):
         axes = draw_curves(targets, probabilities, names).axes[0]
         assert axes.get_title(loc="left") == "no class has both positives and negatives"
 
 
 def test_of_a_hundred_classes_only_the_average_is_named_and_every_curve_is_drawn() -> None:
     targets, probabilities, names = predictions(100, 3000)
-    figure = figures.precision_recall_curves(targets, probabilities, names)
+    figure = plots.precision_recall_curves(targets, probabilities, names)
     assert list(legend_scores(figure)) == ["macro average"]
     assert len(figure.axes[0].lines) == 101
     assert draw(figure).min() < 100
@@ -174,7 +174,7 @@ HISTORY = {
 
 
 def test_learning_curves_contain_exactly_the_history_and_mark_the_best_epoch() -> None:
-    figure = figures.learning_curves(HISTORY, best_epoch=2)
+    figure = plots.learning_curves(HISTORY, best_epoch=2)
     for axes, metric in zip(figure.axes, ("loss", "accuracy"), strict=True):
         *curves, best = [np.array(line.get_data()).T.tolist() for line in axes.lines]
         assert curves == [
@@ -188,13 +188,13 @@ def test_learning_curves_contain_exactly_the_history_and_mark_the_best_epoch() -
 
 def test_a_run_without_validation_has_training_curves_alone() -> None:
     history = {name: HISTORY[name] for name in ("train/loss", "train/accuracy")}
-    figure = figures.learning_curves(history, best_epoch=None)
+    figure = plots.learning_curves(history, best_epoch=None)
     assert [len(axes.lines) for axes in figure.axes] == [1, 1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train"]
 
 
 def test_a_single_epoch_is_visible_and_its_axis_is_integer() -> None:
-    figure = figures.learning_curves({"train/loss": [(0, 2.0)], "train/accuracy": [(0, 0.2)]}, None)
+    figure = plots.learning_curves({"train/loss": [(0, 2.0)], "train/accuracy": [(0, 0.2)]}, None)
     for axes, value in zip(figure.axes, (2.0, 0.2), strict=True):
         assert colours_at(axes, (0, value)) == [BLUE]
         left, right = axes.get_xlim()
@@ -202,7 +202,7 @@ def test_a_single_epoch_is_visible_and_its_axis_is_integer() -> None:
 
 
 def test_epochs_are_labelled_with_integers_only() -> None:
-    figure = figures.learning_curves(HISTORY, 2)
+    figure = plots.learning_curves(HISTORY, 2)
     draw(figure)
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert {"0", "1", "2"} <= set(labels)
@@ -210,14 +210,14 @@ def test_epochs_are_labelled_with_integers_only() -> None:
 
 
 def test_a_metric_that_was_not_recorded_is_said_to_be_missing() -> None:
-    loss, accuracy = figures.learning_curves({"train/loss": HISTORY["train/loss"]}, 1).axes
+    loss, accuracy = plots.learning_curves({"train/loss": HISTORY["train/loss"]}, 1).axes
     assert loss.get_title(loc="left") == ""
     assert accuracy.get_title(loc="left") == "no accuracy recorded"
 
 
 def test_sample_sheet_shows_the_samples_of_each_class_in_its_row() -> None:
     images, targets = flat_images(10, 20, 30, 40, 50, 60), np.array([1, 0, 1, 3, 1, 3])
-    (axes,) = sheets.sample_sheet(images, targets, ["a", "b", "c", "d"], per_class=2).axes
+    (axes,) = image_grids.sample_sheet(images, targets, ["a", "b", "c", "d"], per_class=2).axes
     assert cells(axes, 4, 2) == [[20, 255], [10, 30], [255, 255], [40, 60]]
     labels = {label.get_text(): label.get_position()[1] for label in axes.get_yticklabels()}
     assert labels == {"a": 0.5, "b": 1.5, "c": 2.5, "d": 3.5}
@@ -226,7 +226,7 @@ def test_sample_sheet_shows_the_samples_of_each_class_in_its_row() -> None:
 def test_images_are_shown_upright_in_their_own_colours() -> None:
     image = np.full((1, 3, 16, 32), 100, np.uint8)
     image[0, :, :8, :16] = np.array([200, 30, 60])[:, None, None]  # the upper left quarter
-    (axes,) = sheets.sample_sheet(image, np.array([0]), ["a"], per_class=1).axes
+    (axes,) = image_grids.sample_sheet(image, np.array([0]), ["a"], per_class=1).axes
     quarters = colours_at(axes, (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
     assert quarters == [[200, 30, 60], [100] * 3, [100] * 3, [100] * 3]
     box = axes.get_window_extent()
@@ -236,14 +236,14 @@ def test_images_are_shown_upright_in_their_own_colours() -> None:
 def test_sample_sheet_of_many_classes_shows_the_first_ten_and_says_so() -> None:
     targets = np.arange(12)
     names = [f"class {index}" for index in range(12)]
-    (axes,) = sheets.sample_sheet(flat_images(*(20 * targets)), targets, names, per_class=1).axes
+    (axes,) = image_grids.sample_sheet(flat_images(*(20 * targets)), targets, names, per_class=1).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == names[:10]
     assert axes.get_title(loc="left") == "The first 10 of 12 classes"
     assert cells(axes, 10, 1) == [[20 * index] for index in range(10)]
 
 
 def test_augmented_sheet_frames_the_original_and_shows_its_versions_in_order() -> None:
-    (axes,) = sheets.augmented_sheet(flat_images(5)[0], flat_images(10, 20, 30, 40), "boot").axes
+    (axes,) = image_grids.augmented_sheet(flat_images(5)[0], flat_images(10, 20, 30, 40), "boot").axes
     assert cells(axes, 2, 4) == [[5, 10, 20, 30], [40, 255, 255, 255]]
     (frame,) = axes.patches
     assert frame.get_bbox().bounds == (0, 0, 1, 1)
@@ -253,7 +253,7 @@ def test_augmented_sheet_frames_the_original_and_shows_its_versions_in_order() -
 def test_worst_mistakes_are_the_most_confident_ones_in_order_each_with_its_own_image() -> None:
     targets, probabilities, names = predictions(5, 250)
     images, ids = flat_images(*range(250)), [f"sample {index}" for index in range(250)]
-    (axes,) = sheets.worst_mistakes(images, targets, probabilities, names, count=8, ids=ids).axes
+    (axes,) = image_grids.worst_mistakes(images, targets, probabilities, names, count=8, ids=ids).axes
 
     mistakes = [index for index in range(250) if probabilities[index].argmax() != targets[index]]
     worst = sorted(mistakes, key=lambda index: probabilities[index].max(), reverse=True)[:8]
@@ -268,7 +268,7 @@ def test_worst_mistakes_are_the_most_confident_ones_in_order_each_with_its_own_i
 
 def test_titles_of_mistakes_stand_above_their_own_image() -> None:
     targets, probabilities, names = predictions(5, 250)
-    figure = sheets.worst_mistakes(flat_images(*[0] * 250), targets, probabilities, names, count=12)
+    figure = image_grids.worst_mistakes(flat_images(*[0] * 250), targets, probabilities, names, count=12)
     (axes,) = figure.axes
     picture = draw(figure)
     for cell, text in enumerate(axes.texts):
@@ -282,13 +282,13 @@ def test_titles_of_mistakes_stand_above_their_own_image() -> None:
 
 
 def test_a_model_without_mistakes_gets_a_figure_that_says_so() -> None:
-    figure = sheets.worst_mistakes(flat_images(1, 2), np.array([0, 1]), np.eye(2), ["a", "b"])
+    figure = image_grids.worst_mistakes(flat_images(1, 2), np.array([0, 1]), np.eye(2), ["a", "b"])
     assert figure.get_suptitle() == "No mistakes among 2 samples"
 
 
 def test_images_of_neither_one_nor_three_channels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1 channel \(grey\) or 3 \(RGB\), got 4"):
-        sheets.sample_sheet(np.zeros((1, 4, 8, 8), np.uint8), np.array([0]), ["a"])
+        image_grids.sample_sheet(np.zeros((1, 4, 8, 8), np.uint8), np.array([0]), ["a"])
 
 
 def test_dollar_signs_in_class_names_are_not_read_as_mathematics() -> None:
@@ -296,17 +296,20 @@ def test_dollar_signs_in_class_names_are_not_read_as_mathematics() -> None:
     names = [r"$\nonsense$", "$", "_hidden"]
     images = flat_images(*range(60))
     for figure in (
-        figures.confusion_matrix(np.eye(3, dtype=int), names),
-        figures.roc_curves(targets, probabilities, names),
-        sheets.sample_sheet(images, targets, names),
-        sheets.augmented_sheet(images[0], images, names[0]),
-        sheets.worst_mistakes(images, targets, probabilities, names, ids=names * 20),
+        plots.confusion_matrix(np.eye(3, dtype=int), names),
+        plots.roc_curves(targets, probabilities, names),
+        image_grids.sample_sheet(images, targets, names),
+        image_grids.augmented_sheet(images[0], images, names[0]),
+        image_grids.worst_mistakes(images, targets, probabilities, names, ids=names * 20),
     ):
         draw(figure)  # raises where matplotlib finds mathematics that it cannot parse
-    assert "_hidden" in legend_scores(figures.roc_curves(targets, probabilities, names))
+    assert "_hidden" in legend_scores(plots.roc_curves(targets, probabilities, names))
 
 
 def test_importing_figures_loads_neither_pyplot_nor_scikit_learn() -> None:
-    script = "import sys, experiments.figures; print({'matplotlib.pyplot', 'sklearn'} & set(sys.modules))"
+    script = (
+        "import sys, darkroom.experiments.reporting.plots; "
+        "print({'matplotlib.pyplot', 'sklearn'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

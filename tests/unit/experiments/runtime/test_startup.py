@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from experiments.startup import keep_memory, spare_imports
+from darkroom.experiments.runtime.startup import keep_memory, spare_imports
 
 USES = [
     "from scipy.signal import lfilter; lfilter([1], [1], [2.0])",
@@ -21,12 +21,12 @@ USES = [
     "import transformers.utils; from transformers import AutoModel; AutoModel.from_config",
     "from importlib.util import find_spec; assert find_spec('transformers')",
     "import peft; peft.LoraConfig()",
-    "import sys, experiments.sweep.space; assert 'optuna' not in sys.modules",
+    "import sys, darkroom.experiments.config.search_space.space; assert 'optuna' not in sys.modules",
 ]
 # Each use in a process that has imported nothing but what torchmetrics imports.
 SPARED = """
 import os, sys
-from experiments.startup import spare_imports
+from darkroom.experiments.runtime.startup import spare_imports
 spare_imports()
 import torchmetrics.functional
 imported = {"scipy.signal._signal_api", "transformers.utils"} & sys.modules.keys()
@@ -51,7 +51,7 @@ def test_a_library_that_is_not_imported_at_the_start_is_there_when_it_is_used():
 
 
 def test_a_library_that_is_not_installed_is_not_there_either(monkeypatch):
-    monkeypatch.setattr("experiments.startup.find_spec", lambda name: None)
+    monkeypatch.setattr("darkroom.experiments.runtime.startup.find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "transformers", raising=False)
     spare_imports()
     assert "transformers" not in sys.modules
@@ -76,7 +76,7 @@ def test_memory_is_kept_unless_the_environment_says_no(value, asked, monkeypatch
 FROZEN = """
 import atexit, gc
 atexit.register(lambda: print(gc.get_freeze_count()))  # the first that is registered runs last
-from experiments.startup import import_module
+from darkroom.experiments.runtime.startup import import_module
 import_module("json.tool")
 print(gc.get_freeze_count())
 """

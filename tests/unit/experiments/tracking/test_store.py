@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from experiments.tracking import open_store
+from darkroom.experiments.tracking.store import open_store
 
-OPENER = "from experiments.tracking import open_store; open_store()"
+OPENER = "from darkroom.experiments.tracking.store import open_store; open_store()"
 
 
 @pytest.mark.parametrize("tables", [20, pytest.param(1, marks=pytest.mark.slow)])

@@ -7,13 +7,14 @@ import copy
 import pytest
 import torch
 
-from experiments import features
-from experiments.callbacks import EpochRecorder
-from experiments.config import parse_experiment
-from experiments.train import fit, prepare
-from lightning_modules.backbones import build_network
-from lightning_modules.features import head_inputs, is_head_of
-from lightning_modules.finetuning import FineTuning, head_parameters
+from darkroom.experiments.config.experiment import parse_experiment
+from darkroom.experiments.training import feature_cache
+from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
+from darkroom.lightning_modules.backbones.factory import build_network
+from darkroom.lightning_modules.backbones.head import head_inputs, is_head_of
+from darkroom.lightning_modules.optimization.finetuning import FineTuning, head_parameters
 
 RECIPE = """
 name: synthetic/probe
@@ -114,10 +115,10 @@ def test_asking_whether_features_will_do_leaves_a_heads_batch_norms_as_they_were
     options = {"embed_dim": (8, 8, 8, 8), "depth": (1, 1, 1, 1)}
     network = build_network("repvit_m0_9", options, num_outputs=3, image_shape=(3, 32, 32))
     images = torch.randn(4, 3, 32, 32)
-    features = head_inputs(network, images)
+    feature_cache = head_inputs(network, images)
     FineTuning("linear_probe").apply(network, epoch=0)
     before = copy.deepcopy(network.state_dict())
-    assert is_head_of(network, images, features, dropout=0.0)
+    assert is_head_of(network, images, feature_cache, dropout=0.0)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -136,7 +137,7 @@ def test_images_that_change_are_computed_each_time(probe, keys):
 
 def test_features_that_do_not_fit_into_memory_are_not_kept(probe, monkeypatch):
     short, _ = probe("short")
-    monkeypatch.setattr(features, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(feature_cache, "MEMORY_SHARE", 0.0)
     long, seen = probe("long")
     assert seen > 4 * len(long.data.splits["train"])
     assert_same(short, long)

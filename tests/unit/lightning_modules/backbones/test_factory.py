@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from lightning_modules import ImageClassifier
-from lightning_modules.backbones import (
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.backbones.factory import (
     backbone_names,
     backbone_options,
     build_network,
@@ -20,8 +20,8 @@ from lightning_modules.backbones import (
     pretrained_view,
     unseen,
 )
-from lightning_modules.networks import NETWORKS
-from lightning_modules.weights import load_weights
+from darkroom.lightning_modules.backbones.weight_loading import load_weights
+from darkroom.lightning_modules.networks import NETWORKS
 
 VIT = "vit_tiny_patch16_224"
 

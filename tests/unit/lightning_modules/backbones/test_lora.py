@@ -8,17 +8,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_finetuning import moved, train
+from support.classifiers import moved, train
 from torch import nn
 
-from lightning_modules import ImageClassifier
-from lightning_modules.backbones import build_network
-from lightning_modules.finetuning import FineTuning, head_parameters
-from lightning_modules.lora import adapter_parameters, add_adapters
-from lightning_modules.optimization import build_optimizer
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.backbones.factory import build_network
+from darkroom.lightning_modules.backbones.lora import adapter_parameters, add_adapters
+from darkroom.lightning_modules.optimization.finetuning import FineTuning, head_parameters
+from darkroom.lightning_modules.optimization.optimizers import build_optimizer
 
 pytestmark = pytest.mark.extra("peft")
-
 SHAPE = (3, 32, 32)
 VIT = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 RANK, ALPHA = 4, 12

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lightning_modules.backbones import build_network
-from lightning_modules.finetuning import head_parameters
-from lightning_modules.weights import head_names, load_weights, read_weights
+from darkroom.lightning_modules.backbones.factory import build_network
+from darkroom.lightning_modules.backbones.weight_loading import head_names, load_weights, read_weights
+from darkroom.lightning_modules.optimization.finetuning import head_parameters
 
 OURS = ("small_cnn", {"widths": [4, 8]})
 MOBILENET = ("mobilenetv3_small_050", {})  # 1.6 million parameters: the smallest of its kind

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
-from lightning_modules.losses import BinaryCrossEntropy, CrossEntropy
+from darkroom.lightning_modules.losses.modules import BinaryCrossEntropy, CrossEntropy
 
 LOGITS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * 3
 LABELS = (torch.rand(40, 4, generator=torch.Generator().manual_seed(1)) < 0.3).float()

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from lightning_modules.losses import CrossEntropy, to_probabilities, weight_penalty
+from darkroom.lightning_modules.losses.modules import CrossEntropy, weight_penalty
+from darkroom.lightning_modules.task import to_probabilities
 
 LOGITS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * 3
 TARGETS = torch.randint(4, (40,), generator=torch.Generator().manual_seed(1))

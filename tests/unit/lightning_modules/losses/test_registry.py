@@ -8,15 +8,15 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.nn.functional as F
-from test_classifier import IMAGE_SHAPE, built, prepared, trainer
+from support.classifiers import IMAGE_SHAPE, built, prepared, trainer
 from timm.loss import AsymmetricLossMultiLabel
 from timm.loss import BinaryCrossEntropy as TimmBinaryCrossEntropy
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from lightning_modules import ImageClassifier
-from lightning_modules.criteria import LOSSES, Criterion, LossName, build_criterion
-from lightning_modules.task import TaskName
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.losses.registry import LOSSES, Criterion, LossName, build_criterion
+from darkroom.lightning_modules.task import TaskName
 
 LOGITS = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * 3
 CLASSES = torch.randint(4, (40,), generator=torch.Generator().manual_seed(1))

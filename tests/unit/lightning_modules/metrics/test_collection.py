@@ -13,17 +13,15 @@ from sklearn import metrics as sk
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_modules.ensemble import WeightedMean
-from lightning_modules.losses import to_log_odds
-from lightning_modules.metrics import (
-    METRIC_NAMES,
-    TOP5_MIN_CLASSES,
+from darkroom.lightning_modules.metrics.collection import (
     CalibrationError,
     LabelCalibrationError,
     build_metrics,
     rank_scores,
 )
-from lightning_modules.task import build_task
+from darkroom.lightning_modules.metrics.names import METRIC_NAMES, TOP5_MIN_CLASSES
+from darkroom.lightning_modules.predictor import WeightedMean
+from darkroom.lightning_modules.task import build_task, to_log_odds
 
 CASES = [
     pytest.param(num_classes, skew, tied, id=f"{num_classes}-{skew}-{'tied' if tied else 'distinct'}")

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+import torch.distributed
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from support.processes import WORLD_SIZE, on_two_processes
 
-from lightning_modules.classifier import ImageClassifier
-from lightning_modules.outputs import EpochOutputs, gather
+from darkroom.lightning_modules.classifier import ImageClassifier
+from darkroom.lightning_modules.metrics.epoch_outputs import EpochOutputs, gather
 
-WORLD_SIZE = 2
 COUNT, CLASSES, STEP = 1001, 3, 64  # the last step holds 41 rows; the second process gets 20 of them
-
-
-def on_two_processes(work: Callable[[int], object], folder: Path) -> list:
-    """What `work(rank)` returns on each."""
-    context = multiprocessing.get_context("fork")  # they need not import anything
-    processes = [context.Process(target=_main, args=(work, rank, folder)) for rank in range(WORLD_SIZE)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD_SIZE)]
-
-
-def _main(work: Callable[[int], object], rank: int, folder: Path) -> None:
-    store = dist.FileStore(str(folder / "store"), WORLD_SIZE)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=WORLD_SIZE)
-    torch.save(work(rank), folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def everything() -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_modules.networks import NETWORKS
-from lightning_modules.networks.article_cnn import ArticleCNN
-from lightning_modules.networks.dense import Dense
-from lightning_modules.networks.layers import normalization_layer
-from lightning_modules.networks.lenet5 import LeNet5
-from lightning_modules.networks.small_cnn import SmallCNN
+from darkroom.lightning_modules.networks import NETWORKS
+from darkroom.lightning_modules.networks.article_cnn import ArticleCNN
+from darkroom.lightning_modules.networks.dense import Dense
+from darkroom.lightning_modules.networks.layers import normalization_layer
+from darkroom.lightning_modules.networks.lenet5 import LeNet5
+from darkroom.lightning_modules.networks.small_cnn import SmallCNN
 
 GREY = (1, 28, 28)
 SMALLEST = {"alexnet": 63}

@@ -10,14 +10,13 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.plugins import DoublePrecision
-from test_classifier import Bars, built, trainer
-from test_sharpness import in_fp16
+from support.classifiers import Bars, built, in_fp16, trainer
 
-from datamodules.loader import Batch
-from datamodules.store import ImageStore
-from lightning_modules import ImageClassifier
-from lightning_modules.mixing import mix
-from lightning_modules.randomness import mixing_generator
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.datamodules.loader import Batch
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.mixup import mix
+from darkroom.lightning_modules.seeding import mixing_generator
 
 BATCH_SIZE = 8
 # Without batch norms and dropout an image's gradient does not depend on the others of its batch.

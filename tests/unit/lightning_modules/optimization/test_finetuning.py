@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
-import pytorch_lightning as pl
 import timm
 import torch
+from support.classifiers import moved, train
 from torch import nn
 
-from datamodules import Synthetic
-from lightning_modules import ImageClassifier
-from lightning_modules.backbones import build_network
-from lightning_modules.finetuning import FineTuning, head_parameters, layers
-from lightning_modules.optimization import build_optimizer
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.backbones.factory import build_network
+from darkroom.lightning_modules.optimization.finetuning import FineTuning, head_parameters, layers
+from darkroom.lightning_modules.optimization.optimizers import build_optimizer
 
 SHAPE = (3, 32, 32)
 
 
 def network(name: str) -> nn.Module:
     return build_network(name, {}, num_outputs=3, image_shape=SHAPE)
-
-
-def train(epochs: int, backbone: str = "resnet10t", **knobs: object) -> tuple[dict, dict, ImageClassifier]:
-    """State before and after training."""
-    torch.manual_seed(0)
-    data = Synthetic(num_images=48, image_size=32, batch_size=16)
-    model = ImageClassifier(
-        backbone, optimizer="sgd", lr=0.1, weight_decay=0.1, finetuning=FineTuning(**knobs)
-    )
-    data.setup()
-    model.build(len(data.class_names), data.image_shape)
-    before = copy.deepcopy(model.network.state_dict())
-    trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=1,
-    )  # fmt: skip
-    trainer.fit(model, datamodule=data)
-    return before, model.network.state_dict(), model
-
-
-def moved(before: dict, after: dict) -> set[str]:
-    return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 @pytest.mark.parametrize("backbone", ["resnet10t", "small_cnn"])

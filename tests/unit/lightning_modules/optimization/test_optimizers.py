@@ -16,8 +16,13 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_modules import ImageClassifier
-from lightning_modules.optimization import Schedule, build_optimizer, build_schedule, optimizer_names
+from darkroom.lightning_modules import ImageClassifier
+from darkroom.lightning_modules.optimization.optimizers import (
+    Schedule,
+    build_optimizer,
+    build_schedule,
+    optimizer_names,
+)
 
 PEAK = 0.5
 

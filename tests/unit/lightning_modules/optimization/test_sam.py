@@ -10,13 +10,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.plugins.precision import MixedPrecision
-from test_classifier import Bars, built, prepared, trainer
+from support.classifiers import Bars, built, in_fp16, prepared, trainer
 from torch import nn
 
-from datamodules.augment import Augmentation, crop_and_flip
-from datamodules.randomness import generator_for
-from lightning_modules import ImageClassifier
+from darkroom.datamodules.augmentation.pipeline import Augmentation, crop_and_flip
+from darkroom.datamodules.seeding import generator_for
+from darkroom.lightning_modules import ImageClassifier
 
 RHO = 0.1
 SETTINGS: dict[str, Any] = {"dropout": 0.3, "optimizer": "sgd", "lr": 0.05, "l2": 1e-3}
@@ -77,11 +76,6 @@ def trained(
     fitted = trainer(max_epochs=epochs, **arguments)
     fitted.fit(model or built(data, sam_rho=RHO, **SETTINGS), data)
     return fitted
-
-
-def in_fp16(scale: float) -> MixedPrecision:
-    """trainer.precision=16-mixed, for which Lightning wants a GPU."""
-    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
 
 
 def assert_close(ours: ImageClassifier, theirs: ImageClassifier) -> None:

@@ -16,9 +16,9 @@ import pytest
 import torch
 import torchvision
 
-from datamodules import TorchvisionDataset
-from datamodules.known_sets import REFUSED, SETS, parts_of
-from datamodules.torchvision import DatasetOriginals
+from darkroom.datamodules import TorchvisionDataset
+from darkroom.datamodules.sources.torchvision.catalog import REFUSED, SETS, parts_of
+from darkroom.datamodules.sources.torchvision.datamodule import DatasetOriginals
 
 
 def prepared(name: str, root: Path, **arguments: Any) -> TorchvisionDataset:

@@ -16,12 +16,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from datamodules import ImageFolder, ImageShards
-from datamodules.augment import Augmentation
-from datamodules.loader import Batch, BatchLoader
+from darkroom.datamodules import ImageFolder, ImageShards
+from darkroom.datamodules.augmentation.pipeline import Augmentation
+from darkroom.datamodules.loader import Batch, BatchLoader
 
 webdataset = pytest.importorskip("webdataset", reason="needs the extra shards")
-
 COUNTS = {"ant": 20, "bee": 16, "cat": 12}
 SHARDS = 6  # of eight images
 

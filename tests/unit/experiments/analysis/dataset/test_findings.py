@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules import Digits, ImageDataModule
-from datamodules.cache import BadImage
-from datamodules.store import ImageStore
-from experiments.data import examination
-from experiments.data.examination import examine
+from darkroom.datamodules import Digits, ImageDataModule
+from darkroom.datamodules.images.cache import BadImage
+from darkroom.datamodules.images.store import ImageStore
+from darkroom.experiments.analysis.dataset import inspection
+from darkroom.experiments.analysis.dataset.inspection import examine
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -198,7 +198,7 @@ def test_a_class_without_training_images_is_infinitely_outnumbered():
 
 
 def test_all_pairs_are_counted_where_only_some_are_listed(monkeypatch):
-    monkeypatch.setattr(examination, "MAX_LISTED", 3)
+    monkeypatch.setattr(inspection, "MAX_LISTED", 3)
     images = noise(4).repeat(3, 1, 1, 1)
     found = examine("pets", module_of(train=store_of("train", images)))
     assert found.repeats.total == 8

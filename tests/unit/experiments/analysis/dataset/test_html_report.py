@@ -10,15 +10,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from html_page import Page
 from PIL import Image
+from support.html import Page
 
-from datamodules import Digits
-from experiments.data.examination import examine, sample_at
-from experiments.data.findings import LabelIssue, Straddler
-from experiments.data.histogram import histogram
-from experiments.data.page import MAX_SHOWN, NUM_AUGMENTED, PER_CLASS, render_page
-from experiments.thumbnails import data_uri
+from darkroom.datamodules import Digits
+from darkroom.experiments.analysis.dataset.findings import LabelIssue, Straddler
+from darkroom.experiments.analysis.dataset.html_report import MAX_SHOWN, NUM_AUGMENTED, PER_CLASS, render_page
+from darkroom.experiments.analysis.dataset.inspection import examine, sample_at
+from darkroom.experiments.reporting.html_page import data_uri
+from darkroom.experiments.reporting.svg import histogram
 
 
 class Pictures(Page):

@@ -9,12 +9,15 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
-from datamodules import Digits
-from experiments.data.labels import doubtful, find_label_issues, validation_probabilities
-from experiments.errors import RequestError
+from darkroom.datamodules import Digits
+from darkroom.experiments.analysis.dataset.label_issues import (
+    doubtful,
+    find_label_issues,
+    validation_probabilities,
+)
+from darkroom.experiments.errors import RequestError
 
 pytestmark = pytest.mark.extra("cleanlab")
-
 NUM_FLIPPED = 90  # of 1,797
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from datamodules import Digits
-from experiments.data.examination import examine, sample_at
-from experiments.data.findings import LabelIssue, Straddler
-from experiments.data.tables import print_findings
+from darkroom.datamodules import Digits
+from darkroom.experiments.analysis.dataset.findings import LabelIssue, Straddler
+from darkroom.experiments.analysis.dataset.inspection import examine, sample_at
+from darkroom.experiments.analysis.dataset.tables import print_findings
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.slices.columns import by_column, by_quarters
+from darkroom.experiments.analysis.slices.slicing import by_column, by_quarters
 
 NUMBERS = {
     "spread": np.random.default_rng(0).random(103),

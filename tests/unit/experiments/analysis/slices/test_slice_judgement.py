@@ -9,10 +9,10 @@ import pytest
 from benchmarks import error_rates
 from sklearn import metrics as sk
 
-from experiments.prediction_store import Outcome
-from experiments.slices.columns import Slice, by_class
-from experiments.slices.judgement import MIN_IMAGES, judge_slice, judge_slices
-from experiments.slices.tables import Findings, to_frame, to_markdown
+from darkroom.experiments.analysis.slices.slice_metrics import MIN_IMAGES, judge_slice, judge_slices
+from darkroom.experiments.analysis.slices.slicing import Slice, by_class
+from darkroom.experiments.analysis.slices.tables import Findings, to_frame, to_markdown
+from darkroom.experiments.evaluation.stored_predictions import Outcome
 
 
 def outcome_of(right: np.ndarray, num_classes: int = 4, seed: int = 0) -> Outcome:

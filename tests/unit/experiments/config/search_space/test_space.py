@@ -7,19 +7,20 @@ import itertools
 import optuna
 import pytest
 
-from experiments.config import flatten, parse_experiment
-from experiments.errors import RequestError
-from experiments.sweep.checks import check_sweep
-from experiments.sweep.space import (
-    Dimension,
-    SweepSettings,
+from darkroom.experiments.config.experiment import parse_experiment
+from darkroom.experiments.config.keys import flatten
+from darkroom.experiments.config.search_space.dimension import Dimension
+from darkroom.experiments.config.search_space.settings import SweepSettings
+from darkroom.experiments.config.search_space.space import (
     is_feasible,
     overrides,
     probes,
     starting_points,
     suggest,
 )
-from experiments.sweep.strategies import check_options
+from darkroom.experiments.config.search_space.validation import check_sweep
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.sweep.study.samplers_and_pruners import check_options
 
 RECIPE = """
 name: x/y

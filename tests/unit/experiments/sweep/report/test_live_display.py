@@ -19,8 +19,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console, ConsoleDimensions
 
-from experiments.sweep import live
-from experiments.sweep.live import Display, Progress, RunningTrial, describe_progress, table_lines
+from darkroom.experiments.sweep.report import live_display
+from darkroom.experiments.sweep.report.live_display import (
+    Display,
+    Progress,
+    RunningTrial,
+    describe_progress,
+    table_lines,
+)
 
 SAID = "trial 7  val/accuracy 0.9812 after 6 epochs, pruned  (lr=0.01 dropout=0.2)"
 
@@ -71,7 +77,7 @@ def play(output: str) -> list[str]:
 
 @pytest.fixture
 def terminal(monkeypatch) -> Console:
-    monkeypatch.setattr(live, "PAINT_SECONDS", 0)
+    monkeypatch.setattr(live_display, "PAINT_SECONDS", 0)
     monkeypatch.setenv("TERM", "xterm")
     return Console(file=io.StringIO(), force_terminal=True, width=100, height=20)
 
@@ -155,7 +161,7 @@ def test_more_running_trials_than_lines_are_counted(terminal):
 
 
 def test_a_thousand_updates_cost_a_few_paintings(terminal, monkeypatch):
-    monkeypatch.setattr(live, "PAINT_SECONDS", 0.2)
+    monkeypatch.setattr(live_display, "PAINT_SECONDS", 0.2)
     with Display(terminal) as display:
         began_at = time.monotonic()
         for complete in range(1000):
@@ -220,7 +226,7 @@ def test_a_file_gets_whole_lines_and_no_table(log):
 
 
 def test_a_file_gets_a_summary_each_minute_in_which_something_happened(log, monkeypatch):
-    monkeypatch.setattr(live, "SUMMARY_SECONDS", 0.2)
+    monkeypatch.setattr(live_display, "SUMMARY_SECONDS", 0.2)
     with Display(log) as display:
         display.update(PROGRESS)
         assert log.file.getvalue() == ""
@@ -275,7 +281,7 @@ def test_an_exception_leaves_the_cursor_and_the_streams_as_they_were(terminal):
 
 CONDUCTOR = """
 import fcntl, signal, termios, threading, time
-from experiments.sweep.live import Display, Progress, RunningTrial
+from darkroom.experiments.sweep.report.live_display import Display, Progress, RunningTrial
 
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # Ctrl-C comes to this process
 interrupted = threading.Event()

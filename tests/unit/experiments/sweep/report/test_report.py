@@ -11,9 +11,10 @@ import pytest
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
-from experiments.sweep import ranking, report
-from experiments.sweep.dimension import Dimension
-from experiments.sweep.space import SweepSettings
+from darkroom.experiments.config.search_space.dimension import Dimension
+from darkroom.experiments.config.search_space.settings import SweepSettings
+from darkroom.experiments.sweep.report import leaderboard, report
+from darkroom.experiments.sweep.study import trials
 
 EPOCHS = 10
 WIDTHS = ["[16, 32]", "[32, 64]"]
@@ -82,28 +83,28 @@ def study() -> optuna.Study:
 
 
 def test_the_best_trial_is_the_one_that_optuna_holds_for_the_best(study):
-    assert ranking.best_trial(study, ONE).number == study.best_trial.number
-    assert ranking.ranked(study)[0].number == study.best_trial.number
+    assert trials.best_trial(study, ONE).number == study.best_trial.number
+    assert trials.ranked(study)[0].number == study.best_trial.number
 
 
 def test_with_several_objectives_the_best_trial_is_the_best_in_the_metric():
     several = search(20, TWO)
     complete = several.get_trials(states=[TrialState.COMPLETE])
     best = max(complete, key=lambda trial: accuracy(trial.params["model.lr"], trial.params["model.dropout"]))
-    assert ranking.best_trial(several, TWO).number == best.number
+    assert trials.best_trial(several, TWO).number == best.number
 
 
 def test_pruned_and_failed_trials_come_last_and_refused_proposals_nowhere(study):
-    states = [trial.state.name for trial in ranking.ranked(study)]
+    states = [trial.state.name for trial in trials.ranked(study)]
     assert states == sorted(states, key=["COMPLETE", "PRUNED", "FAIL"].index)
     assert set(states) == {"COMPLETE", "PRUNED", "FAIL"}
-    assert [trial for trial in ranking.ranked(study) if trial.number % 7 == 6] == []
+    assert [trial for trial in trials.ranked(study) if trial.number % 7 == 6] == []
 
 
 def test_the_leaderboard_counts_the_trials_of_each_state(study):
     states = [trial.state.name for trial in study.trials if trial.number % 7 != 6]
     complete, pruned, failed = (states.count(name) for name in ("COMPLETE", "PRUNED", "FAIL"))
-    table = ranking.leaderboard(study, ONE, rows=5)
+    table = leaderboard.leaderboard(study, ONE, rows=5)
     assert table.caption == f"{len(states)} trials: {complete} complete, {pruned} pruned, {failed} failed"
     assert table.row_count == 5
     names = [column.header for column in table.columns]
@@ -115,8 +116,8 @@ def test_the_leaderboard_counts_the_trials_of_each_state(study):
 def test_a_running_trial_is_counted_but_not_ranked():
     running = search(5)
     running.ask()
-    assert ranking.leaderboard(running, ONE).caption == "6 trials: 5 complete, 1 running"
-    assert len(ranking.ranked(running)) == 5
+    assert leaderboard.leaderboard(running, ONE).caption == "6 trials: 5 complete, 1 running"
+    assert len(trials.ranked(running)) == 5
 
 
 def test_pruning_saved_the_epochs_that_pruned_trials_lack_at_their_own_pace(study):
@@ -126,7 +127,7 @@ def test_pruning_saved_the_epochs_that_pruned_trials_lack_at_their_own_pace(stud
     would_train = EPOCHS * (len(pruned) + len(study.get_trials(states=[TrialState.COMPLETE]))) + 2 * len(
         failed
     )
-    saved = ranking.savings(study, EPOCHS)
+    saved = leaderboard.savings(study, EPOCHS)
     assert lacking > 0
     assert (saved.epochs, saved.all_epochs, saved.seconds) == (lacking, would_train, 2.0 * lacking)
     assert f"{lacking} of {would_train} epochs ({lacking / would_train:.0%}".rstrip("%") in str(saved)
@@ -153,9 +154,9 @@ def test_a_report_writes_figures_tables_and_one_page_without_network(study, tmp_
     assert best["trial"] == study.best_trial.number
     assert best["model.lr"] == pytest.approx(study.best_params["model.lr"], rel=1e-12)
     assert set(table["model.backbone_options.widths"]) == set(WIDTHS)
-    ranking = (tmp_path / "tables" / "leaderboard.md").read_text().splitlines()
-    assert ranking[2].startswith(f"| {study.best_trial.number} | complete | {study.best_value:.4f} |")
-    assert len({line.count("|") for line in ranking[:12]}) == 1
+    trials = (tmp_path / "tables" / "leaderboard.md").read_text().splitlines()
+    assert trials[2].startswith(f"| {study.best_trial.number} | complete | {study.best_value:.4f} |")
+    assert len({line.count("|") for line in trials[:12]}) == 1
 
 
 def test_while_the_sweep_runs_only_the_cheap_part_is_written(study, tmp_path):
@@ -196,7 +197,7 @@ def test_trials_that_are_all_alike_or_infinite_are_no_obstacle(tmp_path):
 
 
 def test_the_pareto_front_is_the_one_that_optuna_finds():
-    from experiments.sweep.ranking import is_on_front
+    from darkroom.experiments.sweep.study.trials import is_on_front
 
     several = search(30, TWO)
     complete = several.get_trials(states=[TrialState.COMPLETE])
@@ -206,9 +207,9 @@ def test_the_pareto_front_is_the_one_that_optuna_finds():
 
 
 def test_the_history_draws_the_best_value_so_far(study):
-    from experiments.sweep import figures
+    from darkroom.experiments.sweep.report import plots
 
-    (axes,) = figures.history(report.shown_trials(study), "val/accuracy", minimized=False).axes
+    (axes,) = plots.history(report.shown_trials(study), "val/accuracy", minimized=False).axes
     (line,) = (line for line in axes.lines if line.get_label() == "best so far")
     heights = np.asarray(line.get_ydata())
     assert heights[-1] == study.best_value

@@ -9,8 +9,10 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.sweep.space import Dimension, SweepSettings, suggest
-from experiments.sweep.strategies import build_pruner, build_sampler, should_prune
+from darkroom.experiments.config.search_space.dimension import Dimension
+from darkroom.experiments.config.search_space.settings import SweepSettings
+from darkroom.experiments.config.search_space.space import suggest
+from darkroom.experiments.sweep.study.samplers_and_pruners import build_pruner, build_sampler, should_prune
 
 NUMBERS = {
     "a": Dimension(low=1e-4, high=1.0, log=True),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from experiments.config import flatten, parse_experiment
-from experiments.errors import RequestError
-from experiments.sweep.ranking import counted_trials
-from experiments.sweep.storage import open_storage
-from experiments.sweep.study import Search, changed_keys, grid_trials, is_extension, open_study
+from darkroom.experiments.config.experiment import parse_experiment
+from darkroom.experiments.config.keys import flatten
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.sweep.study.storage import open_storage
+from darkroom.experiments.sweep.study.study import Search, changed_keys, grid_trials, is_extension, open_study
+from darkroom.experiments.sweep.study.trials import counted_trials
 
 SPACE = {
     "model.lr": "{low: 0.001, high: 0.1, log: true}",

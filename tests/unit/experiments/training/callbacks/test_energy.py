@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.energy import GpuEnergy, ProcessorEnergy
+from darkroom.experiments.training.callbacks.energy import GpuEnergy, ProcessorEnergy
 
 
 def write_zone(folder: Path, zone: str, name: str, microjoules: int) -> Path:

@@ -12,14 +12,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from experiments.averaging import training_images
-from experiments.config import load_experiment
-from experiments.ensemble.members import Member, probabilities_of
-from experiments.ensemble.methods import greedy_weights, stacking
-from experiments.ensemble.soup import mix_soup
-from experiments.errors import RequestError
-from experiments.prediction_store import Outcome
-from experiments.train import prepare
+from darkroom.experiments.config.experiment import load_experiment
+from darkroom.experiments.errors import RequestError
+from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.training.callbacks.weight_averaging import training_images
+from darkroom.experiments.training.setup import prepare
+from darkroom.experiments.workflows.ensemble.combination import greedy_weights, stacking
+from darkroom.experiments.workflows.ensemble.members import Member, probabilities_of
+from darkroom.experiments.workflows.ensemble.model_soup import mix_soup
 
 
 def of_probabilities(targets: np.ndarray, *said: np.ndarray) -> list[Member]:

@@ -10,9 +10,14 @@ import pytest
 from benchmarks import error_rates
 from scipy import stats
 
-from experiments.learning_curve.command import Measured, told
-from experiments.learning_curve.figure import draw_curve
-from experiments.learning_curve.fit import PowerLaw, _redrawn, fit_curve, fit_power_law
+from darkroom.experiments.workflows.learning_curve.command import Measured, told
+from darkroom.experiments.workflows.learning_curve.plot import draw_curve
+from darkroom.experiments.workflows.learning_curve.power_law import (
+    PowerLaw,
+    _redrawn,
+    fit_curve,
+    fit_power_law,
+)
 
 SIZES = np.array([100.0, 200, 400, 800, 1600])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.errors import RunError
-from experiments.tune.attempts import WithinBudget
-from experiments.tune.batch_size import Asked, Attempt, search, sizes_told
+from darkroom.experiments.errors import RunError
+from darkroom.experiments.workflows.tune.batch_size_probe import WithinBudget
+from darkroom.experiments.workflows.tune.batch_size_search import Asked, Attempt, search, sizes_told
 
 
 class Device:

@@ -7,11 +7,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from datamodules.loader import BatchLoader
-from experiments.config import Experiment, load_experiment
-from experiments.train import prepare
-from experiments.tune import range_test
-from experiments.tune.range_test import Ramp, run_range_test
+from darkroom.datamodules.loader import BatchLoader
+from darkroom.experiments.config.experiment import Experiment, load_experiment
+from darkroom.experiments.training.setup import prepare
+from darkroom.experiments.workflows.tune import lr_finder
+from darkroom.experiments.workflows.tune.lr_finder import Ramp, run_range_test
 
 TINY = {
     "model.backbone_options.widths": "[8]",
@@ -77,8 +77,8 @@ class Seen(pl.Callback):
 
 def test_layers_with_rates_of_their_own_keep_their_ratios(monkeypatch):
     seen = Seen()
-    build = range_test.build_trainer
-    monkeypatch.setattr(range_test, "build_trainer", lambda settings, calls: build(settings, [*calls, seen]))
+    build = lr_finder.build_trainer
+    monkeypatch.setattr(lr_finder, "build_trainer", lambda settings, calls: build(settings, [*calls, seen]))
     layered = {"model__finetuning": "{head_lr_factor: 10, layer_decay: 0.5}", "model__lr": "0.02"}
     experiment = prepared(**layered)
     ramp = Ramp(1e-5, 1e-3, 12)
@@ -115,7 +115,7 @@ def test_a_loss_that_is_no_number_from_one_step_to_the_next_ends_it_too():
 
 
 def test_a_linear_probe_is_tested_on_the_features_it_would_train_on(monkeypatch):
-    from experiments.features import FeatureData
+    from darkroom.experiments.training.feature_cache import FeatureData
 
     calls = []
     compute = FeatureData._compute

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.tune.curve import RangeCurve, rates_told
-from experiments.tune.range_test import Ramp
+from darkroom.experiments.workflows.tune.lr_curve import RangeCurve, rates_told
+from darkroom.experiments.workflows.tune.lr_finder import Ramp
 
 STEEPEST = 1e-3
 

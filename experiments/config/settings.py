@@ -1,11 +1,11 @@
-"""What a recipe promises: its `claim:` section."""
+"""Small recipe sections: tracking and claim."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.trainer import is_minimized
+from darkroom.lightning_modules.metrics.names import is_minimized
 
 
 @dataclass(frozen=True)
@@ -50,3 +50,19 @@ class Claim:
                     f"claim.metrics gives {metric} {wrong}: true, which would accept any worse value, as "
                     f"{better} is better; set {right}: true, or leave both out"
                 )
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where a run is recorded: the store that MLFLOW_TRACKING_URI names, else sqlite:///mlflow.db.
+
+    Args:
+        enabled: Record in MLflow; with false no store is touched and nothing is kept.
+        run_name: Name of the run; null takes the overridden keys, or the seed.
+        system_metrics: Record how busy the machine is, every ten seconds, as MLflow's `system/...`. The
+            trials of a sweep do without: in a sweep its conductor alone speaks to MLflow.
+    """
+
+    enabled: bool = True
+    run_name: str | None = None
+    system_metrics: bool = True

@@ -1,0 +1,1 @@
+"""What can be said of images without a model: statistics and duplicates."""

@@ -1,0 +1,1 @@
+"""Data sources: one data module for each kind of data set."""

@@ -1,0 +1,1 @@
+"""WebDataset shards as a data module."""

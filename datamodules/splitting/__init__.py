@@ -1,0 +1,1 @@
+"""Splits, folds, subsets and sampling of a data set's images."""

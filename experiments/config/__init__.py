@@ -1,0 +1,1 @@
+"""Configuration: from YAML and overrides to the objects of an experiment."""

@@ -1,0 +1,1 @@
+"""The sweep section of a recipe: dimensions, points, constraints and their checks."""

@@ -1,0 +1,1 @@
+"""Pure functions on predictions: metrics, intervals, tests and calibration."""

@@ -1,0 +1,1 @@
+"""How results are shown: figures, tables, charts and HTML pages."""

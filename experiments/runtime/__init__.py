@@ -1,0 +1,1 @@
+"""The process and the machine: start-up, signals, child processes and memory."""

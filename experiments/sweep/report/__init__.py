@@ -1,0 +1,1 @@
+"""Shows a sweep: live table, leaderboard, figures and HTML report."""

@@ -1,0 +1,1 @@
+"""Backbones: timm's networks and ours, their weights and heads."""

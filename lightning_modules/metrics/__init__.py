@@ -1,0 +1,1 @@
+"""Metrics of an epoch's outputs, and their names."""

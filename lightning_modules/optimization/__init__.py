@@ -1,0 +1,1 @@
+"""Optimizers, schedules, fine-tuning, SAM and sharded training."""
