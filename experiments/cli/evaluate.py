@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from darkroom.lightning_modules.metrics.collection import TUNED_METRICS
-from darkroom.lightning_modules.metrics.names import METRIC_NAMES
+from darkroom.lightning_modules.metrics.names import METRIC_NAMES, TUNED_METRICS
 
 from ..errors import RequestError
 from ..evaluation.calibration import CALIBRATION_METRICS, arrays, judge

@@ -9,10 +9,6 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from darkroom import datamodules, lightning_modules
-from darkroom.datamodules.base import ImageDataModule
-from darkroom.lightning_modules.classifier import ImageClassifier
-
 from ..errors import RequestError, nearest
 
 CLASS_SECTIONS = ("data", "model")  # sections that name a class
@@ -20,6 +16,11 @@ CLASS_SECTIONS = ("data", "model")  # sections that name a class
 
 def classes_for(section: str) -> dict[str, type]:
     """The classes that a section may name."""
+    # Imported here, as flattening a recorded configuration needs neither of them.
+    from darkroom import datamodules, lightning_modules
+    from darkroom.datamodules.base import ImageDataModule
+    from darkroom.lightning_modules.classifier import ImageClassifier
+
     package = datamodules if section == "data" else lightning_modules
     base = ImageDataModule if section == "data" else ImageClassifier
     exported = (getattr(package, name) for name in package.__all__)
@@ -86,6 +87,8 @@ def source_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Two configurations that agree in these may share what was decoded, however they split and augment it.
     """
+    from darkroom.datamodules.base import ImageDataModule
+
     data = config["data"]
     cls = classes_for("data")[data["class_path"].rpartition(".")[2]]
     declared: set[str] = set()

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from darkroom.lightning_modules.metrics.collection import RANKING_METRICS
-from darkroom.lightning_modules.task import build_task
+from darkroom.lightning_modules.metrics.names import RANKING_METRICS
 
 from .array_types import Floats
 from .clustered import Groups, corrected, group_of_image, groups_by_id, linearized
@@ -45,6 +43,10 @@ def image_scores(outcome: Outcome, metric: str) -> Floats | None:
 
 def measure(outcome: Outcome, metric: str) -> Measure | None:
     """The very metric that runs record, of images by their places; None where predictions don't tell."""
+    import torch  # takes seconds, and metrics that are means over images do without
+
+    from darkroom.lightning_modules.task import build_task
+
     task = build_task(outcome.probabilities.shape[1], outcome.task)
     collection = task.metrics()
     ranking = metric in RANKING_METRICS

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
-
 from .array_types import Floats
 from .temperature_scaling import EPSILON, Targets, fit_temperatures, scale
+
+if TYPE_CHECKING:
+    from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
 
 NUM_BINS = 15
 # Of unscaled probabilities, `test/ece` and `test/log_loss` are recorded anyway.

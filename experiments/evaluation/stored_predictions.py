@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from darkroom.lightning_modules.task import TaskName
+if TYPE_CHECKING:
+    from darkroom.lightning_modules.task import TaskName
 
 
 @dataclass(frozen=True)

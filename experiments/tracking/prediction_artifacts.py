@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-
-from darkroom.datamodules.base import ImageDataModule
-from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
 
 from ..errors import RequestError
 from ..evaluation.predictions import (
@@ -24,6 +21,10 @@ from ..evaluation.predictions import (
 )
 from ..evaluation.stored_predictions import Outcome
 from .run import RunRecord
+
+if TYPE_CHECKING:
+    from darkroom.datamodules.base import ImageDataModule
+    from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
 
 
 def record_temperatures(

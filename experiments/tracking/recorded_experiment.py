@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import yaml
 
-from darkroom.datamodules.base import ImageDataModule
-from darkroom.lightning_modules.backbones.factory import LOADING_OPTIONS
-
-from ..config.experiment import Experiment, parse_experiment
 from ..config.keys import CLASS_SECTIONS, flatten
 from ..errors import RequestError
 from .record_version import former_values
 from .run import RunRecord
+
+if TYPE_CHECKING:
+    from darkroom.datamodules.base import ImageDataModule
+
+    from ..config.experiment import Experiment
 
 
 def parse_recorded(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
@@ -30,6 +32,11 @@ def parse_recorded(record: RunRecord, overrides: Mapping[str, str]) -> Experimen
         RequestError: The run has no configuration, the present code can't read it, or it names a file that
             could execute code.
     """
+    # Torch takes seconds to import, and who compares records mostly does without.
+    from darkroom.lightning_modules.backbones.factory import LOADING_OPTIONS
+
+    from ..config.experiment import parse_experiment
+
     text = record.read_text("config.yaml")
     known = flatten(yaml.safe_load(text) or {})
     replaced = [

@@ -17,7 +17,7 @@ from darkroom.datamodules.sources.image_files import ImageFiles
 from darkroom.lightning_modules.backbones.factory import pretrained_config, pretrained_view
 from darkroom.lightning_modules.backbones.weight_loading import reason
 from darkroom.lightning_modules.classifier import ImageClassifier
-from darkroom.lightning_modules.metrics.collection import RANKING_METRICS
+from darkroom.lightning_modules.metrics.names import RANKING_METRICS
 from darkroom.lightning_modules.optimization.optimizers import shares_out
 from darkroom.lightning_modules.task import Task
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from darkroom.lightning_modules.metrics.collection import TUNED_METRICS
-from darkroom.lightning_modules.metrics.names import METRIC_NAMES
+from darkroom.lightning_modules.metrics.names import METRIC_NAMES, TUNED_METRICS
 
 from ..evaluation.calibration import summary
 from ..tracking.run import RunRecord

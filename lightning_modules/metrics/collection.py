@@ -21,9 +21,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.utilities.data import dim_zero_cat
 
-from .names import LABEL_METRICS, TOP5_MIN_CLASSES
-
-RANKING_METRICS = ("auroc", "average_precision")  # undefined where positives or negatives are missing
+from .names import TOP5_MIN_CLASSES
 
 
 class LogLoss(Metric):
@@ -296,9 +294,6 @@ def _decision_metrics(num_labels: int) -> dict[str, Metric]:
         "f1_weighted": MultilabelF1Score(num_labels, average="weighted", **ALONE),
         "f1_micro": MultilabelF1Score(num_labels, average="micro", **ALONE),
     }
-
-
-TUNED_METRICS = tuple(f"{name}_tuned" for name in LABEL_METRICS if name in _decision_metrics(2))
 
 
 def tuned_metrics(probabilities: Tensor, targets: Tensor, thresholds: Sequence[float]) -> dict[str, float]:

@@ -32,4 +32,16 @@ METRIC_NAMES = (
 )
 CLASS_METRICS = tuple(name for name in METRIC_NAMES if name not in ("exact_match", "f1_micro"))
 LABEL_METRICS = tuple(name for name in METRIC_NAMES if name not in ("accuracy_top5", "balanced_accuracy"))
+RANKING_METRICS = ("auroc", "average_precision")  # undefined where positives or negatives are missing
+# Of labels, what depends on which are predicted, and so on the thresholds that are tuned for them.
+DECISION_METRICS = (
+    "accuracy",
+    "exact_match",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "f1_weighted",
+    "f1_micro",
+)
+TUNED_METRICS = tuple(f"{name}_tuned" for name in LABEL_METRICS if name in DECISION_METRICS)
 TOP5_MIN_CLASSES = 11  # of ten classes, five guesses are half

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from darkroom.lightning_modules.metrics.collection import TUNED_METRICS
-from darkroom.lightning_modules.metrics.names import METRIC_NAMES, is_minimized
+from darkroom.lightning_modules.metrics.names import METRIC_NAMES, TUNED_METRICS, is_minimized
 
 from ...errors import RequestError, nearest
 from ...reporting.output_path import check_out
@@ -21,7 +20,6 @@ from ...tracking.store import open_store
 from .caveats import remarks
 from .comparison import Comparison, compare
 from .groups import Member, group_members, read_member
-from .html_report import render_page
 from .tables import print_comparison, to_latex, to_markdown, write_csv
 
 KINDS = (".md", ".tex", ".csv", ".html")  # of files that are written
@@ -126,6 +124,13 @@ def read_members(runs: Sequence[RunRecord], split: str, metric: str) -> tuple[li
     return members, [run for run, member in zip(runs, found, strict=True) if member is None]
 
 
+def render_html(comparison: Comparison, overrides: Mapping[str, str]) -> str:
+    """The HTML report, which shows images, and for that imports torch."""
+    from .html_report import render_page
+
+    return render_page(comparison, overrides)
+
+
 def write(comparison: Comparison, path: Path, overrides: Mapping[str, str]) -> None:
     """Into a file of the kind that its name asks for."""
     if path.suffix == ".csv":
@@ -134,6 +139,6 @@ def write(comparison: Comparison, path: Path, overrides: Mapping[str, str]) -> N
     texts: dict[str, Callable[[], str]] = {
         ".md": lambda: to_markdown(comparison),
         ".tex": lambda: to_latex(comparison),
-        ".html": lambda: render_page(comparison, overrides),
+        ".html": lambda: render_html(comparison, overrides),
     }
     path.write_text(texts[path.suffix]())

@@ -19,8 +19,7 @@ from darkroom.experiments.evaluation.predictions import label_confusion_counts, 
 from darkroom.experiments.reporting import calibration_plots, image_grids, plots
 from darkroom.experiments.tracking.prediction_artifacts import recorded_thresholds
 from darkroom.experiments.tracking.run import RunRecord
-from darkroom.lightning_modules.metrics.collection import TUNED_METRICS
-from darkroom.lightning_modules.metrics.names import LABEL_METRICS
+from darkroom.lightning_modules.metrics.names import LABEL_METRICS, TUNED_METRICS
 
 # Probabilities by another graph, or of fewer images at once: kernels add in another order, 1e-7 a layer.
 FLOAT32 = 1e-5

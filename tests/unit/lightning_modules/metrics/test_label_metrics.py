@@ -12,8 +12,8 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 from torch import Tensor
 
-from darkroom.lightning_modules.metrics.collection import TUNED_METRICS, build_label_metrics, tuned_metrics
-from darkroom.lightning_modules.metrics.names import LABEL_METRICS
+from darkroom.lightning_modules.metrics.collection import build_label_metrics, tuned_metrics
+from darkroom.lightning_modules.metrics.names import LABEL_METRICS, TUNED_METRICS
 from darkroom.lightning_modules.metrics.thresholds import best_threshold, choose_thresholds
 
 SHARES = [0.05, 0.3, 0.5, 0.9]
