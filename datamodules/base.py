@@ -18,7 +18,7 @@ from .batch_ops import in_pieces
 from .images.resizing import Interpolation
 from .images.store import ImageStore
 from .loader import Batch, BatchLoader, read
-from .preprocess import Normalization, Preprocess, statistics_for
+from .preprocess import InputNormalization, Preprocess, statistics_for
 from .seeding import generator_for
 from .splitting.bootstrap import bootstrap_sample
 from .splitting.sampling import Sampling, balancing_weights, read_sample_weights
@@ -27,7 +27,7 @@ from .threads import one_core_left
 
 # In a batch that is evaluated: 32 MiB of float32, a large network's activations apart.
 EVALUATED_VALUES = 2**23
-Task = Literal["binary", "multiclass", "multilabel"]
+TaskName = Literal["binary", "multiclass", "multilabel"]
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -87,7 +87,7 @@ class ImageDataModule(pl.LightningDataModule):
         sample_weights: str | None = None,
         image_size: int | None = None,
         interpolation: Interpolation = "bilinear",
-        normalization: Normalization = "dataset",
+        normalization: InputNormalization = "dataset",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
         seed: int = 0,
     ) -> None:
@@ -111,7 +111,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.sample_weights_file = None if sample_weights is None else Path(sample_weights).expanduser()
         self.image_size = image_size
         self.interpolation: Interpolation = interpolation
-        self.normalization: Normalization = normalization
+        self.normalization: InputNormalization = normalization
         self.augmentation = augmentation
         self.seed = seed
         self.splits: dict[str, ImageStore] = {}
@@ -142,7 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
 
     @property
-    def task(self) -> Task:
+    def task(self) -> TaskName:
         """What is asked of each image: one of two classes, one of more, or any of several labels."""
         if self.multilabel:
             return "multilabel"

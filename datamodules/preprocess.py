@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .batch_ops import images_at_once, in_pieces
 from .images.resizing import Interpolation
 
-Normalization = Literal["dataset", "imagenet", "backbone", "unit"]
+InputNormalization = Literal["dataset", "imagenet", "backbone", "unit"]
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -92,7 +92,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def statistics_for(
-    normalization: Normalization, channels: int, measured: Statistics | None = None
+    normalization: InputNormalization, channels: int, measured: Statistics | None = None
 ) -> Statistics:
     """The mean and standard deviation that a normalisation's name stands for.
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 
-class Batch(Protocol):
+class TrainingBatch(Protocol):
     """Images with their targets, and the seed of what is random in the step."""
 
     @property

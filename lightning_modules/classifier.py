@@ -18,7 +18,7 @@ from .argument_checks import check_arguments
 from .backbones.factory import Initialization, build_network, pretrained_statistics
 from .backbones.head import classify
 from .backbones.weight_loading import LoadedWeights, load_weights
-from .batch import Batch
+from .batch import TrainingBatch
 from .losses.modules import weight_penalty
 from .losses.registry import LossName, build_criterion
 from .metrics.epoch_outputs import EpochOutputs, Predictions, mean_over_ranks, num_ranks
@@ -221,7 +221,7 @@ class ImageClassifier(pl.LightningModule):
 
     # Steps --------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         seed_dropout(batch.seed)
         again = self._sharpness is not None and self._sharpness.has_seen(batch)
         loss, weight = self._step("train", batch, recorded=not again)
@@ -235,13 +235,13 @@ class ImageClassifier(pl.LightningModule):
         begins = batch_idx % self._accumulated == 0
         return self.accumulation.weighted(loss, weight, begins=begins, again=again)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         self._step("val", batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         self._step("test", batch)
 
-    def _step(self, stage: Stage, batch: Batch, recorded: bool = True) -> tuple[Tensor, Tensor | int]:
+    def _step(self, stage: Stage, batch: TrainingBatch, recorded: bool = True) -> tuple[Tensor, Tensor | int]:
         """The loss, and what the global batch counts as against others; recorded for the epoch's metrics."""
         images, targets, all_targets = self._mixed(batch) if stage == "train" else _given(batch)
         logits = self(images)[: len(targets)]  # (B, K); an empty share has an image all the same
@@ -257,7 +257,7 @@ class ImageClassifier(pl.LightningModule):
         outputs.indices.append(batch.indices)
         return loss, weight
 
-    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _mixed(self, batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Images, their targets, and those of all processes, mixed where they are to be.
 
         Each process mixes the images of its share.
@@ -482,5 +482,5 @@ class ImageClassifier(pl.LightningModule):
             self.build(built_for["num_classes"], shape, built_for.get("task"))
 
 
-def _given(batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+def _given(batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor | None]:
     return batch.images, batch.targets, batch.global_targets

@@ -37,7 +37,7 @@ OPERATIONS = (*MOVES, *BLENDS, "posterize", "solarize", "autocontrast", "equaliz
 
 
 @dataclass(frozen=True)
-class Space:
+class OperationRanges:
     """What strength 1 means for each operation.
 
     Args:
@@ -58,9 +58,11 @@ class Space:
 
 
 # The figures are torchvision's, but for AugMix's strengths, which are those of its authors' code.
-RAND_AUGMENT = Space(shear=0.3, rotation=30, bits=(8, 4), blend=0.9, translation=150 / 331)
-TRIVIAL_AUGMENT_WIDE = Space(shear=0.99, rotation=135, bits=(8, 2), blend=0.99, translation_pixels=32)
-AUG_MIX = Space(shear=0.3, rotation=30, bits=(4, 0), translation=1 / 3)
+RAND_AUGMENT = OperationRanges(shear=0.3, rotation=30, bits=(8, 4), blend=0.9, translation=150 / 331)
+TRIVIAL_AUGMENT_WIDE = OperationRanges(
+    shear=0.99, rotation=135, bits=(8, 2), blend=0.99, translation_pixels=32
+)
+AUG_MIX = OperationRanges(shear=0.3, rotation=30, bits=(4, 0), translation=1 / 3)
 # AugMix leaves out what is near the corruptions that its article tests on.
 AUG_MIX_OPERATIONS = (*MOVES, "posterize", "solarize", "autocontrast", "equalize")
 
@@ -118,7 +120,7 @@ def aug_mix(
     return mixed.clamp_(0, 1)  # the weights' rounding
 
 
-def apply_operations(images: Tensor, operations: Tensor, strengths: Tensor, space: Space) -> Tensor:
+def apply_operations(images: Tensor, operations: Tensor, strengths: Tensor, space: OperationRanges) -> Tensor:
     """Each image through its own operations, one after another, in place.
 
     Args:
@@ -146,7 +148,7 @@ def apply_operations(images: Tensor, operations: Tensor, strengths: Tensor, spac
     return images
 
 
-def _move(operations: Tensor, images: Tensor, strengths: Tensor, space: Space) -> Tensor:
+def _move(operations: Tensor, images: Tensor, strengths: Tensor, space: OperationRanges) -> Tensor:
     """The five operations that move pixels, each image its own."""
     height, width = images.shape[2:]
 
@@ -167,7 +169,7 @@ def _move(operations: Tensor, images: Tensor, strengths: Tensor, space: Space) -
     return resample(images, affine_grid(torch.stack(to_x + to_y, dim=1), height, width))
 
 
-def _recolour(name: str, images: Tensor, strengths: Tensor, space: Space) -> Tensor:
+def _recolour(name: str, images: Tensor, strengths: Tensor, space: OperationRanges) -> Tensor:
     """One operation that keeps pixels in their places."""
     if name in BLENDS:
         return BLENDS[name](images, 1 + strengths * space.blend)

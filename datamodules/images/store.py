@@ -14,7 +14,7 @@ from .file_images import FileImages
 
 STATISTICS_IMAGES = 20_000  # of images that lie on disk; the third digit of a mean does not change with more
 # uint8 (N, C, H, W), read by places (B,): all of them in memory, or what came from files.
-Images = Tensor | FileImages
+StoredImages = Tensor | FileImages
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ImageStore:
         groups: N names of what must not stand on both sides of a split, such as patients.
     """
 
-    images: Images
+    images: StoredImages
     targets: Tensor
     ids: Sequence[str]
     groups: Sequence[str] | None = None
@@ -110,7 +110,7 @@ def join(first: ImageStore, second: ImageStore) -> ImageStore:
     """Both as one, for what divides anew what came divided."""
     if isinstance(first.images, Tensor):
         assert isinstance(second.images, Tensor)  # they are of one source
-        images: Images = torch.cat([first.images, second.images])
+        images: StoredImages = torch.cat([first.images, second.images])
     else:
         assert not isinstance(second.images, Tensor)
         images = first.images.joined(second.images)

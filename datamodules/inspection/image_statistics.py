@@ -20,7 +20,7 @@ CHUNK_BYTES = 2**24  # of uint8 pixels; as float32, and once more in grey, some 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
 
-class Images(Protocol):
+class ImageArray(Protocol):
     """uint8 images (N, C, H, W), in memory or on disk, that a tensor of places gives a batch of."""
 
     @property
@@ -56,7 +56,7 @@ class Measures:
         return mean.tolist(), np.sqrt(variance.clip(min=0)).tolist()
 
 
-def measure(images: Images) -> Measures:
+def measure(images: ImageArray) -> Measures:
     """Reads all images once, a few at a time."""
     count, channels, height, width = images.shape
     if count == 0:

@@ -22,7 +22,7 @@ def fold_keys(folds: int, fold: int) -> dict[str, str]:
     return {"data.folds": str(folds), "data.fold": str(fold)}
 
 
-def flattery(trainer: TrainerSettings) -> str | None:
+def fold_selection_note(trainer: TrainerSettings) -> str | None:
     """A note, where the images that judge a fold have chosen its epoch too."""
     if trainer.monitor is None and trainer.early_stopping is None:
         return None

@@ -12,7 +12,7 @@ ASIDE = ("mlflow", "sweep", "claim")  # sections that no number depends on
 INERT = ("data.download", "trainer.progress", *PLACES)
 
 
-def in_common(config: Mapping[str, Any], *varied: str) -> dict[str, Any]:
+def keys_that_matter(config: Mapping[str, Any], *varied: str) -> dict[str, Any]:
     """The keys of a configuration on which numbers depend, but for those that vary, flat."""
     sections = {key: value for key, value in config.items() if key not in ASIDE}
     return {key: value for key, value in flatten(sections).items() if key not in (*INERT, *varied)}
@@ -20,4 +20,4 @@ def in_common(config: Mapping[str, Any], *varied: str) -> dict[str, Any]:
 
 def configuration(config: Mapping[str, Any]) -> dict[str, Any]:
     """What two runs of one experiment have in common: everything but the seed and what is inert."""
-    return in_common(config, "seed", "data.seed")
+    return keys_that_matter(config, "seed", "data.seed")

@@ -15,16 +15,16 @@ from darkroom.lightning_modules.metrics.names import RANKING_METRICS
 from .array_types import Floats
 from .clustered import Groups, corrected, group_of_image, groups_by_id, linearized
 from .significance import bootstrap_means, resamples
-from .stored_predictions import Outcome, union_of_ids
+from .stored_predictions import StoredPredictions, union_of_ids
 
 RESAMPLES = 2000
 SLOW_RESAMPLES = 500  # of metrics that are no mean over images
 MAX_GROUPS = 200  # left out in turn, of metrics that are no mean over images
 MIN_STRATUM = 5  # label sets rarer than this are drawn together
-Measure: TypeAlias = Callable[[Outcome, NDArray[np.int64]], float]
+MetricFunction: TypeAlias = Callable[[StoredPredictions, NDArray[np.int64]], float]
 
 
-def image_scores(outcome: Outcome, metric: str) -> Floats | None:
+def image_scores(outcome: StoredPredictions, metric: str) -> Floats | None:
     """What a metric is the mean of, one for each image, (N,); None where it is no such mean."""
     if metric == "exact_match" or (metric == "accuracy" and outcome.targets.ndim == 1):
         return outcome.right()
@@ -41,7 +41,7 @@ def image_scores(outcome: Outcome, metric: str) -> Floats | None:
     return None
 
 
-def measure(outcome: Outcome, metric: str) -> Measure | None:
+def measure(outcome: StoredPredictions, metric: str) -> MetricFunction | None:
     """The very metric that runs record, of images by their places; None where predictions don't tell."""
     import torch  # takes seconds, and metrics that are means over images do without
 
@@ -54,7 +54,7 @@ def measure(outcome: Outcome, metric: str) -> Measure | None:
         return None
     computed = collection["ranking" if ranking else metric]
 
-    def value(judged: Outcome, places: NDArray[np.int64]) -> float:
+    def value(judged: StoredPredictions, places: NDArray[np.int64]) -> float:
         computed.reset()
         probabilities = torch.from_numpy(judged.probabilities[places])
         targets = torch.from_numpy(judged.targets[places])
@@ -69,7 +69,7 @@ def measure(outcome: Outcome, metric: str) -> Measure | None:
 
 
 def unit_scores(
-    outcomes: Sequence[Outcome], metric: str, units: Mapping[str, str] | None = None
+    outcomes: Sequence[StoredPredictions], metric: str, units: Mapping[str, str] | None = None
 ) -> Floats | None:
     """What each unit adds to the metric of M runs, (U, M): columns have the metrics as means.
 
@@ -114,7 +114,9 @@ def unit_scores(
     )
 
 
-def _pseudo_values(outcome: Outcome, value: Measure, groups: NDArray[np.int64], num_groups: int) -> Floats:
+def _pseudo_values(
+    outcome: StoredPredictions, value: MetricFunction, groups: NDArray[np.int64], num_groups: int
+) -> Floats:
     """Of a metric of images in groups (N,): each group's, (G,), from the metric of all others."""
     whole, size = value(outcome, np.arange(len(groups))), len(groups)
     effects = np.full(num_groups, np.nan)
@@ -129,7 +131,7 @@ def _pseudo_values(outcome: Outcome, value: Measure, groups: NDArray[np.int64], 
     return np.asarray(np.where(sizes > 0, whole + corrected(centered, sizes), np.nan))
 
 
-def replicates(outcomes: Sequence[Outcome], metric: str, seed: int = 0) -> Floats | None:
+def replicates(outcomes: Sequence[StoredPredictions], metric: str, seed: int = 0) -> Floats | None:
     """The metric of M runs on resampled images, (R, M); None where predictions don't tell it.
 
     All runs see the same resamples, stratified by class, so that their differences are paired. Of runs
@@ -167,7 +169,9 @@ def replicates(outcomes: Sequence[Outcome], metric: str, seed: int = 0) -> Float
     return np.array(found)
 
 
-def _grouped_replicates(outcomes: Sequence[Outcome], metric: str, groups: Groups, seed: int) -> Floats | None:
+def _grouped_replicates(
+    outcomes: Sequence[StoredPredictions], metric: str, groups: Groups, seed: int
+) -> Floats | None:
     value = measure(outcomes[0], metric)
     if value is None:
         return None
@@ -192,7 +196,7 @@ def _grouped_replicates(outcomes: Sequence[Outcome], metric: str, groups: Groups
 
 
 def strata_of(
-    outcomes: Sequence[Outcome], ids: NDArray[np.str_], places: Sequence[NDArray[np.int64]]
+    outcomes: Sequence[StoredPredictions], ids: NDArray[np.str_], places: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.int64]:
     """The class of each image, or its set of labels, (N,); rare sets are one."""
     targets = np.zeros((len(ids), *outcomes[0].targets.shape[1:]), np.int64)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from .array_types import Floats
 from .significance import CONFIDENCE, Interval
-from .stored_predictions import Outcome
+from .stored_predictions import StoredPredictions
 
 MIN_GROUPS = 5  # fewer give no interval and no test: docs/explanation/groups.md has the simulation
 UNKNOWN = Interval(-math.inf, math.inf)
@@ -93,12 +93,12 @@ class Groups:
         )
 
 
-def outcome_groups(outcome: Outcome) -> Groups | None:
+def outcome_groups(outcome: StoredPredictions) -> Groups | None:
     """Of the images of one run; None where they have none."""
     return None if outcome.groups is None else Groups.of(outcome.groups, outcome.grouped_by)
 
 
-def group_of_image(outcomes: Sequence[Outcome]) -> dict[str, str] | None:
+def group_of_image(outcomes: Sequence[StoredPredictions]) -> dict[str, str] | None:
     """The group of each image that any of several runs judged, by the image's id.
 
     Groups are the first's that has some, as runs of the same images have the same. None where no run has any,
@@ -113,14 +113,14 @@ def group_of_image(outcomes: Sequence[Outcome]) -> dict[str, str] | None:
     return known if complete else None
 
 
-def groups_by_id(outcomes: Sequence[Outcome], group_of: Mapping[str, str]) -> Groups:
+def groups_by_id(outcomes: Sequence[StoredPredictions], group_of: Mapping[str, str]) -> Groups:
     """The same for each image, in the order of their ids."""
     ids = np.unique(np.concatenate([outcome.ids for outcome in outcomes]))
     columns = [outcome.grouped_by for outcome in outcomes if outcome.grouped_by is not None]
     return Groups.of([group_of[name] for name in ids.tolist()], columns[0] if columns else None)
 
 
-def unrecorded_groups(outcomes: Sequence[Outcome]) -> str | None:
+def unrecorded_groups(outcomes: Sequence[StoredPredictions]) -> str | None:
     """A caveat, where the data has groups that the records of the predictions lack; else None."""
     lacking = {outcome.grouped_by for outcome in outcomes if outcome.grouped_by and outcome.groups is None}
     if not lacking or group_of_image(outcomes) is not None:
@@ -166,7 +166,7 @@ def corrected(changes: Floats, sizes: NDArray[np.int64]) -> Floats:
 
 
 @dataclass(frozen=True)
-class Share:
+class GroupedProportion:
     """The share of images that are right, and how much it tells of other groups.
 
     Attributes:
@@ -189,7 +189,7 @@ class Share:
         return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
 
 
-def share_of_groups(scores: Floats, groups: Groups) -> Share:
+def share_of_groups(scores: Floats, groups: Groups) -> GroupedProportion:
     """Of scores in [0, 1], (N,), of images in two or more groups.
 
     The variance is CR2 of Bell and McCaffrey (2002). Few mistakes in few groups hardly tell it: there are no
@@ -201,10 +201,10 @@ def share_of_groups(scores: Floats, groups: Groups) -> Share:
     changes = np.bincount(groups.places, scores - value) / size / np.sqrt(1 - weights)
     spread, variance = value * (1 - value), float(changes @ changes)
     if spread < 1e-12 or variance == 0:
-        return Share(value, changes, 1 / float(weights @ weights), groups.freedom)
+        return GroupedProportion(value, changes, 1 / float(weights @ weights), groups.freedom)
     rarer = np.bincount(groups.places, scores if value < 0.5 else 1 - scores)
     erring = float(rarer.sum()) ** 2 / float(rarer @ rarer)
-    return Share(value, changes, spread / variance, min(groups.freedom, erring))
+    return GroupedProportion(value, changes, spread / variance, min(groups.freedom, erring))
 
 
 def grouped_share_interval(scores: Floats, groups: Groups) -> Interval:

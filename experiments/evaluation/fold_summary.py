@@ -31,7 +31,7 @@ class JudgedFold(Protocol):
 
 
 @dataclass(frozen=True)
-class Summary:
+class FoldSummary:
     """One metric over folds.
 
     Attributes:
@@ -46,7 +46,7 @@ class Summary:
     interval: Interval
 
 
-def summarize(folds: Sequence[JudgedFold]) -> dict[str, Summary]:
+def summarize(folds: Sequence[JudgedFold]) -> dict[str, FoldSummary]:
     """Each metric of the chosen checkpoints, `best/...` and `test/...`, over the folds."""
     val_per_train = float(np.mean([fold.validated / fold.trained for fold in folds]))
     names = [name for name in folds[0].metrics if name.startswith(("best/", "test/"))]
@@ -55,16 +55,16 @@ def summarize(folds: Sequence[JudgedFold]) -> dict[str, Summary]:
         values = [fold.metrics[name] for fold in folds]
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
         interval = folds_interval(values, val_per_train)
-        summaries[name] = Summary(statistics.fmean(values), deviation, interval)
+        summaries[name] = FoldSummary(statistics.fmean(values), deviation, interval)
     return summaries
 
 
-def summary_metrics(summaries: Mapping[str, Summary]) -> dict[str, float]:
+def summary_metrics(summaries: Mapping[str, FoldSummary]) -> dict[str, float]:
     """The summaries as a run records them, without what a single fold, or folds that tie, leave open.
 
-    >>> list(summary_metrics({"best/loss": Summary(0.5, 0.1, Interval(0.3, 0.7))}))
+    >>> list(summary_metrics({"best/loss": FoldSummary(0.5, 0.1, Interval(0.3, 0.7))}))
     ['mean/best/loss', 'std/best/loss', 'low/best/loss', 'high/best/loss']
-    >>> summary_metrics({"best/loss": Summary(0.5, math.nan, Interval(-math.inf, math.inf))})
+    >>> summary_metrics({"best/loss": FoldSummary(0.5, math.nan, Interval(-math.inf, math.inf))})
     {'mean/best/loss': 0.5}
     """
     metrics: dict[str, float] = {}

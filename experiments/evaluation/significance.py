@@ -12,7 +12,7 @@ from scipy import stats
 
 from .array_types import Floats
 
-Verdict: TypeAlias = Literal["reproduced", "not reproduced", "underpowered"]
+ReproductionVerdict: TypeAlias = Literal["reproduced", "not reproduced", "underpowered"]
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 POWER = 0.8
@@ -112,7 +112,7 @@ def folds_p_value(differences: Sequence[float], test_per_train: float) -> float:
     return float(2 * stats.t.sf(abs(np.mean(differences)) / error, len(differences) - 1))
 
 
-def equivalence(values: Sequence[float], within: Interval) -> tuple[Verdict, Interval]:
+def equivalence(values: Sequence[float], within: Interval) -> tuple[ReproductionVerdict, Interval]:
     """Whether the mean over seeds is a claimed value, up to a tolerance (Schuirmann 1987).
 
     Two one-sided t-tests at 0.05, as the 90 % interval of the mean, which is returned too: the claim is

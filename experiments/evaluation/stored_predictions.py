@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StoredPredictions:
     """What a run's chosen checkpoint said of N images.
 
     Attributes:
@@ -39,7 +39,7 @@ class Outcome:
         """What images are ranked by for each class or label, (N, C)."""
         return self.probabilities if self.log_odds is None else self.log_odds
 
-    def at(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> Outcome:
+    def at(self, places: NDArray[np.integer] | NDArray[np.bool_]) -> StoredPredictions:
         """What was said of some of the images, by their places (M,) or a mask (N,)."""
         return replace(
             self,
@@ -68,7 +68,7 @@ class Outcome:
         return np.asarray((self.probabilities > 0.5) == (self.targets == 1))
 
 
-def union_of_ids(outcomes: Sequence[Outcome]) -> tuple[NDArray[np.str_], list[NDArray[np.int64]]]:
+def union_of_ids(outcomes: Sequence[StoredPredictions]) -> tuple[NDArray[np.str_], list[NDArray[np.int64]]]:
     """All images that anyone judged, (N,), and where each one's stand among them."""
     ids = np.unique(np.concatenate([outcome.ids for outcome in outcomes]))
     return ids, [np.searchsorted(ids, outcome.ids) for outcome in outcomes]

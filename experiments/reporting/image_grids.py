@@ -13,7 +13,7 @@ from ..evaluation.predictions import positives_of
 from .style import GREY, INK, MAX_NAMED_CLASSES, RED, TITLE, shorten
 
 
-class Pictures(Protocol):
+class DrawnImages(Protocol):
     """Images (N, C, H, W) of which only those that are drawn are asked for; an array is one."""
 
     @property
@@ -22,7 +22,9 @@ class Pictures(Protocol):
     def __getitem__(self, places: Ints, /) -> Bytes: ...
 
 
-def sample_sheet(images: Pictures, targets: Ints, class_names: Sequence[str], per_class: int = 8) -> Figure:
+def sample_sheet(
+    images: DrawnImages, targets: Ints, class_names: Sequence[str], per_class: int = 8
+) -> Figure:
     """Draw the first `per_class` samples of each class in a row, of the first ten classes at most.
 
     `images` are (N, C, H, W), grey (C = 1) or RGB (C = 3), `targets` classes, (N,), or labels,
@@ -54,7 +56,7 @@ def augmented_sheet(original: Bytes, augmented: Bytes, class_name: str) -> Figur
 
 
 def worst_mistakes(
-    images: Pictures,
+    images: DrawnImages,
     targets: Ints,
     probabilities: Floats,
     class_names: Sequence[str],
@@ -81,7 +83,7 @@ def worst_mistakes(
 
 
 def worst_label_mistakes(
-    images: Pictures,
+    images: DrawnImages,
     targets: Floats,
     probabilities: Floats,
     label_names: Sequence[str],

@@ -56,7 +56,7 @@ def tooltip(words: str) -> str:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ChartLine:
     """One line.
 
     Attributes:
@@ -85,7 +85,7 @@ def colour(place: int) -> str:
     return PALETTE[place % len(PALETTE)]
 
 
-def line_chart(curves: Sequence[Curve], x_name: str, y_name: str, x_log: bool = False) -> str:
+def line_chart(curves: Sequence[ChartLine], x_name: str, y_name: str, x_log: bool = False) -> str:
     """Curves and their bands over common axes."""
     x_ends = min(each.x.min() for each in curves), max(each.x.max() for each in curves)
     y_ends = min(each.low.min() for each in curves), max(each.high.max() for each in curves)

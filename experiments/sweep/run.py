@@ -25,14 +25,14 @@ from ..training.result import Result, print_result
 from ..training.resume import go_on
 from ..training.run import train
 from .execution.controller import Conductor
-from .execution.resources import Slot, share_out
+from .execution.resources import Slot, allocate_slots
 from .execution.trial_records import Sweep
 from .report.leaderboard import leaderboard, savings
 from .report.live_display import Display
 from .report.report import write_report
 from .setup import prepare_sweep
 from .study.confirmation import (
-    Confirmation,
+    ConfirmationPlan,
     Confirmed,
     confirmation_frame,
     confirmation_table,
@@ -41,7 +41,7 @@ from .study.confirmation import (
     told_apart,
 )
 from .study.storage import DEFAULT_STORAGE, Leases, open_leases, open_storage
-from .study.study import Search, grid_trials, is_done, open_study
+from .study.study import SearchPlan, grid_trials, is_done, open_study
 from .study.trials import best_trial, counted_trials, describe
 
 REFRESH_SECONDS = 20.0  # between two looks of the sweep's run in MLflow, while it lasts
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, changed: Mapping[str, str]) -> None:
     settings = experiment.sweep
     if settings is None or not settings.space:
         raise RequestError(f"{experiment.name} has no sweep.space: name the keys to vary, with their ranges")
-    slots = share_out(experiment, arguments.workers, arguments.trials_per_gpu)
+    slots = allocate_slots(experiment, arguments.workers, arguments.trials_per_gpu)
     for note in prepare_sweep(experiment, arguments.experiments, changed):
         print(f"note: {note}")
     store = open_store() if experiment.mlflow.enabled else None
@@ -135,7 +135,7 @@ def parent_run(experiment: Experiment, study: optuna.Study, store: Store | None)
 
 def search(sweep: Sweep, study: optuna.Study, leases: Leases, slots: Sequence[Slot], trials: int) -> None:
     """The trials of the search that are missing."""
-    plan = Search(study, sweep.settings, sweep.seed, trials)
+    plan = SearchPlan(study, sweep.settings, sweep.seed, trials)
     if done := sum(trial.state.is_finished() for trial in counted_trials(study)):
         print(f"study {sweep.name}: {done} of {trials} trials are done")
     if is_done(plan):
@@ -157,7 +157,7 @@ def confirm(sweep: Sweep, study: optuna.Study, storage: RDBStorage, slots: Seque
     """The best configurations on fresh seeds, best mean first."""
     leases = open_leases(storage, f"{sweep.name}/confirmation")
     with leases.claiming():
-        plan = Confirmation(study, storage, sweep.settings, sweep.seed)
+        plan = ConfirmationPlan(study, storage, sweep.settings, sweep.seed)
     if not is_done(plan):
         with Display() as display:
             Conductor(sweep, plan, leases, slots, display).run()

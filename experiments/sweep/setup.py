@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..config.experiment import Experiment
-from ..config.folds import flattery, load_fold
+from ..config.folds import fold_selection_note, load_fold
 from ..config.keys import flatten
 from ..errors import RequestError
 from ..training.checks import check_is_defined
@@ -49,7 +49,7 @@ def prepare_sweep(experiment: Experiment, sources: Sequence[str], overrides: Map
         f"each trial is trained {folds} times, and judged once on each fold of the training images; the "
         "winner trains on the recipe's own split"
     )
-    return [*experiment.data.notes, note, *([told] if (told := flattery(trainer)) else [])]
+    return [*experiment.data.notes, note, *([told] if (told := fold_selection_note(trainer)) else [])]
 
 
 def _check_division(experiment: Experiment, overrides: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from ..evaluation.predictions import (
     per_label_table,
     split_frame,
 )
-from ..evaluation.stored_predictions import Outcome
+from ..evaluation.stored_predictions import StoredPredictions
 from .run import RunRecord
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def record_temperatures(
         table.to_csv(folder / "tables" / "temperatures.csv", index=False)
 
 
-def read_outcome(run: RunRecord, split: str) -> Outcome:
+def read_outcome(run: RunRecord, split: str) -> StoredPredictions:
     """What a run said of its `val` or `test` images, wherever it is recorded.
 
     Raises:
@@ -55,7 +55,7 @@ def read_outcome(run: RunRecord, split: str) -> Outcome:
             f"run {run.run_id[:8]} ({run.name}) recorded predictions of {bad:,} of {len(frame):,} {split} "
             "images that are NaN: its network had died, and its metrics mean nothing. Leave it out"
         )
-    return Outcome(
+    return StoredPredictions(
         ids=frame["id"].to_numpy(dtype=np.str_),
         targets=targets.to_numpy(dtype=np.int64, copy=True),
         probabilities=probabilities,

@@ -93,7 +93,7 @@ def record_figures(
     targets, ranking = predictions.targets.cpu().numpy(), predictions.ranking.cpu().numpy()
     names = list(data.class_names)
     judged, train = data.splits[split], data.splits["train"]
-    pictures = Pictures(judged, predictions.indices.cpu())
+    pictures = LazyImages(judged, predictions.indices.cpu())
     ids = [judged.ids[index] for index in predictions.indices.tolist()]
     original = _to_bytes(data.preprocess.scale(train.images[torch.tensor([0])]))[0]
     augmented = _to_bytes(data.augmented(0, 24))
@@ -105,7 +105,7 @@ def record_figures(
             targets, probabilities, calibration.scaled if calibration is not None else None
         ),
         "risk_coverage": calibration_plots.risk_coverage_curve(targets, probabilities, ranking),
-        "samples": image_grids.sample_sheet(Pictures(train), train.targets.numpy(), names),
+        "samples": image_grids.sample_sheet(LazyImages(train), train.targets.numpy(), names),
         "augmented": image_grids.augmented_sheet(original, augmented, first),
     }
     if thresholds is None:
@@ -130,7 +130,7 @@ def record_figures(
         save(figure, folder / "figures" / f"{name}.png")
 
 
-class Pictures:
+class LazyImages:
     """Images of a store by their places, read only when they are drawn: uint8 (n, C, H, W).
 
     Args:

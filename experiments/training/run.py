@@ -22,7 +22,7 @@ from .callbacks.checkpoints import chosen_checkpoint, load_weights, save_untrain
 from .callbacks.epoch_end import EpochRecorder, ProgressLine
 from .callbacks.throughput import Throughput
 from .checks import check_has_a_head
-from .distributed.launcher import Furnish, other_ranks
+from .distributed.launcher import DataProvider, other_ranks
 from .loop import chosen_epoch, evaluate, train_epochs
 from .result import Result
 from .setup import prepare
@@ -112,7 +112,7 @@ def fit(
     *,
     resumed: bool = False,
     callbacks: Sequence[pl.Callback] = (),
-    furnish: Furnish | None = None,
+    furnish: DataProvider | None = None,
 ) -> int:
     """Trains, on all devices, and loads the chosen checkpoint's weights; returns the epoch they are of."""
     with other_ranks(experiment, folder, resumed=resumed, furnish=furnish):

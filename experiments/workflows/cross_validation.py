@@ -14,10 +14,10 @@ from rich.table import Table
 
 from darkroom.lightning_modules.task import build_task
 
-from ..config.folds import flattery, load_fold
-from ..config.identity import in_common
+from ..config.folds import fold_selection_note, load_fold
+from ..config.identity import keys_that_matter
 from ..errors import RequestError
-from ..evaluation.fold_summary import Summary, out_of_fold, summarize, summary_metrics
+from ..evaluation.fold_summary import FoldSummary, out_of_fold, summarize, summary_metrics
 from ..tracking.run import RunRecord
 from ..tracking.run_lifecycle import recording
 from ..tracking.store import Store, open_store
@@ -93,13 +93,13 @@ def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> t
     if not experiment.mlflow.enabled:
         raise RequestError("the mean over folds is read from their records: mlflow.enabled must be true")
     prepare(experiment)  # which looks at all of the folds
-    if (note := flattery(experiment.trainer)) is not None:
+    if (note := fold_selection_note(experiment.trainer)) is not None:
         print(f"note: {note}")
     store = open_store()
     tags = {
         "recipe": experiment.name,
         "role": ROLE,
-        "configuration": fingerprint(in_common(experiment.config, "data.fold")),
+        "configuration": fingerprint(keys_that_matter(experiment.config, "data.fold")),
     }
     parent = unfinished(store, experiment.name, tags)
     if parent is not None:
@@ -141,7 +141,7 @@ def read_fold(number: int, run: RunRecord) -> Fold:
 # What comes of it --------------------------------------------------------------------------------
 
 
-def record_folds(parent: RunRecord, folds: Sequence[Fold], summaries: Mapping[str, Summary]) -> None:
+def record_folds(parent: RunRecord, folds: Sequence[Fold], summaries: Mapping[str, FoldSummary]) -> None:
     """Each metric's mean, deviation and interval, the out-of-fold predictions, and a table of the folds."""
     parent.log_metrics(summary_metrics(summaries))
     with parent.artifacts() as folder:
@@ -167,7 +167,7 @@ def write_table(path: Path, folds: Sequence[Fold], metrics: Sequence[str]) -> No
     pd.DataFrame(rows).to_csv(path, index=False)
 
 
-def table(folds: Sequence[Fold], summaries: Mapping[str, Summary]) -> Table:
+def table(folds: Sequence[Fold], summaries: Mapping[str, FoldSummary]) -> Table:
     """A line for each fold, and one for the mean with its interval."""
     params = folds[0].run.params
     headline = build_task(int(params["num_classes"]), params["task"]).headline  # type: ignore[arg-type]

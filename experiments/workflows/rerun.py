@@ -37,7 +37,7 @@ COMPARED = ("train/", "val/", "best/", "test/", "lr")  # what a run computes; th
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunDifference:
     """How a rerun differs from its original.
 
     Attributes:
@@ -207,17 +207,17 @@ def tell(changes: Sequence[str]) -> None:
 # What came of it --------------------------------------------------------------------------------
 
 
-def compare(original: RunRecord, repeated: RunRecord) -> Outcome:
+def compare(original: RunRecord, repeated: RunRecord) -> RunDifference:
     """Metrics epoch by epoch, the chosen checkpoint's metrics, and its weights."""
     before, now = original.history(), repeated.history()
     epochs = sorted(before.keys() & now.keys() - {0})
     first, metric, by = first_difference(before, now)
     final = largest_difference(original.metrics, repeated.metrics, ("best/", "test/"))
     if original.is_trial:  # of which the sweep keeps no weights
-        return Outcome(len(epochs), first, metric, by, final, 0.0, 0)
+        return RunDifference(len(epochs), first, metric, by, final, 0.0, 0)
     weights = [state_dict(run.download("checkpoints/best.ckpt")) for run in (original, repeated)]
     num_weights = sum(tensor.numel() for tensor in weights[0].values())
-    return Outcome(len(epochs), first, metric, by, final, weight_difference(*weights), num_weights)
+    return RunDifference(len(epochs), first, metric, by, final, weight_difference(*weights), num_weights)
 
 
 def first_difference(

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
-Normalization = Literal["none", "batch", "group", "layer"]
+LayerNormalization = Literal["none", "batch", "group", "layer"]
 Pooling = Literal["max", "avg"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -24,7 +24,7 @@ def activation_layer(name: Activation) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
-def normalization_layer(name: Normalization, channels: int) -> nn.Module | None:
+def normalization_layer(name: LayerNormalization, channels: int) -> nn.Module | None:
     """The layer for feature maps of `channels`; None where there is none to add."""
     if name == "batch":
         return nn.BatchNorm2d(channels)

@@ -7,7 +7,14 @@ from typing import Literal
 
 from torch import nn
 
-from .layers import Activation, Normalization, Pooling, activation_layer, normalization_layer, pooling_layer
+from .layers import (
+    Activation,
+    LayerNormalization,
+    Pooling,
+    activation_layer,
+    normalization_layer,
+    pooling_layer,
+)
 from .network import Network, count_features
 
 
@@ -46,7 +53,7 @@ class SmallCNN(Network):
         padding: Literal["same", "valid"] = "same",
         pooling: Pooling = "max",
         activation: Activation = "relu",
-        normalization: Normalization = "batch",
+        normalization: LayerNormalization = "batch",
         global_pooling: bool = False,
         dense_units: Sequence[int] = (),
         dense_dropout: float = 0.0,

@@ -16,7 +16,7 @@ from ..backbones.lora import adapter_parameters, add_adapters
 from ..backbones.weight_loading import head_names
 from ..networks.network import Network
 
-Strategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]
+FinetuningStrategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]
 NORMS: tuple[type[nn.Module], ...] = (  # some of timm's own are torch's too
     _NormBase,
     nn.LayerNorm,
@@ -57,7 +57,7 @@ class FineTuning:
             linear layers below the head, or where there are none all convolutions but depthwise ones.
     """
 
-    strategy: Strategy = "full"
+    strategy: FinetuningStrategy = "full"
     head_epochs: int = 1
     unfreeze_every: int = 1
     head_lr_factor: float = 1.0

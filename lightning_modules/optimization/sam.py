@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from ..batch import Batch
+from ..batch import TrainingBatch
 
 NO_GRADIENT = 1e-12  # added to the gradient's norm, which may be 0
 
@@ -34,10 +34,10 @@ class SharpnessAware:
 
     def __init__(self, rho: float) -> None:
         self.rho = rho
-        self._batches: list[Batch] = []
+        self._batches: list[TrainingBatch] = []
         self._is_nearby = False
 
-    def has_seen(self, batch: Batch) -> bool:
+    def has_seen(self, batch: TrainingBatch) -> bool:
         """Whether a training step goes through this batch for the second time; else it is kept for that."""
         if not self._is_nearby:
             self._batches.append(batch)

@@ -27,7 +27,7 @@ from darkroom.experiments.analysis.slices.slice_metrics import f1_scores, mean_f
 from darkroom.experiments.evaluation.bootstrap import unit_scores
 from darkroom.experiments.evaluation.proportions import share_interval
 from darkroom.experiments.evaluation.significance import SIGNIFICANCE, seeds_p_value, t_interval
-from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.evaluation.stored_predictions import StoredPredictions
 from darkroom.experiments.evaluation.two_way_test import (
     TwoWay,
     difference_interval,
@@ -235,7 +235,7 @@ def macro_f1_rate(cases: int, images: int, classes: int) -> float:
             right = hard + generator.normal(0, 0.7, images) < 1.0
             said = np.where(right, targets, (targets + generator.integers(1, classes, images)) % classes)
             ids = np.array([f"{number:04}" for number in range(images)])
-            runs.append(Outcome(ids, targets, np.eye(classes, dtype=np.float32)[said]))
+            runs.append(StoredPredictions(ids, targets, np.eye(classes, dtype=np.float32)[said]))
         scores = unit_scores(runs, "f1_macro")
         assert scores is not None
         found.append(difference_p_value(scores[:, 0] - scores[:, 1]) < SIGNIFICANCE)

@@ -25,7 +25,7 @@ from darkroom.experiments.sweep.execution import controller
 from darkroom.experiments.sweep.execution.resources import Slot
 from darkroom.experiments.sweep.report.live_display import Display
 from darkroom.experiments.sweep.study.storage import open_leases, open_storage
-from darkroom.experiments.sweep.study.study import Search
+from darkroom.experiments.sweep.study.study import SearchPlan
 
 SEARCH = """
 import json, sys
@@ -142,7 +142,7 @@ def benchmark_conductor(folder: Path, tiny: bool) -> None:
     study = fresh_study("conducted")
     memory = []
     sweep = controller.Sweep("conducted", [], {}, settings, 0, 1, None, None)
-    plan = Search(study, settings, 0, trials)
+    plan = SearchPlan(study, settings, 0, trials)
     leases = open_leases(study._storage._backend, "conducted")
     worker, controller.Worker = controller.Worker, Instant  # type: ignore[assignment, misc]
     started_at = time.perf_counter()

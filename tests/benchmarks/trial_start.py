@@ -11,7 +11,7 @@ from typing import Any
 
 from bench import arguments, figure, workplace
 
-from darkroom.experiments.sweep.execution.messages import EpochReport, Task
+from darkroom.experiments.sweep.execution.messages import EpochReport, TrialRequest
 from darkroom.experiments.sweep.execution.worker import Worker, start_server
 
 
@@ -36,7 +36,7 @@ def main() -> None:
             "trainer.max_epochs": "1",
             "trainer.extra": "{limit_train_batches: 1}",
         }
-        task = Task(["digits/cnn"], changes, "val/accuracy", None, [], "start", None, 1)
+        task = TrialRequest(["digits/cnn"], changes, "val/accuracy", None, [], "start", None, 1)
         moments: dict[str, list[float]] = {"process": [], "first_step": [], "report": []}
         for number in range(given.rounds + 1):
             log = folder / f"{number}.log"

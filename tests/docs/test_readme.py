@@ -13,7 +13,7 @@ from darkroom.experiments.cli.parser import COMMANDS
 from darkroom.experiments.config.experiment import load_experiment
 from darkroom.experiments.recipes import recipe_names
 from darkroom.experiments.workflows.reproduce.markdown_table import BEGIN, END, HEAD
-from darkroom.experiments.workflows.reproduce.verdict import HEADER, Row, judge
+from darkroom.experiments.workflows.reproduce.verdict import HEADER, Reproduction, judge
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -57,7 +57,7 @@ def test_its_table_of_reproductions_holds_what_recipes_claim_and_the_verdicts_th
         values = [float(each) / 100 for each in seeds.split(", ") if each != "-"]
         lacking = len(claim.seeds) - len(values)
         follows = f"no verdict: {lacking} seeds are not recorded" if lacking else judge(values, value, trains)
-        row = Row("", claim.source, metric, value, values, 0.0, follows)
+        row = Reproduction("", claim.source, metric, value, values, 0.0, follows)
         assert [claimed, source, verdict.removesuffix(" *")] == [*row.cells()[1:3], follows], recipe
         if values:
             assert float(obtained.split()[0]) == pytest.approx(100 * fmean(values), abs=0.01), recipe

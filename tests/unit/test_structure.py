@@ -49,6 +49,15 @@ def test_a_private_name_is_imported_by_nobody():
     assert not taken
 
 
+def test_no_two_public_classes_have_the_same_name():
+    places: dict[str, list[str]] = {}
+    for path, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def test_every_file_begins_with_a_sentence_that_says_what_is_in_it():
     for path, tree in TREES.items():
         sentence = (ast.get_docstring(tree) or "").partition("\n\n")[0].rstrip()

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from ...evaluation.clustered import unrecorded_groups
 from ...tracking.record_version import repairs_since, version_label
-from .comparison import Summary, same_images
+from .comparison import GroupSummary, same_images
 from .groups import Group
 
 FEW_SEEDS = 5
 
 
-def remarks(summaries: Sequence[Summary], split: str, metric: str) -> Iterator[str]:
+def remarks(summaries: Sequence[GroupSummary], split: str, metric: str) -> Iterator[str]:
     """A sentence on each thing that weakens what the tables say."""
     groups = [summary.group for summary in summaries]
     yield from _too_few(groups)
@@ -42,7 +42,7 @@ def _too_few(groups: Sequence[Group]) -> Iterator[str]:
         yield f"fewer than {FEW_SEEDS} seeds of {_listed(few)}: intervals over seeds are wide, tests weak"
 
 
-def _image_groups(summaries: Sequence[Summary]) -> Iterator[str]:
+def _image_groups(summaries: Sequence[GroupSummary]) -> Iterator[str]:
     """What was drawn independently, where it is not images; once for groups that judged the same ones."""
     told = [summary.image_groups.told() for summary in summaries if summary.image_groups is not None]
     yield from dict.fromkeys(told)

@@ -19,7 +19,7 @@ from ...tracking.run_selection import left_out, select_runs, usable
 from ...tracking.store import open_store
 from .caveats import remarks
 from .comparison import Comparison, compare
-from .groups import Member, group_members, read_member
+from .groups import ComparedRun, group_members, read_member
 from .tables import print_comparison, to_latex, to_markdown, write_csv
 
 KINDS = (".md", ".tex", ".csv", ".html")  # of files that are written
@@ -109,10 +109,12 @@ def compare_runs(
     return Comparison(f"{split}/{metric}", minimized, tuple(summaries), tuple(pairs), told)
 
 
-def read_members(runs: Sequence[RunRecord], split: str, metric: str) -> tuple[list[Member], list[RunRecord]]:
+def read_members(
+    runs: Sequence[RunRecord], split: str, metric: str
+) -> tuple[list[ComparedRun], list[RunRecord]]:
     """What can be read, and the runs of which it can't."""
 
-    def read(run: RunRecord) -> Member | None:
+    def read(run: RunRecord) -> ComparedRun | None:
         try:
             return read_member(run, split, metric)
         except RequestError:

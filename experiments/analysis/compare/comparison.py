@@ -33,7 +33,7 @@ UNBOUNDED = ("loss", "log_loss")  # metrics that are no share
 
 
 @dataclass(frozen=True)
-class Summary:
+class GroupSummary:
     """One group's metric.
 
     Attributes:
@@ -131,7 +131,7 @@ class Comparison:
 
     metric: str
     minimized: bool
-    summaries: tuple[Summary, ...]
+    summaries: tuple[GroupSummary, ...]
     pairs: tuple[Pair, ...]
     remarks: tuple[str, ...]
 
@@ -155,7 +155,7 @@ class Comparison:
 
 def compare(
     groups: Sequence[Group], metric: str, minimized: bool, rope: float | None = None
-) -> tuple[list[Summary], list[Pair]]:
+) -> tuple[list[GroupSummary], list[Pair]]:
     """Each group by itself, then each two; groups are ranked already.
 
     Args:
@@ -170,14 +170,14 @@ def compare(
     return summaries, _corrected(pairs)
 
 
-def summarize(group: Group, metric: str, scores: Floats | None) -> Summary:
+def summarize(group: Group, metric: str, scores: Floats | None) -> GroupSummary:
     """A group by itself, with what `unit_scores` gives of its runs, (U, S)."""
     values = group.values
     over_seeds = folds_interval(values, 1 / (group.folds - 1)) if group.folds else t_interval(values)
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     image_groups = groups_of_images(group)
     over_images = None if scores is None else _over_images(group, metric, scores, image_groups)
-    return Summary(group, float(np.mean(values)), deviation, over_seeds, over_images, image_groups)
+    return GroupSummary(group, float(np.mean(values)), deviation, over_seeds, over_images, image_groups)
 
 
 def _over_images(group: Group, metric: str, scores: Floats, image_groups: Groups | None) -> Interval:

@@ -8,8 +8,8 @@ import numpy as np
 
 from ...evaluation.array_types import Floats
 from ...evaluation.predictions import confusion_counts, label_confusion_counts, positives_of
-from ...evaluation.stored_predictions import Outcome
-from ...reporting.svg import Curve, colour
+from ...evaluation.stored_predictions import StoredPredictions
+from ...reporting.svg import ChartLine, colour
 from .comparison import same_images
 from .groups import Group
 
@@ -18,7 +18,7 @@ LEAST_RATE = 1e-3  # of false positives, where the axis begins
 FALSE_RATES = np.concatenate([[0], np.logspace(-3, 0, 200)])
 
 
-def learning_curves(groups: Sequence[Group], metric: str) -> list[Curve]:
+def learning_curves(groups: Sequence[Group], metric: str) -> list[ChartLine]:
     """Each group's mean over seeds and their range, up to the last epoch that all of them have."""
     found = []
     for place, group in enumerate(groups):
@@ -31,7 +31,7 @@ def learning_curves(groups: Sequence[Group], metric: str) -> list[Curve]:
     return found
 
 
-def roc_curves(groups: Sequence[Group]) -> list[Curve]:
+def roc_curves(groups: Sequence[Group]) -> list[ChartLine]:
     """Each group's mean over seeds, and their range, of the curve averaged over classes; above 0.001."""
     found = []
     for place, group in enumerate(groups):
@@ -42,7 +42,7 @@ def roc_curves(groups: Sequence[Group]) -> list[Curve]:
     return found
 
 
-def roc_curve(outcome: Outcome) -> Floats | None:
+def roc_curve(outcome: StoredPredictions) -> Floats | None:
     """True positive rate at each of FALSE_RATES, one against the rest, averaged over classes that have both.
 
     The first hundred classes; of two the second alone. None where no class has both.
@@ -93,7 +93,7 @@ def _shared_mistakes(one: Group, other: Group) -> float:
     return float(mistakes / total) if total else float("nan")
 
 
-def _f1(outcome: Outcome) -> Floats:
+def _f1(outcome: StoredPredictions) -> Floats:
     if outcome.targets.ndim == 2:
         counts = label_confusion_counts(outcome.targets, outcome.probabilities > 0.5)
         hits, support, predicted = counts[:, 1, 1], counts[:, 1].sum(1), counts[:, :, 1].sum(1)
@@ -104,6 +104,6 @@ def _f1(outcome: Outcome) -> Floats:
     return np.asarray(2 * hits / np.maximum(support + predicted, 1))
 
 
-def _curve(group: Group, place: int, x: Floats, values: Floats) -> Curve:
+def _curve(group: Group, place: int, x: Floats, values: Floats) -> ChartLine:
     name = f"{group.name}  {group.label}"
-    return Curve(name, colour(place), x, values.mean(0), values.min(0), values.max(0))
+    return ChartLine(name, colour(place), x, values.mean(0), values.min(0), values.max(0))

@@ -34,7 +34,7 @@ class Disputed:
     pixels: Tensor
 
 
-class Images:
+class SplitImages:
     """The images of a split, by id, as a recorded run's configuration gives them.
 
     Args:

@@ -15,7 +15,7 @@ import numpy as np
 from ...config.identity import INERT
 from ...errors import RequestError
 from ...evaluation.array_types import Floats
-from ...evaluation.stored_predictions import Outcome, union_of_ids
+from ...evaluation.stored_predictions import StoredPredictions, union_of_ids
 from ...tracking.prediction_artifacts import read_outcome
 from ...tracking.record_version import version_label
 from ...tracking.recorded_experiment import with_later_keys
@@ -30,7 +30,7 @@ VERSION = "record version"
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class ComparedRun:
     """One run with all that is read of it, once.
 
     Attributes:
@@ -43,7 +43,7 @@ class Member:
     """
 
     run: RunRecord
-    outcome: Outcome
+    outcome: StoredPredictions
     value: float
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, str]
@@ -97,7 +97,7 @@ class Group:
     """
 
     name: str
-    members: tuple[Member, ...]
+    members: tuple[ComparedRun, ...]
     differing: Mapping[str, str]
 
     @property
@@ -167,7 +167,7 @@ class Group:
         return median(known) if known else None
 
 
-def read_member(run: RunRecord, split: str, metric: str) -> Member:
+def read_member(run: RunRecord, split: str, metric: str) -> ComparedRun:
     """All that is compared of a run.
 
     Raises:
@@ -182,7 +182,7 @@ def read_member(run: RunRecord, split: str, metric: str) -> Member:
     facts: dict[str, Any] = json.loads(run.read_text("data/facts.json"))
     names = [name for name in curve_names(metric) if name in run.metrics]
     rows = run.history(names)
-    return Member(
+    return ComparedRun(
         run,
         outcome,
         run.metrics[recorded],
@@ -199,13 +199,13 @@ def curve_names(metric: str) -> list[str]:
 
 
 def group_members(
-    members: Sequence[Member], minimized: bool, any_version: bool = False
+    members: Sequence[ComparedRun], minimized: bool, any_version: bool = False
 ) -> tuple[list[Group], list[str]]:
     """Groups, the best mean first; and a word on runs that repeat a seed, which are no further evidence.
 
     Runs of different record versions are no seeds of one configuration, unless `any_version` asks for it.
     """
-    found: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], Member]] = {}
+    found: dict[tuple[tuple[str, str], ...], dict[tuple[str, str], ComparedRun]] = {}
     repeated = []
     for member, configuration in zip(members, configurations(members), strict=True):
         if not any_version:
@@ -232,7 +232,7 @@ def group_members(
     return groups, [f"left out: {words} configuration and seed of another ({named})"]
 
 
-def configurations(members: Sequence[Member]) -> list[dict[str, str]]:
+def configurations(members: Sequence[ComparedRun]) -> list[dict[str, str]]:
     """What each has in common with the other seeds and folds of its configuration."""
     found = []
     for member, params in zip(members, with_later_keys([each.run for each in members]), strict=True):
@@ -267,6 +267,6 @@ def letter(place: int) -> str:
     return first + chr(ord("A") + place % 26)
 
 
-def _by_number(member: Member) -> tuple[int, int]:
+def _by_number(member: ComparedRun) -> tuple[int, int]:
     seed, fold = member.replicate
     return int(seed or 0), int(fold)

@@ -14,7 +14,7 @@ from ...reporting.html_page import SORTABLE, build_page, data_uri, table
 from ...reporting.svg import colour, dot_chart, line_chart, rank_chart
 from .comparison import Comparison, same_images
 from .curves import LEAST_RATE, agreement, class_scores, learning_curves, roc_curves
-from .disputed_images import Disputed, Images
+from .disputed_images import Disputed, SplitImages
 from .groups import Group
 from .tables import sheets
 
@@ -127,7 +127,7 @@ def _pictures(comparison: Comparison, overrides: Mapping[str, str]) -> Iterator[
     if len(groups) < 2:
         return
     try:
-        images = Images(groups[0], comparison.split, overrides)
+        images = SplitImages(groups[0], comparison.split, overrides)
     except RequestError as error:
         yield "Images", f"Left out: the data is not to be had here ({html.escape(str(error))}).", ""
         return

@@ -13,7 +13,7 @@ from rich.table import Table
 from ...evaluation.significance import Interval
 from ...evaluation.two_way_test import Needed
 from ...reporting.tables import Sheet, duration, escape_latex, interval, number, p_value
-from .comparison import Comparison, Pair, Summary
+from .comparison import Comparison, GroupSummary, Pair
 
 MAX_PAIRS = 15  # in the terminal
 WIDE = ("95 % over images", "better / same / worse", "verdict")  # columns that a terminal has no room for
@@ -173,7 +173,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
         pairs_frame(comparison).to_csv(path.with_name(f"{path.stem}-pairs.csv"), index=False)
 
 
-def _group_row(each: Summary, metric: str) -> dict[str, Any]:
+def _group_row(each: GroupSummary, metric: str) -> dict[str, Any]:
     group = each.group
     over_images = each.over_images or Interval(math.nan, math.nan)
     return {

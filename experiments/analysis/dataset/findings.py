@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Values = dict[str, NDArray[np.float64]]
+ImageValues = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LabelIssue:
 
 
 @dataclass(frozen=True)
-class Findings:
+class DatasetFindings:
     """All of it, as terminal, page and JSON show it.
 
     Attributes:
@@ -96,7 +96,7 @@ class Findings:
     image_shape: tuple[int, int, int]
     class_counts: dict[str, list[int]]
     num_images: dict[str, int]
-    values: dict[str, Values]
+    values: dict[str, ImageValues]
     channel_means: dict[str, list[float]]
     channel_stds: dict[str, list[float]]
     leaks: Duplicates

@@ -12,7 +12,7 @@ from darkroom.datamodules.base import ImageDataModule
 
 from ...reporting.html_page import SORTABLE, build_page, data_uri, table
 from ...reporting.svg import histogram
-from .findings import Duplicates, Findings, Sample
+from .findings import DatasetFindings, Duplicates, Sample
 from .inspection import SPLITS, sample_at
 
 MAX_CLASSES = 50  # with samples of their own
@@ -44,7 +44,7 @@ figure small { font-size: 12px; color: var(--grey); }
 Show = Callable[[Sample], str]
 
 
-def render_page(findings: Findings, data: ImageDataModule) -> str:
+def render_page(findings: DatasetFindings, data: ImageDataModule) -> str:
     """All that was found, with the images, which are read from `data`."""
 
     def show(sample: Sample) -> str:
@@ -62,7 +62,7 @@ def render_page(findings: Findings, data: ImageDataModule) -> str:
     return build_page(title, "\n".join(parts), STYLE, SORTABLE)
 
 
-def _sections(findings: Findings, data: ImageDataModule, show: Show) -> Iterator[tuple[str, str, str]]:
+def _sections(findings: DatasetFindings, data: ImageDataModule, show: Show) -> Iterator[tuple[str, str, str]]:
     """Heading, caption and body of what there is to show."""
     kind = "label" if findings.task == "multilabel" else "class"
     splits = list(findings.num_images)
@@ -113,14 +113,14 @@ def picture(pixels: Tensor, title: str, framed: bool = False) -> str:
     return f'<img class="{classes}" src="{data_uri(pixels.numpy())}" title="{title}" alt="{title}">'
 
 
-def _counts(findings: Findings) -> str:
+def _counts(findings: DatasetFindings) -> str:
     splits = findings.num_images
     columns = [findings.class_counts[split] for split in splits]
     rows = [[name, *counts] for name, *counts in zip(findings.class_names, *columns, strict=True)]
     return table(["", *splits], rows, sums=["images", *splits.values()])
 
 
-def _channels(findings: Findings) -> str:
+def _channels(findings: DatasetFindings) -> str:
     names = {1: ["grey"], 3: ["red", "green", "blue"]}.get(findings.image_shape[0])
     names = names or [str(channel) for channel in range(findings.image_shape[0])]
     columns = [
@@ -133,7 +133,7 @@ def _channels(findings: Findings) -> str:
     return table(["", *findings.num_images], zip(names, *columns, strict=True))
 
 
-def _distributions(findings: Findings) -> str:
+def _distributions(findings: DatasetFindings) -> str:
     charts = [
         f"<div>{UNITS.get(name, name)}{histogram(by_split, COLOURS, log=name in LOGARITHMIC)}</div>"
         for name, by_split in findings.values.items()

@@ -14,13 +14,13 @@ from darkroom.datamodules.images.store import ImageStore
 from darkroom.datamodules.inspection.duplicates import Pairs, find_duplicates
 from darkroom.datamodules.inspection.image_statistics import MIN_SCORE, Measures, measure, robust_scores
 
-from .findings import Duplicate, Duplicates, Findings, Outlier, Sample, Straddler, Values
+from .findings import DatasetFindings, Duplicate, Duplicates, ImageValues, Outlier, Sample, Straddler
 
 SPLITS = ("train", "val", "test")
 MAX_LISTED = 1000  # pairs and outliers by name; all are counted
 
 
-def examine(name: str, data: ImageDataModule) -> Findings:
+def examine(name: str, data: ImageDataModule) -> DatasetFindings:
     """Looks once at every image of all splits."""
     stores = {split: data.splits[split] for split in SPLITS if split in data.splits}
     measures = {split: measure(store.images) for split, store in stores.items()}
@@ -36,7 +36,7 @@ def examine(name: str, data: ImageDataModule) -> Findings:
     outliers = find_outliers(values, samples)
     _, channels, height, width = stores["train"].images.shape
     statistics = {split: each.channel_statistics() for split, each in measures.items()}
-    return Findings(
+    return DatasetFindings(
         name=name,
         task=task_of(data),
         class_names=tuple(data.class_names),
@@ -85,9 +85,9 @@ def label_text(target: Tensor, class_names: Sequence[str]) -> str:
     return ", ".join(class_names[place] for place in target.nonzero().flatten().tolist()) or "none"
 
 
-def values_of(stores: Mapping[str, ImageStore], measures: Mapping[str, Measures]) -> dict[str, Values]:
+def values_of(stores: Mapping[str, ImageStore], measures: Mapping[str, Measures]) -> dict[str, ImageValues]:
     """What is shown as histograms and searched for outliers, by measure and split."""
-    values: dict[str, Values] = {}
+    values: dict[str, ImageValues] = {}
     sizes = {split: getattr(store, "original_sizes", None) for split, store in stores.items()}
     sides = {split: each.double().numpy() for split, each in sizes.items() if each is not None}  # (N, 2)
     if sides and len(np.unique(np.concatenate(list(sides.values())), axis=0)) > 1:
@@ -98,7 +98,7 @@ def values_of(stores: Mapping[str, ImageStore], measures: Mapping[str, Measures]
     return values
 
 
-def find_outliers(values: Mapping[str, Values], samples: Sequence[Sample]) -> list[Outlier]:
+def find_outliers(values: Mapping[str, ImageValues], samples: Sequence[Sample]) -> list[Outlier]:
     """Images more than five robust standard deviations off in a measure, and those of one colour.
 
     Sizes and aspect ratios are judged by their logarithms: half as large is as far off as twice as large.

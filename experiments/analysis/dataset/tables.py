@@ -9,13 +9,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ...reporting.svg import short_number
-from .findings import Duplicates, Findings, value_range
+from .findings import DatasetFindings, Duplicates, value_range
 
 MAX_PRINTED = 5  # rows of each list; the page and the JSON have more
 PAIR_HEAD = ("split", "image", "label", "grey levels apart")
 
 
-def print_findings(findings: Findings, console: Console) -> None:
+def print_findings(findings: DatasetFindings, console: Console) -> None:
     """Counts, pixels, what is worth knowing, and the first of each list."""
     console.print(findings.headline, highlight=False)
     console.print(counts_table(findings))
@@ -31,7 +31,7 @@ def print_findings(findings: Findings, console: Console) -> None:
         console.print(table)
 
 
-def counts_table(findings: Findings) -> Table:
+def counts_table(findings: DatasetFindings) -> Table:
     """Images of each class and split."""
     table = Table("label" if findings.task == "multilabel" else "class")
     for split in findings.num_images:
@@ -43,7 +43,7 @@ def counts_table(findings: Findings) -> Table:
     return table
 
 
-def pixels_table(findings: Findings) -> Table:
+def pixels_table(findings: DatasetFindings) -> Table:
     """Channel statistics, and the range of whatever is measured of each image."""
     table = Table("", title="mean ± deviation; least / median / most of an image")
     splits = list(findings.num_images)
@@ -62,7 +62,7 @@ def pixels_table(findings: Findings) -> Table:
     return table
 
 
-def lists(findings: Findings) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+def lists(findings: DatasetFindings) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
     """Title, head and rows of each list that has any."""
     if findings.leaks.total:
         yield "duplicates across splits", PAIR_HEAD, _pairs(findings.leaks)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ...errors import RequestError
 from ...evaluation.clustered import outcome_groups, unrecorded_groups
-from ...evaluation.stored_predictions import Outcome
+from ...evaluation.stored_predictions import StoredPredictions
 from ...reporting.output_path import check_out
 from ...tracking.prediction_artifacts import read_outcome
 from ...tracking.recorded_experiment import load_recorded_data
@@ -19,7 +19,7 @@ from ...tracking.run import RunRecord
 from ...tracking.store import open_store
 from .slice_metrics import judge_slices
 from .slicing import Columns, Slice, by_class
-from .tables import Findings, print_findings, to_frame, to_markdown
+from .tables import SliceFindings, print_findings, to_frame, to_markdown
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         print(f"written: {path}")
 
 
-def find_slices(record: RunRecord, split: str, by: Sequence[str], overrides: Mapping[str, str]) -> Findings:
+def find_slices(
+    record: RunRecord, split: str, by: Sequence[str], overrides: Mapping[str, str]
+) -> SliceFindings:
     """Divides the images that a run judged by columns, or by all that there are, and judges each slice.
 
     Raises:
@@ -69,13 +71,13 @@ def find_slices(record: RunRecord, split: str, by: Sequence[str], overrides: Map
         notes.append("accuracy is that of whole images: all labels right, above a probability of one half")
     if split == "val":
         notes.append("these are validation's images, by which the epoch was chosen")
-    return Findings(f"run {record.run_id[:8]} ({record.name}) on {split}", tuple(judged), tuple(notes))
+    return SliceFindings(f"run {record.run_id[:8]} ({record.name}) on {split}", tuple(judged), tuple(notes))
 
 
 def divide(
     record: RunRecord,
     split: str,
-    outcome: Outcome,
+    outcome: StoredPredictions,
     class_names: Sequence[str],
     by: Sequence[str],
     overrides: Mapping[str, str],
@@ -97,7 +99,7 @@ def divide(
     return slices, notes
 
 
-def write(findings: Findings, path: Path) -> None:
+def write(findings: SliceFindings, path: Path) -> None:
     """Into a file of the kind that its name asks for."""
     if path.suffix == ".csv":
         to_frame(findings).to_csv(path, index=False)

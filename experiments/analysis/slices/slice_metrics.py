@@ -15,10 +15,10 @@ from ...evaluation.array_types import Floats
 from ...evaluation.clustered import Groups, gap_between, grouped_share_interval, linearized, outcome_groups
 from ...evaluation.proportions import share_interval
 from ...evaluation.significance import CONFIDENCE, SIGNIFICANCE, Interval, holm
-from ...evaluation.stored_predictions import Outcome
+from ...evaluation.stored_predictions import StoredPredictions
 from .slicing import Slice
 
-Verdict: TypeAlias = Literal["worse", "better", "cannot tell", "too small"]
+SliceVerdict: TypeAlias = Literal["worse", "better", "cannot tell", "too small"]
 MIN_IMAGES = 10  # of a slice, and of the rest; over fewer an interval may span half of all accuracies
 UNKNOWN = Interval(-math.inf, math.inf)
 
@@ -55,7 +55,7 @@ class Judged:
     p: float = math.nan
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> SliceVerdict:
         """Whether it differs from the rest beyond chance."""
         if math.isnan(self.p):
             return "too small"
@@ -64,7 +64,7 @@ class Judged:
         return "worse" if self.gap < 0 else "better"
 
 
-def judge_slices(outcome: Outcome, slices: Sequence[Slice]) -> list[Judged]:
+def judge_slices(outcome: StoredPredictions, slices: Sequence[Slice]) -> list[Judged]:
     """Judges all slices that have an image: first what is worse beyond chance, then by the gap, last the
     small ones.
 
@@ -134,7 +134,7 @@ def judge_slice(right: NDArray[np.bool_], part: Slice, groups: Groups | None = N
 # F1 ---------------------------------------------------------------------------------------------
 
 
-def indicators(outcome: Outcome) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def indicators(outcome: StoredPredictions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Which classes or labels images have, and are predicted to have: 0 or 1, (N, C) each."""
     if outcome.targets.ndim == 2:
         return outcome.targets.astype(np.float32), (outcome.probabilities > 0.5).astype(np.float32)

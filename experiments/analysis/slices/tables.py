@@ -23,7 +23,7 @@ STYLES = {"worse": "bold red", "better": "green", "cannot tell": "", "too small"
 
 
 @dataclass(frozen=True)
-class Findings:
+class SliceFindings:
     """What a run is worth on each slice of a split, the worst first.
 
     Attributes:
@@ -57,7 +57,7 @@ def label(judged: Judged) -> str:
     return f"{judged.by}: {judged.name}"
 
 
-def print_findings(findings: Findings, console: Console) -> None:
+def print_findings(findings: SliceFindings, console: Console) -> None:
     """The worst slices and the remarks, for a terminal: intervals stand below their numbers."""
     table = Table(title=findings.title, caption="95 % intervals below; F1 of a class among all images")
     for place, name in enumerate(HEAD):
@@ -75,7 +75,7 @@ def print_findings(findings: Findings, console: Console) -> None:
         console.print(f"- {remark}", markup=False, highlight=False)
 
 
-def to_markdown(findings: Findings) -> str:
+def to_markdown(findings: SliceFindings) -> str:
     """The title, all slices, and the remarks."""
     head = (*HEAD, "verdict")
     lines = [head, ["---", *["---:"] * (len(HEAD) - 1), "---"]]
@@ -87,7 +87,7 @@ def to_markdown(findings: Findings) -> str:
     return f"**{findings.title}**, with 95 % intervals\n\n{table}\n\n{remarks}\n"
 
 
-def to_frame(findings: Findings) -> pd.DataFrame:
+def to_frame(findings: SliceFindings) -> pd.DataFrame:
     """Unrounded numbers, as shares."""
     return pd.DataFrame(
         [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-Values = Mapping[str, Any]
+ParameterValues = Mapping[str, Any]
 FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "len": len, "max": max, "min": min, "sum": sum}
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -39,7 +39,7 @@ class Constraint:
     keys: frozenset[str]
     expression: ast.expr
 
-    def holds(self, values: Values) -> bool:
+    def holds(self, values: ParameterValues) -> bool:
         """Whether these values meet it; where a key has none, it does not apply and holds.
 
         >>> read_constraint("model.widths[0] <= 32 and model.lr < 1").holds({"model.widths": [64]})
@@ -111,7 +111,7 @@ def _check(node: ast.expr, keys: set[str], text: str) -> None:
         _check(part, keys, text)
 
 
-def _evaluate(node: ast.expr, values: Values) -> Any:
+def _evaluate(node: ast.expr, values: ParameterValues) -> Any:
     match node:
         case ast.Constant(value=value):
             return value

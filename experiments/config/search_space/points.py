@@ -11,17 +11,17 @@ from ...errors import nearest
 from .constraints import read_constraint
 from .dimension import Dimension
 
-Space = Mapping[str, Dimension]
+Dimensions = Mapping[str, Dimension]
 Params = Mapping[str, Any]  # values by dimension, as Optuna stores them
 MAX_PROBED_POINTS = 1_000  # of the combinations that are tried before a search
 
 
-def drawn_dimensions(space: Space) -> dict[str, Dimension]:
+def drawn_dimensions(space: Dimensions) -> dict[str, Dimension]:
     """The dimensions that are no constants, each after those that its conditions name."""
     return {name: space[name] for name in _order(space) if not space[name].is_constant}
 
 
-def is_active(name: str, params: Params, space: Space) -> bool:
+def is_active(name: str, params: Params, space: Dimensions) -> bool:
     """Whether the values of other dimensions let this one be drawn.
 
     >>> space = {"a": Dimension(choices=["x", "y"]), "b": Dimension(low=0, high=9, when={"a": "x"})}
@@ -38,7 +38,7 @@ def is_active(name: str, params: Params, space: Space) -> bool:
     return True
 
 
-def configuration(params: Params, space: Space) -> dict[str, Any]:
+def configuration(params: Params, space: Dimensions) -> dict[str, Any]:
     """The values that a point gives to configuration keys, those of constants included."""
     values: dict[str, Any] = {}
     for name, dimension in space.items():
@@ -47,7 +47,7 @@ def configuration(params: Params, space: Space) -> dict[str, Any]:
     return values
 
 
-def points(values: Mapping[str, Sequence[Any]], space: Space) -> Iterator[dict[str, Any]]:
+def points(values: Mapping[str, Sequence[Any]], space: Dimensions) -> Iterator[dict[str, Any]]:
     """Every combination of the values, once, without those of inactive dimensions.
 
     >>> space = {"a": Dimension(choices=["x", "y"]), "b": Dimension(low=1, high=2, when={"a": "x"})}
@@ -67,19 +67,19 @@ def points(values: Mapping[str, Sequence[Any]], space: Space) -> Iterator[dict[s
     return extended({}, list(drawn_dimensions(space)))
 
 
-def grid_points(space: Space, constraints: Sequence[str]) -> list[dict[str, Any]]:
+def grid_points(space: Dimensions, constraints: Sequence[str]) -> list[dict[str, Any]]:
     """All points of a space whose dimensions can be counted, without those that a constraint refuses."""
     values = {name: dimension.options for name, dimension in drawn_dimensions(space).items()}
     return [point for point in points(values, space) if broken_constraint(point, space, constraints) is None]
 
 
-def broken_constraint(params: Params, space: Space, constraints: Sequence[str]) -> str | None:
+def broken_constraint(params: Params, space: Dimensions, constraints: Sequence[str]) -> str | None:
     """The first constraint that a point does not meet; one that speaks of an absent value does not apply."""
     values = {**params, **configuration(params, space)}
     return next((text for text in constraints if not read_constraint(text).holds(values)), None)
 
 
-def points_around(fixed: Params, space: Space) -> Iterator[dict[str, Any]]:
+def points_around(fixed: Params, space: Dimensions) -> Iterator[dict[str, Any]]:
     """Whole points with these values, in which the other dimensions have examples of theirs."""
     values: dict[str, Sequence[Any]] = {name: item.examples for name, item in drawn_dimensions(space).items()}
     needed = set(fixed)
@@ -91,7 +91,7 @@ def points_around(fixed: Params, space: Space) -> Iterator[dict[str, Any]]:
     return (point for point in points(values, space) if fixed.keys() <= point.keys())
 
 
-def stored_point(point: Mapping[str, Any], space: Space) -> dict[str, Any]:
+def stored_point(point: Mapping[str, Any], space: Dimensions) -> dict[str, Any]:
     """A point written as in a configuration, as Optuna stores it, without constants and what is inactive."""
     stored: dict[str, Any] = {}
     for name, dimension in drawn_dimensions(space).items():
@@ -100,7 +100,7 @@ def stored_point(point: Mapping[str, Any], space: Space) -> dict[str, Any]:
     return stored
 
 
-def configured_point(configured: Mapping[str, Any], space: Space) -> dict[str, Any]:
+def configured_point(configured: Mapping[str, Any], space: Dimensions) -> dict[str, Any]:
     """A configuration's own values by dotted key, where they lie within the space.
 
     >>> space = {"model.lr": Dimension(low=0.1, high=1.0), "data.batch_size": Dimension(low=5, high=9)}
@@ -129,7 +129,7 @@ def written_keys(name: str, dimension: Dimension) -> list[str]:
     return list(dict.fromkeys(key for settings in dimension.labels.values() for key in settings))
 
 
-def check_space(space: Space) -> None:
+def check_space(space: Dimensions) -> None:
     """Refuses conditions that can't be met, and two dimensions that set one key.
 
     Raises:
@@ -162,7 +162,7 @@ def check_space(space: Space) -> None:
             )
 
 
-def check_start(start: Sequence[Mapping[str, Any]], space: Space) -> None:
+def check_start(start: Sequence[Mapping[str, Any]], space: Dimensions) -> None:
     """Refuses a starting point outside the space.
 
     Raises:
@@ -178,7 +178,7 @@ def check_start(start: Sequence[Mapping[str, Any]], space: Space) -> None:
                 )
 
 
-def _check_condition(where: str, other: str, condition: Any, space: Space) -> None:
+def _check_condition(where: str, other: str, condition: Any, space: Dimensions) -> None:
     if other not in space:
         raise ValueError(f"{where} the space has no {other}; {nearest(other, space)}")
     if not space[other].is_countable:
@@ -193,12 +193,12 @@ def _branches(name: str, dimension: Dimension) -> list[tuple[str | None, Mapping
     return [(None, {name: None})] if dimension.labels is None else list(dimension.labels.items())
 
 
-def _excludes(dimension: Dimension, other: str, label: str | None, space: Space) -> bool:
+def _excludes(dimension: Dimension, other: str, label: str | None, space: Dimensions) -> bool:
     """Whether a dimension is drawn only where `other` has another label."""
     return other in dimension.when and label not in space[other].met_by(dimension.when[other])
 
 
-def _order(space: Space) -> list[str]:
+def _order(space: Dimensions) -> list[str]:
     return list(TopologicalSorter({name: dimension.when for name, dimension in space.items()}).static_order())
 
 

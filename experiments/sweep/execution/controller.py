@@ -20,9 +20,9 @@ from ...tracking.errors import StoreError
 from ...tracking.run import CHECKPOINTS
 from ..report.live_display import Display, Progress
 from ..study.storage import STORAGE_ERRORS, Leases, Sightings
-from ..study.study import Claim, Plan, claim, is_done, lease_name
+from ..study.study import ClaimedTrial, TrialPlan, claim, is_done, lease_name
 from ..study.trials import best_trial, counted_trials, describe
-from .messages import EpochReport, FoldReport, Outcome, StoreCall, Task, Verdict
+from .messages import Decision, EpochReport, FoldReport, StoreCall, TrialRequest, TrialResult
 from .resources import Slot
 from .running_trial import Running
 from .stop_requests import StopRequests
@@ -52,7 +52,7 @@ class Conductor:
     def __init__(
         self,
         sweep: Sweep,
-        plan: Plan,
+        plan: TrialPlan,
         leases: Leases,
         slots: Sequence[Slot],
         display: Display,
@@ -114,14 +114,14 @@ class Conductor:
                 return
             self._start(claimed, self._free.pop(0))
 
-    def _start(self, claimed: Claim, slot: Slot) -> None:
+    def _start(self, claimed: ClaimedTrial, slot: Slot) -> None:
         trial, lease = claimed.trial, claimed.lease
         frozen = self._plan.study.get_trials(deepcopy=False)[trial.number]
         described = describe(trial.params)
         settings = self._sweep.settings
         values = self._plan.overrides(frozen)
         record = open_record(self._sweep, self._plan, trial, described, values["seed"], claimed.adopted)
-        task = Task(
+        task = TrialRequest(
             sources=self._sweep.sources,
             overrides={**self._sweep.overrides, **values},
             metric=settings.metric,
@@ -163,7 +163,7 @@ class Conductor:
 
     def _answer(self, running: Running, message: object) -> None:
         reply: object
-        if isinstance(message, Outcome):
+        if isinstance(message, TrialResult):
             self._finish(running, message)
             return
         if isinstance(message, EpochReport | FoldReport):
@@ -175,7 +175,7 @@ class Conductor:
         with contextlib.suppress(OSError):  # it died meanwhile, which is noticed next
             running.worker.connection.send(reply)
 
-    def _judge(self, running: Running, report: EpochReport | FoldReport) -> Verdict:
+    def _judge(self, running: Running, report: EpochReport | FoldReport) -> Decision:
         running.heed(report)
         if isinstance(report, FoldReport):
             step = report.fold + 1
@@ -192,7 +192,7 @@ class Conductor:
         most = MAX_KILLS if running.worker.was_killed() else MAX_DEATHS
         running.worker.kill()
         if self._stop:
-            self._finish(running, Outcome(stopped=True))
+            self._finish(running, TrialResult(stopped=True))
             return
         running.deaths += 1
         if running.deaths < most:
@@ -201,9 +201,9 @@ class Conductor:
         else:
             log = running.worker.log.read_text(errors="replace")
             error = f"{words}, {running.deaths} times without an epoch between"
-            self._finish(running, Outcome(failure="death", error=error, traceback=log or error))
+            self._finish(running, TrialResult(failure="death", error=error, traceback=log or error))
 
-    def _finish(self, running: Running, outcome: Outcome) -> None:
+    def _finish(self, running: Running, outcome: TrialResult) -> None:
         """Writes down how a trial ended, and makes room for the next."""
         running.worker.end()
         close(self._plan, running.trial, running.record, outcome)

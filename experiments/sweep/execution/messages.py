@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from ...tracking.run import RunRecord
 
-Verdict = Literal["go on", "prune", "stop"]
+Decision = Literal["go on", "prune", "stop"]
 
 
 @dataclass(frozen=True)
-class Task:
+class TrialRequest:
     """What a trial's process is told.
 
     Attributes:
@@ -76,7 +76,7 @@ class FoldReport:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """How a trial ended; the last thing its process says.
 
     Attributes:
@@ -114,11 +114,11 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def report(self, report: EpochReport | FoldReport) -> Verdict:
-        verdict: Verdict = self._ask(report)
+    def report(self, report: EpochReport | FoldReport) -> Decision:
+        verdict: Decision = self._ask(report)
         return verdict
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: TrialResult) -> None:
         self._connection.send(outcome)
 
     def _ask(self, message: object) -> Any:

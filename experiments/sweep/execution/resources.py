@@ -13,7 +13,7 @@ from ...errors import RequestError
 from ...training.trainer import check_trains_here
 
 
-def share_out(experiment: Experiment, workers: int | None, trials_per_gpu: int) -> list[Slot]:
+def allocate_slots(experiment: Experiment, workers: int | None, trials_per_gpu: int) -> list[Slot]:
     """Room for `workers` trials at once: the cores divided among them, or GPUs for each.
 
     More threads than cores would halve what all of them do. A trial that trains on several devices

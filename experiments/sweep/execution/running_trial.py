@@ -9,7 +9,7 @@ import optuna
 
 from ...tracking.run import RunRecord
 from ..report.live_display import RunningTrial
-from .messages import EpochReport, FoldReport, Outcome, Task
+from .messages import EpochReport, FoldReport, TrialRequest, TrialResult
 from .resources import Slot
 from .worker import Worker
 
@@ -22,7 +22,7 @@ class Running:
     record: RunRecord | None
     lease: int
     slot: Slot
-    task: Task
+    task: TrialRequest
     worker: Worker
     started_at: float = field(default_factory=time.time)
     fold: int | None = None
@@ -48,7 +48,7 @@ class Running:
             started_at=self.started_at,
         )
 
-    def told(self, outcome: Outcome) -> str:
+    def told(self, outcome: TrialResult) -> str:
         """The line that stays of it."""
         number, described = self.trial.number, self.task.described
         if outcome.stopped:

@@ -9,13 +9,13 @@ from ...evaluation.thresholds import label_thresholds
 from ...tracking.prediction_artifacts import record_predictions
 from ...tracking.run import RunRecord
 from ...tracking.run_lifecycle import working_folder
-from ...training.distributed.launcher import Furnish
-from .messages import Channel, Outcome, Task
+from ...training.distributed.launcher import DataProvider
+from .messages import Channel, TrialRequest, TrialResult
 from .trial_folds import run_folds
 from .trial_training import Training, objective, train_once
 
 
-def run_trial(task: Task, channel: Channel, furnish: Furnish | None = None) -> Outcome:
+def run_trial(task: TrialRequest, channel: Channel, furnish: DataProvider | None = None) -> TrialResult:
     """Trains on train, judges on validation, and never touches test.
 
     Args:
@@ -30,21 +30,21 @@ def run_trial(task: Task, channel: Channel, furnish: Furnish | None = None) -> O
             return run(task, channel, record, folder, furnish)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return Outcome(failure=type(error).__name__, error=reason, traceback=traceback.format_exc())
+        return TrialResult(failure=type(error).__name__, error=reason, traceback=traceback.format_exc())
 
 
 def run_split(
-    task: Task, channel: Channel, record: RunRecord | None, folder: Path, furnish: Furnish | None
-) -> Outcome:
+    task: TrialRequest, channel: Channel, record: RunRecord | None, folder: Path, furnish: DataProvider | None
+) -> TrialResult:
     """A trial that is judged on the recipe's own validation images."""
     training = train_once(task, channel, record, folder, furnish)
     if training.stopped:
-        return Outcome(stopped=True)
+        return TrialResult(stopped=True)
     if record is not None:
         conclude(training, record)
     value = training.value(task.metric)
     further = [objective(name, training.experiment, training.seconds) for name in task.objectives]
-    return Outcome(
+    return TrialResult(
         values=(value, *further),
         epochs=training.epochs,
         seconds=training.seconds,

@@ -17,9 +17,9 @@ import pandas as pd
 from ...evaluation.fold_summary import out_of_fold, summarize, summary_metrics
 from ...evaluation.predictions import split_frame
 from ...tracking.run import RunRecord
-from ...training.distributed.launcher import Furnish
+from ...training.distributed.launcher import DataProvider
 from ...training.setup import prepare
-from .messages import Channel, FoldReport, Outcome, Task
+from .messages import Channel, FoldReport, TrialRequest, TrialResult
 from .trial_training import Training, fold_prefix, load_trial, objective, train_once
 
 
@@ -43,7 +43,7 @@ class TrainedFold:
 
 
 @dataclass
-class Folds:
+class TrialFolds:
     """The folds of a trial that are done, as its run records them: what was killed is read from there.
 
     A fold is done once its line stands there, which is written last, in one call, and only once.
@@ -59,7 +59,7 @@ class Folds:
     predictions: pd.DataFrame | None = None
 
     @classmethod
-    def of(cls, record: RunRecord | None) -> Folds:
+    def of(cls, record: RunRecord | None) -> TrialFolds:
         """Those that the run has now, not those it had when it was sent here."""
         folds = cls(record)
         if record is None:
@@ -96,25 +96,27 @@ class Folds:
 
 
 def run_folds(
-    task: Task, channel: Channel, record: RunRecord | None, folder: Path, furnish: Furnish | None
-) -> Outcome:
+    task: TrialRequest, channel: Channel, record: RunRecord | None, folder: Path, furnish: DataProvider | None
+) -> TrialResult:
     """Trains fold after fold, until the study calls the trial hopeless or someone wants it stopped."""
     assert task.folds is not None
-    folds = Folds.of(record)
+    folds = TrialFolds.of(record)
     # Of those that are done the last alone may not have been reported; twice does no harm.
     for fold in range(max(0, len(folds.done) - 1), task.folds):
         if fold == len(folds.done) and not _train_fold(task, channel, folds, folder, furnish):
-            return Outcome(stopped=True)
+            return TrialResult(stopped=True)
         verdict = channel.report(FoldReport(fold, folds.done[fold].metrics[_best(task.metric)]))
         if fold + 1 == task.folds or verdict == "go on":
             continue
         if verdict == "stop":
-            return Outcome(stopped=True)
+            return TrialResult(stopped=True)
         return _outcome(task, folds, furnish, pruned_folds=fold + 1)
     return _outcome(task, folds, furnish)
 
 
-def _train_fold(task: Task, channel: Channel, folds: Folds, folder: Path, furnish: Furnish | None) -> bool:
+def _train_fold(
+    task: TrialRequest, channel: Channel, folds: TrialFolds, folder: Path, furnish: DataProvider | None
+) -> bool:
     """Trains and records the next fold, from its last checkpoint if there is one; False where stopped."""
     fold = len(folds.done)
     place = folder / fold_prefix(fold)
@@ -126,14 +128,16 @@ def _train_fold(task: Task, channel: Channel, folds: Folds, folder: Path, furnis
     return True
 
 
-def _outcome(task: Task, folds: Folds, furnish: Furnish | None, pruned_folds: int | None = None) -> Outcome:
+def _outcome(
+    task: TrialRequest, folds: TrialFolds, furnish: DataProvider | None, pruned_folds: int | None = None
+) -> TrialResult:
     seconds = sum(fold.seconds for fold in folds.done)
     further: list[float] = []
     if task.objectives:  # what is not of a fold's weights is the same for all
         experiment = load_trial(task, furnish, 0)
         prepare(experiment)
         further = [objective(name, experiment, seconds) for name in task.objectives]
-    return Outcome(
+    return TrialResult(
         values=(statistics.fmean(fold.metrics[_best(task.metric)] for fold in folds.done), *further),
         epochs=sum(fold.epochs for fold in folds.done),
         seconds=seconds,

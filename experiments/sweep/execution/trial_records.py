@@ -13,9 +13,9 @@ from ...config.search_space.settings import SweepSettings
 from ...errors import RunError
 from ...tracking.run import RunRecord
 from ...tracking.store import Store
-from ..study.study import Plan
+from ..study.study import TrialPlan
 from ..study.trials import counted_trials
-from .messages import Outcome
+from .messages import TrialResult
 
 MAX_FIRST_FAILURES = 3  # failures of one kind before anything else happened
 
@@ -45,7 +45,7 @@ class Sweep:
 
 
 def open_record(
-    sweep: Sweep, plan: Plan, trial: optuna.Trial, described: str, seed: str, adopted: bool
+    sweep: Sweep, plan: TrialPlan, trial: optuna.Trial, described: str, seed: str, adopted: bool
 ) -> RunRecord | None:
     """The trial's run: the one it had when it was interrupted, or a new one; None without a store."""
     store, parent = sweep.store, sweep.parent
@@ -72,7 +72,7 @@ def open_record(
     return record
 
 
-def close(plan: Plan, trial: optuna.Trial, record: RunRecord | None, outcome: Outcome) -> None:
+def close(plan: TrialPlan, trial: optuna.Trial, record: RunRecord | None, outcome: TrialResult) -> None:
     """Ends the trial's run with the status it deserves, then tells the study, unless it is to go on."""
     if record is not None:
         _end(record, outcome)
@@ -92,7 +92,7 @@ def close(plan: Plan, trial: optuna.Trial, record: RunRecord | None, outcome: Ou
         shutil.rmtree(record.checkpoint_folder, ignore_errors=True)
 
 
-def check_first_failures(plan: Plan, outcome: Outcome) -> None:
+def check_first_failures(plan: TrialPlan, outcome: TrialResult) -> None:
     """Takes it for a mistake in the recipe when the first trials all fail in one way.
 
     Raises:
@@ -104,7 +104,7 @@ def check_first_failures(plan: Plan, outcome: Outcome) -> None:
         raise RunError(f"the first {len(ended)} trials failed alike, the last with: {outcome.error}")
 
 
-def _end(record: RunRecord, outcome: Outcome) -> None:
+def _end(record: RunRecord, outcome: TrialResult) -> None:
     if outcome.error is not None:
         with record.artifacts() as folder:
             (folder / "traceback.txt").write_text(outcome.traceback or outcome.error)

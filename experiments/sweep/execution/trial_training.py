@@ -19,11 +19,11 @@ from ...training.artifacts import record_start
 from ...training.callbacks.epoch_end import EpochRecorder
 from ...training.callbacks.throughput import Throughput
 from ...training.checks import check_is_defined
-from ...training.distributed.launcher import Furnish
+from ...training.distributed.launcher import DataProvider
 from ...training.loop import chosen_epoch
 from ...training.run import fit
 from ...training.setup import prepare
-from .messages import Channel, EpochReport, Task
+from .messages import Channel, EpochReport, TrialRequest
 
 LATENCY_ROUNDS = 20
 
@@ -100,11 +100,11 @@ class Training:
 
 
 def train_once(
-    task: Task,
+    task: TrialRequest,
     channel: Channel,
     record: RunRecord | None,
     folder: Path,
-    furnish: Furnish | None,
+    furnish: DataProvider | None,
     fold: int | None = None,
 ) -> Training:
     """Trains on train, of the recipe's split or of a fold; begins where the last checkpoint in `folder` ends.
@@ -134,7 +134,7 @@ def train_once(
     return Training(experiment, recorder, best_epoch, reporting.stopped, reporting.pruned_epoch)
 
 
-def load_trial(task: Task, furnish: Furnish | None, fold: int | None = None) -> Experiment:
+def load_trial(task: TrialRequest, furnish: DataProvider | None, fold: int | None = None) -> Experiment:
     """The trial's experiment, or that of one of its folds."""
     # Without the search that it is part of, which would take as long again to parse.
     keys = {**task.overrides, "sweep": "null", "claim": "null"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import Terminated
 from ...runtime.processes import Descriptor, context, how_it_died, serve_one_master, start
-from .messages import Channel, Task
+from .messages import Channel, TrialRequest
 
 
 def start_server(recipe: str) -> None:
@@ -36,7 +36,7 @@ class Worker:
         log: Where what it prints goes.
     """
 
-    def __init__(self, task: Task, lease: int, log: Path) -> None:
+    def __init__(self, task: TrialRequest, lease: int, log: Path) -> None:
         self.log = log
         self.log.touch()  # it may die before it has written anything
         self.connection, theirs = context.Pipe()
@@ -73,7 +73,7 @@ class Worker:
         return " ".join([f"its process died ({how})", *lines[-1:]])
 
 
-def _main(task: Task, connection: Connection, lease: Descriptor, log: Path) -> None:
+def _main(task: TrialRequest, connection: Connection, lease: Descriptor, log: Path) -> None:
     serve_one_master()
     with log.open("ab", buffering=0) as output:
         os.dup2(output.fileno(), 1)

@@ -30,7 +30,7 @@ from .trials import describe, ranked
 FRESH = 2**32  # apart from any trial's number, so that no seed of the search comes again
 
 
-class Confirmation:
+class ConfirmationPlan:
     """The trials that train each of the search's best configurations with the same few fresh seeds.
 
     They are kept in a study of their own, so that they survive what the search's trials survive.
@@ -102,7 +102,7 @@ class Confirmed:
         return cls(trial, tuple(values), mean, t_interval(values).high - mean, tuple(runs))
 
 
-def confirmed(plan: Confirmation) -> list[Confirmed]:
+def confirmed(plan: ConfirmationPlan) -> list[Confirmed]:
     """The configurations that trained on any fresh seed, best mean first."""
     trials: dict[int, list[FrozenTrial]] = {number: [] for number in plan.candidates}
     for trial in plan.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):

@@ -34,7 +34,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ...config.search_space.settings import Direction, SweepSettings
 from ...errors import RequestError, nearest
 
-Strategy = TypeVar("Strategy", BaseSampler, BasePruner)
+SamplerOrPruner = TypeVar("SamplerOrPruner", BaseSampler, BasePruner)
 # Each with the arguments that Darkroom gives it unless the recipe does.
 SAMPLERS: dict[str, tuple[type[BaseSampler], Callable[[SweepSettings], dict[str, Any]]]] = {
     "tpe": (
@@ -213,7 +213,7 @@ def _thirds(steps: int) -> dict[str, Any]:
     return {"min_resource": max(1, steps // 9), "reduction_factor": 3}
 
 
-def _build(cls: type[Strategy], arguments: Mapping[str, Any]) -> Strategy:
+def _build(cls: type[SamplerOrPruner], arguments: Mapping[str, Any]) -> SamplerOrPruner:
     with warnings.catch_warnings():
         # Half of Optuna's arguments are called experimental, for years.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

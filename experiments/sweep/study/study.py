@@ -34,7 +34,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 warnings.filterwarnings("ignore", message="The reported value is ignored because")  # as it should be
 
 
-class Plan(Protocol):
+class TrialPlan(Protocol):
     """What the trials of a study are: the search itself, or the confirmation of its best."""
 
     study: optuna.Study
@@ -55,7 +55,7 @@ class Plan(Protocol):
         """
 
 
-class Search:
+class SearchPlan:
     """The study's own trials: proposed by the sampler, stopped by the pruner."""
 
     role = "trial"
@@ -102,7 +102,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimedTrial:
     """A trial that is now this process's, and what keeps it so."""
 
     trial: optuna.Trial
@@ -167,7 +167,9 @@ def grid_trials(study: optuna.Study, settings: SweepSettings) -> int:
     return len(begun) + sum(point not in begun for point in points)
 
 
-def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sightings) -> Claim | None:
+def claim(
+    plan: TrialPlan, leases: Leases, mine: Collection[int], sightings: Sightings
+) -> ClaimedTrial | None:
     """A trial whose owner died, in place, else a new one while there are to be more; else None.
 
     Adopted, a trial keeps its number, its values and what it has reported. One process at a time does
@@ -186,7 +188,7 @@ def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sighting
                 else:
                     trial = optuna.trial.Trial(study, frozen._trial_id)
                     if _is_to_run(plan, trial):
-                        return Claim(trial, lease, adopted=True)
+                        return ClaimedTrial(trial, lease, adopted=True)
                     leases.release(lease_name(frozen.number))
         started = len(counted_trials(study))
         for _ in range(MAX_REFUSED if started < plan.total else 0):
@@ -194,7 +196,7 @@ def claim(plan: Plan, leases: Leases, mine: Collection[int], sightings: Sighting
             if _is_to_run(plan, trial):
                 lease = leases.take(lease_name(trial.number))
                 assert lease is not None  # nobody else could know of it
-                return Claim(trial, lease, adopted=False)
+                return ClaimedTrial(trial, lease, adopted=False)
     if started < plan.total:
         raise RunError(f"{MAX_REFUSED} proposals in a row broke sweep.constraints: loosen them")
     return None
@@ -204,13 +206,13 @@ def lease_name(number: int) -> str:
     return f"trial-{number}"
 
 
-def is_done(plan: Plan) -> bool:
+def is_done(plan: TrialPlan) -> bool:
     """Whether all trials there are to be have ended."""
     trials = counted_trials(plan.study)
     return len(trials) >= plan.total and all(trial.state.is_finished() for trial in trials)
 
 
-def _is_to_run(plan: Plan, trial: optuna.Trial) -> bool:
+def _is_to_run(plan: TrialPlan, trial: optuna.Trial) -> bool:
     if plan.draw(trial):
         return True
     trial.set_user_attr("infeasible", True)

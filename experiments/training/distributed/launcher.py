@@ -30,16 +30,16 @@ from ...runtime.processes import Descriptor, context, how_it_died, serve_one_mas
 from ..callbacks.epoch_end import EpochRecorder
 from ..loop import train_epochs
 from ..setup import prepare
-from .rendezvous import Site, await_until
+from .rendezvous import Node, await_until
 
-Furnish = Callable[[Experiment], None]
+DataProvider = Callable[[Experiment], None]
 NOTICE_SECONDS = 3.0  # between a collective that fails and the news of who died
 HANG_SECONDS = 20.0  # NCCL waits for the dead; a process that still does after this is ended
 LEAVE_SECONDS = 30.0  # for a rank that has trained its last epoch
 
 
 @dataclass(frozen=True)
-class Share:
+class RankRequest:
     """What another rank is told.
 
     Attributes:
@@ -56,7 +56,7 @@ class Share:
     resumed: bool
     threads: int
     environment: Mapping[str, str]
-    furnish: Furnish | None
+    furnish: DataProvider | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Failure:
 class Rank:
     """Another rank's process, seen from rank 0."""
 
-    def __init__(self, number: int, share: Share) -> None:
+    def __init__(self, number: int, share: RankRequest) -> None:
         self.number = number
         self.connection, theirs = context.Pipe(duplex=False)
         self._process = context.Process(target=_main, args=(share, theirs, Descriptor(2)), daemon=True)
@@ -150,7 +150,7 @@ class Watch(threading.Thread):
 
 @contextlib.contextmanager
 def other_ranks(
-    experiment: Experiment, folder: Path, *, resumed: bool = False, furnish: Furnish | None = None
+    experiment: Experiment, folder: Path, *, resumed: bool = False, furnish: DataProvider | None = None
 ) -> Iterator[None]:
     """Has what is trained inside trained by `trainer.devices` processes a machine, this one being rank 0.
 
@@ -164,7 +164,7 @@ def other_ranks(
         RankError: Another rank failed or died.
     """
     devices = experiment.trainer.devices
-    site = Site.here(experiment.trainer.num_nodes)
+    site = Node.here(experiment.trainer.num_nodes)
     world_size = site.nodes * devices
     if world_size == 1:
         yield
@@ -178,7 +178,7 @@ def other_ranks(
         signals.callback(torch.set_num_threads, threads)
         for number in range(1, devices):
             place = site.environment(number, devices, board.port)
-            told = Share(experiment.to_yaml(), folder, resumed, share, place, furnish)
+            told = RankRequest(experiment.to_yaml(), folder, resumed, share, place, furnish)
             ranks.append(Rank(number, told))
             signals.callback(ranks[-1].leave, 0)
         for rank in ranks:
@@ -220,7 +220,7 @@ def help_train(settings: TrainerSettings) -> bool:
         RequestError: Nothing says where this machine stands.
         RankError: A process of this machine failed or died, or the first machine does not answer.
     """
-    site = Site.here(settings.num_nodes)
+    site = Node.here(settings.num_nodes)
     if site.node == 0:
         return False
     board = site.open_board()
@@ -234,7 +234,7 @@ def help_train(settings: TrainerSettings) -> bool:
         for local_rank in range(devices):
             place = site.environment(local_rank, devices, site.port)
             ranks.append(
-                Rank(first + local_rank, Share(experiment, Path(folder), resumed, share, place, None))
+                Rank(first + local_rank, RankRequest(experiment, Path(folder), resumed, share, place, None))
             )
             signals.callback(ranks[-1].leave, 0)
         for word in ("ready", "done"):
@@ -274,7 +274,7 @@ def _error(rank: Rank, failure: Failure, world_size: int) -> RankError:
     return RankError(f"rank {rank.number} of {world_size} {failure.told}")
 
 
-def _main(share: Share, connection: Connection, errors: Descriptor) -> None:
+def _main(share: RankRequest, connection: Connection, errors: Descriptor) -> None:
     serve_one_master()
     signals.ignore()  # rank 0 answers for all
     os.dup2(errors.number, 2)

@@ -19,7 +19,7 @@ VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
-class Site:
+class Node:
     """A machine among those that train one run.
 
     Attributes:
@@ -35,7 +35,7 @@ class Site:
     port: int = 0
 
     @classmethod
-    def here(cls, nodes: int) -> Site:
+    def here(cls, nodes: int) -> Node:
         """As SLURM's `srun` says, or else the variables that torch and Lightning know.
 
         Raises:

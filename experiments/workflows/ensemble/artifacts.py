@@ -13,12 +13,12 @@ from ...tracking.prediction_artifacts import record_predictions, record_temperat
 from ...tracking.run import RunRecord
 from ...training.artifacts import record_conditions, record_figures, record_predictor
 from .blending import Blend
-from .members import SPLITS, Member, in_common
+from .members import SPLITS, EnsembleMember, common_params
 from .report import Report, write
 
 
 def describe(
-    record: RunRecord, experiment: Experiment, members: Sequence[Member], method: str, metric: str
+    record: RunRecord, experiment: Experiment, members: Sequence[EnsembleMember], method: str, metric: str
 ) -> None:
     """Tells of whom the ensemble is, and as its params what the members have in common."""
     ids = [member.run.run_id for member in members]
@@ -32,7 +32,7 @@ def describe(
     }
     if method == "greedy":
         own["ensemble.metric"] = metric
-    record.log_params({**in_common([member.params for member in members]), **own})
+    record.log_params({**common_params([member.params for member in members]), **own})
 
 
 def record_ensemble(record: RunRecord, experiment: Experiment, blend: Blend, report: Report) -> None:

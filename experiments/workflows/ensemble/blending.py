@@ -15,10 +15,10 @@ from darkroom.lightning_modules.predictor import Combination, Ensemble, Weighted
 
 from ...config.experiment import Experiment
 from ...errors import RequestError
-from ...evaluation.stored_predictions import Outcome
+from ...evaluation.stored_predictions import StoredPredictions
 from ...training.artifacts import build_predictor
 from ...training.loop import evaluate
-from .members import SPLITS, Member, log_odds_of, probabilities_of
+from .members import SPLITS, EnsembleMember, log_odds_of, probabilities_of
 from .model_soup import mix_soup
 
 
@@ -40,7 +40,10 @@ class Blend:
 
 
 def vote(
-    members: Sequence[Member], experiment: Experiment, combination: Combination, places: Mapping[str, str]
+    members: Sequence[EnsembleMember],
+    experiment: Experiment,
+    combination: Combination,
+    places: Mapping[str, str],
 ) -> Blend:
     """Combines what the members said, and judges it on validation and test.
 
@@ -66,7 +69,9 @@ def vote(
     return Blend(predictions, metrics, weights, _predictor(members, combination, places))
 
 
-def _predictor(members: Sequence[Member], combination: Combination, places: Mapping[str, str]) -> nn.Module:
+def _predictor(
+    members: Sequence[EnsembleMember], combination: Combination, places: Mapping[str, str]
+) -> nn.Module:
     """The members' networks and what is made of them; without those that have no weight."""
     if not isinstance(combination, WeightedMean):
         return Ensemble([member.predictor(places) for member in members], combination)
@@ -79,7 +84,7 @@ def _predictor(members: Sequence[Member], combination: Combination, places: Mapp
     return Ensemble([member.predictor(places) for member, _ in weighed], remaining)
 
 
-def soup(members: Sequence[Member], experiment: Experiment) -> Blend:
+def soup(members: Sequence[EnsembleMember], experiment: Experiment) -> Blend:
     """One network with the mean of the members' weights, judged as training judges networks."""
     mix_soup(experiment, members)
     metrics = evaluate(experiment, SPLITS)
@@ -97,7 +102,7 @@ def as_predictions(
     probabilities: Tensor,
     log_odds: Tensor | None,
     data: ImageDataModule,
-    members: Sequence[Member],
+    members: Sequence[EnsembleMember],
     split: str,
 ) -> Predictions:
     """Probabilities and log odds (N, C) in the order of the members' ids, with the places of their images."""
@@ -107,11 +112,11 @@ def as_predictions(
     return Predictions(probabilities, torch.from_numpy(outcome.targets), indices, log_odds)
 
 
-def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> Outcome:
+def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> StoredPredictions:
     """The other way round."""
     store, places = data.splits[split], predictions.indices.tolist()
     groups = None if store.groups is None else np.array([store.groups[place] for place in places], np.str_)
-    return Outcome(
+    return StoredPredictions(
         np.array([store.ids[place] for place in places], dtype=np.str_),
         predictions.targets.cpu().numpy().astype(np.int64),
         predictions.probabilities.cpu().float().numpy(),
@@ -121,7 +126,7 @@ def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> O
     )
 
 
-def check_images(data: ImageDataModule, member: Member) -> None:
+def check_images(data: ImageDataModule, member: EnsembleMember) -> None:
     """That the data at hand is what the members judged.
 
     Raises:

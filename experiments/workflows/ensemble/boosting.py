@@ -13,7 +13,7 @@ from rich.console import Console
 from darkroom.lightning_modules.predictor import WeightedVotes
 
 from ...config.experiment import Experiment, load_experiment
-from ...config.identity import in_common
+from ...config.identity import keys_that_matter
 from ...errors import RequestError, RunError
 from ...evaluation.array_types import Floats
 from ...evaluation.predictions import split_frame
@@ -106,7 +106,7 @@ def load_boosted(sources: Sequence[str], overrides: Mapping[str, str], count: in
 
 def begin(experiment: Experiment, store: Store, overrides: Mapping[str, str], count: int) -> RunRecord:
     """The run of the ensemble: the one that this command left unfinished, else a new one."""
-    configuration = {"boosting": True, **in_common(experiment.config)}
+    configuration = {"boosting": True, **keys_that_matter(experiment.config)}
     tags = {"recipe": experiment.name, "role": "ensemble", "configuration": fingerprint(configuration)}
     parent = unfinished(store, experiment.name, tags)
     if parent is not None:

@@ -14,13 +14,13 @@ from darkroom.lightning_modules.predictor import Combination, Stacked, WeightedM
 
 from ...errors import RequestError
 from ...evaluation.array_types import Floats
-from ...evaluation.stored_predictions import Outcome
-from .members import Member, goodness, probabilities_of
+from ...evaluation.stored_predictions import StoredPredictions
+from .members import EnsembleMember, goodness, probabilities_of
 
 ROUNDS = 50  # of greedy selection; a member's weight is known to a fiftieth then
 
 
-def fitting_predictions(members: Sequence[Member]) -> tuple[Tensor, Outcome]:
+def fitting_predictions(members: Sequence[EnsembleMember]) -> tuple[Tensor, StoredPredictions]:
     """What a combination is fitted on: probabilities (N, M, C), and the first member's outcome.
 
     The validation images, which chose each member's epoch; of cross-validations all training images, each
@@ -29,12 +29,12 @@ def fitting_predictions(members: Sequence[Member]) -> tuple[Tensor, Outcome]:
     return probabilities_of(members, "val"), members[0].outcomes["val"]
 
 
-def soft_voting(members: Sequence[Member], metric: str) -> WeightedMean:
+def soft_voting(members: Sequence[EnsembleMember], metric: str) -> WeightedMean:
     """The mean of all, which fits nothing."""
     return WeightedMean([1 / len(members)] * len(members))
 
 
-def greedy(members: Sequence[Member], metric: str) -> WeightedMean:
+def greedy(members: Sequence[EnsembleMember], metric: str) -> WeightedMean:
     """Greedy selection by the metric on validation (Caruana et al. 2004)."""
     probabilities, outcome = fitting_predictions(members)
 
@@ -77,7 +77,7 @@ def greedy_weights(
     return [float(weight) for weight in best[1]]
 
 
-def stacking(members: Sequence[Member], metric: str) -> Stacked:
+def stacking(members: Sequence[EnsembleMember], metric: str) -> Stacked:
     """Multinomial logistic regression on what the members say (Wolpert 1992; Ting and Witten 1999).
 
     Its penalty is scikit-learn's own; its tolerance is not, with which the order of the members would
@@ -107,7 +107,7 @@ def stacking(members: Sequence[Member], metric: str) -> Stacked:
     return Stacked(coefficients, intercepts)
 
 
-COMBINATIONS: dict[str, Callable[[Sequence[Member], str], Combination]] = {
+COMBINATIONS: dict[str, Callable[[Sequence[EnsembleMember], str], Combination]] = {
     "soft_voting": soft_voting,
     "greedy": greedy,
     "stacking": stacking,

@@ -12,7 +12,7 @@ from darkroom.datamodules.base import ImageDataModule
 from darkroom.datamodules.images.store import join
 from darkroom.lightning_modules.predictor import WeightedMean
 
-from ...evaluation.stored_predictions import Outcome
+from ...evaluation.stored_predictions import StoredPredictions
 from ...tracking.run import PARENT_TAG, RunRecord
 from ...tracking.store import Store
 
@@ -25,10 +25,10 @@ WHOLE = {
     "data.train_per_class": "null",
     "data.bootstrap": "false",
 }
-Folds = Mapping[str, Sequence[RunRecord]]
+FoldRuns = Mapping[str, Sequence[RunRecord]]
 
 
-def gather_folds(store: Store, runs: Sequence[RunRecord]) -> tuple[list[RunRecord], Folds]:
+def gather_folds(store: Store, runs: Sequence[RunRecord]) -> tuple[list[RunRecord], FoldRuns]:
     """Cross-validations in the place of their folds, where these are among the runs, all of them.
 
     Returns:
@@ -48,7 +48,7 @@ def _is_whole(parent: RunRecord, folds: Sequence[RunRecord]) -> bool:
     return parent.status == "FINISHED" and {run.tags["fold"] for run in folds} == set(map(str, range(wanted)))
 
 
-def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+def mean_outcome(outcomes: Sequence[StoredPredictions]) -> StoredPredictions:
     """What several networks said of the same images, in the same order, on average."""
     first = outcomes[0]
     assert all(np.array_equal(each.ids, first.ids) for each in outcomes)

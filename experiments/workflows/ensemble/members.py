@@ -17,19 +17,19 @@ from darkroom.lightning_modules.task import build_task
 
 from ...errors import RequestError, nearest
 from ...evaluation.bootstrap import image_scores, measure
-from ...evaluation.stored_predictions import Outcome
+from ...evaluation.stored_predictions import StoredPredictions
 from ...tracking.prediction_artifacts import read_outcome
 from ...tracking.run import RunRecord
 from ...tracking.run_selection import left_out, usable
 from ...training.artifacts import build_predictor
 from ...training.restore import restore
-from .cross_validated import Folds, mean_outcome
+from .cross_validated import FoldRuns, mean_outcome
 
 SPLITS = ("val", "test")  # fitted on, and judged on once
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class EnsembleMember:
     """One run with what it said.
 
     Attributes:
@@ -43,7 +43,7 @@ class Member:
 
     run: RunRecord
     networks: tuple[RunRecord, ...]
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, StoredPredictions]
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, str]
 
@@ -55,7 +55,7 @@ class Member:
     @property
     def params(self) -> dict[str, str]:
         """Those that its networks have in common."""
-        return in_common([run.params for run in self.networks])
+        return common_params([run.params for run in self.networks])
 
     @property
     def num_parameters(self) -> int:
@@ -80,10 +80,10 @@ class Member:
         )
 
 
-def in_common(params: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def common_params(params: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """What all have with the same value.
 
-    >>> in_common([{"seed": "0", "lr": "1"}, {"seed": "1", "lr": "1"}])
+    >>> common_params([{"seed": "0", "lr": "1"}, {"seed": "1", "lr": "1"}])
     {'lr': '1'}
     """
     return dict(set.intersection(*(set(each.items()) for each in params)))
@@ -97,7 +97,7 @@ def trained_runs(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]
     return [run for run in finished if run not in ensembles], notes
 
 
-def read_members(runs: Sequence[RunRecord], folds: Folds | None = None) -> list[Member]:
+def read_members(runs: Sequence[RunRecord], folds: FoldRuns | None = None) -> list[EnsembleMember]:
     """What all of them said, in the order of the runs.
 
     Args:
@@ -124,7 +124,7 @@ def read_members(runs: Sequence[RunRecord], folds: Folds | None = None) -> list[
     return members
 
 
-def _read_member(run: RunRecord, networks: tuple[RunRecord, ...]) -> Member:
+def _read_member(run: RunRecord, networks: tuple[RunRecord, ...]) -> EnsembleMember:
     try:
         tested = [in_order(read_outcome(network, "test")) for network in networks]
         outcomes = {"val": in_order(read_outcome(run, "val")), "test": mean_outcome(tested)}
@@ -135,15 +135,15 @@ def _read_member(run: RunRecord, networks: tuple[RunRecord, ...]) -> Member:
             "weights are fitted on the one and judged on the other. Trials of a sweep never saw the "
             "test: train their configurations with darkroom train"
         ) from error
-    return Member(run, networks, outcomes, tuple(facts["class_names"]), facts["fingerprint"])
+    return EnsembleMember(run, networks, outcomes, tuple(facts["class_names"]), facts["fingerprint"])
 
 
-def in_order(outcome: Outcome) -> Outcome:
+def in_order(outcome: StoredPredictions) -> StoredPredictions:
     """The same, by ids."""
     return outcome.at(np.argsort(outcome.ids))
 
 
-def check_alike(one: Member, other: Member) -> None:
+def check_alike(one: EnsembleMember, other: EnsembleMember) -> None:
     """That both know the same classes and judged the same images.
 
     Raises:
@@ -157,7 +157,7 @@ def check_alike(one: Member, other: Member) -> None:
         )
 
 
-def _difference(one: Member, other: Member) -> str | None:
+def _difference(one: EnsembleMember, other: EnsembleMember) -> str | None:
     if one.class_names != other.class_names:
         return f"know {', '.join(one.class_names)} and {', '.join(other.class_names)}"
     for split, name in zip(SPLITS, ("validation", "test"), strict=True):
@@ -176,12 +176,12 @@ def _difference(one: Member, other: Member) -> str | None:
     return None
 
 
-def probabilities_of(members: Sequence[Member], split: str) -> Tensor:
+def probabilities_of(members: Sequence[EnsembleMember], split: str) -> Tensor:
     """What all of them said of a split's N images, float32 (N, M, C)."""
     return torch.from_numpy(np.stack([member.outcomes[split].probabilities for member in members], axis=1))
 
 
-def log_odds_of(members: Sequence[Member], split: str) -> Tensor | None:
+def log_odds_of(members: Sequence[EnsembleMember], split: str) -> Tensor | None:
     """The log odds of all of them, float32 (N, M, C); None where one recorded none."""
     known = [member.outcomes[split].log_odds for member in members]
     found = [each for each in known if each is not None]
@@ -191,7 +191,7 @@ def log_odds_of(members: Sequence[Member], split: str) -> Tensor | None:
 # How good they are -------------------------------------------------------------------------------
 
 
-def chosen_metric(name: str | None, outcome: Outcome) -> str:
+def chosen_metric(name: str | None, outcome: StoredPredictions) -> str:
     """The metric that was asked for, else the one that one looks at first.
 
     Raises:
@@ -204,7 +204,7 @@ def chosen_metric(name: str | None, outcome: Outcome) -> str:
     return name or task.headline
 
 
-def score(outcome: Outcome, metric: str) -> float:
+def score(outcome: StoredPredictions, metric: str) -> float:
     """The metric over all images of an outcome."""
     scores = image_scores(outcome, metric)
     if scores is not None:
@@ -214,11 +214,11 @@ def score(outcome: Outcome, metric: str) -> float:
     return value(outcome, np.arange(len(outcome.ids)))
 
 
-def goodness(outcome: Outcome, metric: str) -> tuple[float, float]:
+def goodness(outcome: StoredPredictions, metric: str) -> tuple[float, float]:
     """What is larger for what is better; where few images make many ties, by log loss then."""
     sign = -1 if is_minimized(metric) else 1
     return sign * score(outcome, metric), -score(outcome, "log_loss")
 
 
-def best_on_validation(members: Sequence[Member], metric: str) -> Member:
+def best_on_validation(members: Sequence[EnsembleMember], metric: str) -> EnsembleMember:
     return max(members, key=lambda member: goodness(member.outcomes["val"], metric))

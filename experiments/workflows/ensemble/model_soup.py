@@ -19,14 +19,14 @@ from ...errors import RequestError
 from ...tracking.run import RunRecord
 from ...training.callbacks.checkpoints import read_checkpoint
 from ...training.callbacks.weight_averaging import remeasure, training_images
-from .members import Member
+from .members import EnsembleMember
 
 PREFIX = "network."  # of a checkpoint's weights, apart from those of losses and metrics
 TRAINED = 2**31  # an epoch in which everything is trained that ever is
 ARCHITECTURE = ("model.backbone", "model.backbone_options", "data.image_size", "data.normalization")
 
 
-def check_soup(members: Sequence[Member]) -> None:
+def check_soup(members: Sequence[EnsembleMember]) -> None:
     """That the members' weights have a mean: the networks are built alike and see images alike.
 
     Raises:
@@ -72,7 +72,7 @@ def _read_by(run: RunRecord) -> list[Any]:
     return [facts["pixel_mean"], facts["pixel_std"]]
 
 
-def mix_soup(experiment: Experiment, members: Sequence[Member]) -> None:
+def mix_soup(experiment: Experiment, members: Sequence[EnsembleMember]) -> None:
     """Gives the experiment's network the mean of the members' weights.
 
     Batch-norm's statistics are measured anew on the training images: those of other weights' activations

@@ -17,12 +17,12 @@ from darkroom.lightning_modules.metrics.names import is_minimized
 from ...evaluation.bootstrap import unit_scores
 from ...evaluation.clustered import UNKNOWN, group_of_image, groups_by_id, unrecorded_groups
 from ...evaluation.significance import Interval
-from ...evaluation.stored_predictions import Outcome
+from ...evaluation.stored_predictions import StoredPredictions
 from ...evaluation.two_way_test import difference_interval
-from .members import SPLITS, Member, best_on_validation, score
+from .members import SPLITS, EnsembleMember, best_on_validation, score
 
 
-class Row(NamedTuple):
+class EnsembleRow(NamedTuple):
     """A member, or the ensemble: the metric on either split, and the member's weight, if it has one."""
 
     run: str
@@ -58,8 +58,8 @@ class Report:
 
     method: str
     metric: str
-    members: tuple[Row, ...]
-    ensemble: Row
+    members: tuple[EnsembleRow, ...]
+    ensemble: EnsembleRow
     best: str
     gain: float
     interval: Interval
@@ -103,8 +103,8 @@ class Report:
 
 
 def judge(
-    members: Sequence[Member],
-    said: Mapping[str, Outcome],
+    members: Sequence[EnsembleMember],
+    said: Mapping[str, StoredPredictions],
     weights: Sequence[float] | None,
     method: str,
     metric: str,
@@ -126,7 +126,7 @@ def judge(
     assert scores is not None  # `chosen_metric` has looked
     sign = -1 if is_minimized(metric) else 1
     rows = [
-        Row(
+        EnsembleRow(
             member.run.run_id[:8],
             member.run.name,
             None if weights is None else weights[place],
@@ -138,7 +138,7 @@ def judge(
         method=method,
         metric=metric,
         members=tuple(rows),
-        ensemble=Row("ensemble", method, None, *(score(said[split], metric) for split in SPLITS)),
+        ensemble=EnsembleRow("ensemble", method, None, *(score(said[split], metric) for split in SPLITS)),
         best=best.run.run_id[:8],
         gain=sign * (score(said["test"], metric) - score(best.outcomes["test"], metric)),
         interval=UNKNOWN

@@ -22,7 +22,7 @@ from ...tracking.run import RunRecord
 from ...tracking.run_lifecycle import recording
 from ...tracking.store import open_store
 from ..child_runs import alone
-from .power_law import MIN_SIZES, Curve, fit_curve, largest_miss
+from .power_law import MIN_SIZES, LearningCurve, fit_curve, largest_miss
 from .runs import FRACTION, find_parent, load_points, train_points
 
 RESAMPLES = 400  # each of which is fitted
@@ -44,7 +44,7 @@ class Measured:
     metric: str
     frame: pd.DataFrame
     num_judged: int
-    curve: Curve | None
+    curve: LearningCurve | None
     units: str | None = None
 
     @property

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ...reporting.style import BLUE, GREY, LEGEND, PALE, RED
-from .power_law import Curve
+from .power_law import LearningCurve
 
 
 def draw_curve(
-    sizes: Sequence[int], errors: Sequence[float], curve: Curve | None, label: str, num_seeds: int
+    sizes: Sequence[int], errors: Sequence[float], curve: LearningCurve | None, label: str, num_seeds: int
 ) -> Figure:
     """Draws each run, the mean of each size, and the fitted law with its band, on to twice the images.
 

@@ -81,7 +81,7 @@ def fit_power_law(sizes: Floats, errors: Floats, resolution: float) -> PowerLaw:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """A fitted law, and those of resampled runs and test images.
 
     Attributes:
@@ -132,10 +132,10 @@ class Curve:
         return middle + stretch * (low - middle), middle + stretch * (high - middle)
 
 
-def largest_miss(curve: Curve, sizes: Sequence[int], errors: Sequence[float]) -> float:
+def largest_miss(curve: LearningCurve, sizes: Sequence[int], errors: Sequence[float]) -> float:
     """How far the law is from the mean error of a size, at most.
 
-    >>> curve = Curve(PowerLaw(0.0, 0.5, 1.0, 2.0), (), 0)
+    >>> curve = LearningCurve(PowerLaw(0.0, 0.5, 1.0, 2.0), (), 0)
     >>> largest_miss(curve, [1, 1, 2], [0.75, 1.0, 0.5])
     0.125
     """
@@ -147,7 +147,7 @@ def largest_miss(curve: Curve, sizes: Sequence[int], errors: Sequence[float]) ->
 
 def fit_curve(
     sizes: Sequence[int], errors: Sequence[float], drawn: Floats, resolution: float
-) -> Curve | None:
+) -> LearningCurve | None:
     """The law of M runs, and of their bootstrap replicates.
 
     Args:
@@ -173,7 +173,7 @@ def fit_curve(
             resampled.append(fit_power_law(numbers, errors_drawn, resolution))
         except RuntimeError:  # of a few resamples; the others are enough
             continue
-    return Curve(law, tuple(resampled), freedom)
+    return LearningCurve(law, tuple(resampled), freedom)
 
 
 def _redrawn(sizes: Floats, drawn: Floats, seed: int = 0) -> Iterator[Floats]:

@@ -21,7 +21,7 @@ from ...tracking.store import Store, open_store
 from .html_report import render_page
 from .markdown_table import check_document, markdown, update_table
 from .seed_runs import Budget, Seed, load_recipe, run_seeds
-from .verdict import Row, row, table
+from .verdict import Reproduction, row, table
 
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     # All of them first: what is to be refused is, before the first one is trained.
     recipes = {name: load_recipe(name, overrides, arguments.budget) for name in names}
     store = open_store()
-    rows: list[Row] = []
+    rows: list[Reproduction] = []
     missing: list[str] = []
     for name, experiment in recipes.items():
         try:
@@ -76,7 +76,7 @@ def reproduce(
     overrides: Mapping[str, str],
     arguments: argparse.Namespace,
     store: Store,
-) -> list[Row]:
+) -> list[Reproduction]:
     """One recipe's seeds, in a run of its own that tells of them; a row for each metric it claims."""
     budget: Budget = arguments.budget
     if arguments.recorded:
@@ -112,7 +112,7 @@ def reproduce(
 
 def _rows(
     experiment: Experiment, overrides: Mapping[str, str], budget: Budget, seeds: Sequence[Seed]
-) -> list[Row]:
+) -> list[Reproduction]:
     claim = experiment.claim
     assert claim is not None
     lacking = what_lacks(budget, overrides, len(claim.seeds) - len(seeds))
@@ -146,7 +146,7 @@ def what_lacks(budget: Budget, overrides: Mapping[str, str], seeds: int) -> str:
     return f"{seeds} seeds are not recorded" if seeds else ""
 
 
-def record_report(parent: RunRecord, rows: Sequence[Row], seeds: Sequence[Seed]) -> None:
+def record_report(parent: RunRecord, rows: Sequence[Reproduction], seeds: Sequence[Seed]) -> None:
     """Mean and verdict of each claimed metric, the runs behind them, the table and the page."""
     for each in rows:
         if each.values:

@@ -13,7 +13,7 @@ from typing import Self
 from ...evaluation.significance import Interval, equivalence
 from ...reporting.html_page import SORTABLE, build_page, table
 from ...reporting.svg import dot, rule, svg, text, ticks
-from .verdict import HEADER, Row, admitted
+from .verdict import HEADER, Reproduction, admitted
 
 LEFT, WIDTH, LINE = 240, 460, 26  # of the names, the axis and each row, in the picture's own units
 COLOURS = {"reproduced": "var(--blue)", "not reproduced": "var(--red)", "underpowered": "var(--orange)"}
@@ -23,7 +23,7 @@ svg { width: 100%; max-width: 760px; display: block; margin: 0.7em 0; }
 """
 
 
-def render_page(rows: Sequence[Row]) -> str:
+def render_page(rows: Sequence[Reproduction]) -> str:
     """The rows as a chart and as a table."""
     title = "Reproductions"
     verdicts = Counter(row.verdict.partition(":")[0] for row in rows)
@@ -42,7 +42,7 @@ def render_page(rows: Sequence[Row]) -> str:
     return build_page(title, "\n".join(parts), STYLE, SORTABLE)
 
 
-def chart(rows: Sequence[Row]) -> str:
+def chart(rows: Sequence[Reproduction]) -> str:
     """Each row's seeds and their mean, by how far they are from the claimed value."""
     apart = [Distances.of(row) for row in rows]
     ends = [end for each in apart for end in each.ends()]
@@ -91,7 +91,7 @@ class Distances:
     admitted: Interval
 
     @classmethod
-    def of(cls, row: Row) -> Self:
+    def of(cls, row: Reproduction) -> Self:
         """A row that has seeds."""
         allowed = admitted(row.claimed)
         _, interval = equivalence(row.values, allowed)

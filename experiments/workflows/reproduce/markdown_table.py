@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import RequestError
-from .verdict import HEADER, Row
+from .verdict import HEADER, Reproduction
 
 BEGIN = "<!-- reproductions: the rows below are written by `darkroom reproduce --out` -->"
 END = "<!-- reproductions: end -->"
@@ -15,12 +15,12 @@ ROW = re.compile(r"^\| `(?P<recipe>[^`]+)` \|")
 HEAD = (f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|")
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Reproduction]) -> str:
     """The table by itself, in the order of the rows."""
     return "\n".join([*HEAD, *map(line, rows)]) + "\n"
 
 
-def line(row: Row) -> str:
+def line(row: Reproduction) -> str:
     """A row of it.
 
     A bar in a source or a name would end its cell.
@@ -39,7 +39,7 @@ def check_document(path: Path) -> None:
         _divide(path)
 
 
-def update_table(path: Path, rows: Sequence[Row]) -> list[str]:
+def update_table(path: Path, rows: Sequence[Reproduction]) -> list[str]:
     """Puts the rows into the table that the file has, or a table of them at its end; by recipes' names.
 
     What stands there of other recipes is kept, and so is what stands of those of which no seed has a

@@ -28,7 +28,7 @@ NOT_ON_SCREEN = ("source", "seeds", "record version")  # too much for a terminal
 
 
 @dataclass(frozen=True)
-class Row:
+class Reproduction:
     """One claimed metric of a recipe.
 
     Attributes:
@@ -97,13 +97,13 @@ def row(
     seeds: Sequence[Seed],
     lacking: str,
     trains: bool = True,
-) -> Row:
+) -> Reproduction:
     """What there is to say of one claimed metric; no verdict where something is lacking for it."""
     values = [seed.run.metrics[metric] for seed in seeds if metric in seed.run.metrics]
     seconds = statistics.median([seed.seconds for seed in seeds]) if seeds else 0.0
     verdict = f"no verdict: {lacking}" if lacking else judge(values, claimed, trains)
     versions = [version_label(seed.run.tags) for seed in seeds]
-    return Row(recipe, source, metric, claimed, values, seconds, verdict, versions)
+    return Reproduction(recipe, source, metric, claimed, values, seconds, verdict, versions)
 
 
 def judge(values: Sequence[float], claimed: ClaimedValue, trains: bool = True) -> str:
@@ -140,7 +140,7 @@ def admitted(claimed: ClaimedValue) -> Interval:
     return Interval(below, above)
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Reproduction]) -> Table:
     """For the terminal, which is too narrow for sources and each seed's value."""
     shown = Table(title="reproductions")
     for name in HEADER:

@@ -18,7 +18,7 @@ from ...training.callbacks.throughput import MIB, Throughput
 from ...training.callbacks.weight_averaging import WeightAveraging
 from ...training.feature_cache import training_batches
 from ...training.trainer import build_trainer
-from .batch_size_search import Attempt, Measure
+from .batch_size_search import Attempt, MeasureBatchSize
 
 STEPS = 3  # in each of the short epochs; the first of them warms up
 TIMED_SECONDS = 1.0  # in which small networks train many of them
@@ -96,7 +96,7 @@ class WithinBudget:
         budget_mib: Of the whole process, in MiB.
     """
 
-    def __init__(self, measure: Measure, budget_mib: float) -> None:
+    def __init__(self, measure: MeasureBatchSize, budget_mib: float) -> None:
         self._measure = measure
         self._budget_mib = budget_mib
         self._before_mib = psutil.Process().memory_info().rss / MIB

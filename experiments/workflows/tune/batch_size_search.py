@@ -30,7 +30,7 @@ class Attempt:
     peak_mib: float
 
 
-Measure = Callable[[int], Attempt | None]  # None where a batch of that size does not fit
+MeasureBatchSize = Callable[[int], Attempt | None]  # None where a batch of that size does not fit
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Search:
+class BatchSizeSearch:
     """What a search has found.
 
     Attributes:
@@ -87,7 +87,7 @@ class Search:
         return next(each.batch_size for each in self.attempts if each.images_per_second >= enough)
 
 
-def search(measure: Measure, asked: Asked) -> Search:
+def search(measure: MeasureBatchSize, asked: Asked) -> BatchSizeSearch:
     """Doubles the batch size until it does not fit, or no longer pays, or there are no more images.
 
     The largest that fits is then refined to an eighth of a power of two.
@@ -127,7 +127,7 @@ def search(measure: Measure, asked: Asked) -> Search:
         if between in (largest, too_large):
             break
         fits(between)
-    return Search(asked, [attempts[size] for size in sorted(attempts)], too_large)
+    return BatchSizeSearch(asked, [attempts[size] for size in sorted(attempts)], too_large)
 
 
 def pays(attempts: Sequence[Attempt]) -> bool:
@@ -156,11 +156,11 @@ def divide_step(images: int, largest: int) -> tuple[int, int]:
     return math.ceil(images / parts), parts
 
 
-def sizes_told(found: Search) -> list[str]:
+def sizes_told(found: BatchSizeSearch) -> list[str]:
     """What was found, in sentences with the keys to give.
 
     >>> attempts = [Attempt(8, 100, 1), Attempt(16, 190, 1), Attempt(24, 194, 1)]
-    >>> print(*sizes_told(Search(Asked(1000, configured=64), attempts, too_large=26)), sep="\\n")
+    >>> print(*sizes_told(BatchSizeSearch(Asked(1000, configured=64), attempts, too_large=26)), sep="\\n")
     the largest batch that fits: 24 images (26 are too many): --data.batch_size=24
     the recipe's 64 do not fit; as many in each step (64): --data.batch_size=16 --trainer.accumulate_batches=4
     batch norms and mixing, if there are any, see batches of 16, so with them it is not the same training

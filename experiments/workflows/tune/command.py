@@ -21,7 +21,7 @@ from ...training.run import start_record
 from ...training.setup import prepare
 from ...training.trainer import check_trains_here
 from .batch_size_probe import WithinBudget, attempt, free_share_mib
-from .batch_size_search import Asked, Attempt, Measure, Search, search, sizes_told
+from .batch_size_search import Asked, Attempt, BatchSizeSearch, MeasureBatchSize, search, sizes_told
 from .lr_curve import RangeCurve, Suggestion, rates_told
 from .lr_finder import Ramp, run_range_test
 
@@ -141,7 +141,7 @@ def tried(experiment: Experiment, role: str, name: str) -> Iterator[RunRecord | 
         yield record
 
 
-def measuring(experiment: Experiment, on_gpu: bool, budget_gib: float | None) -> Measure:
+def measuring(experiment: Experiment, on_gpu: bool, budget_gib: float | None) -> MeasureBatchSize:
     """Tries a size and prints what it gave; on the CPU only what can't take too much memory."""
 
     def measure(batch_size: int) -> Attempt | None:
@@ -175,7 +175,7 @@ def record_curve(
         save(draw_range_test(curve, suggestion, configured), folder / "figures" / "lr_range.png")
 
 
-def record_sizes(record: RunRecord, found: Search) -> None:
+def record_sizes(record: RunRecord, found: BatchSizeSearch) -> None:
     """A row for each size that was tried and fits, and what is suggested."""
     record.log_metrics({"batch_size/largest": found.largest, "batch_size/sufficient": found.sufficient})
     with record.artifacts() as folder:

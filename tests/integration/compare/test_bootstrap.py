@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sk
 
 from darkroom.experiments.analysis.compare.curves import FALSE_RATES, agreement, class_scores, roc_curve
-from darkroom.experiments.analysis.compare.groups import Group, Member, read_member
+from darkroom.experiments.analysis.compare.groups import ComparedRun, Group, read_member
 from darkroom.experiments.evaluation.bootstrap import (
     image_scores,
     measure,
@@ -17,13 +17,13 @@ from darkroom.experiments.evaluation.bootstrap import (
     unit_scores,
 )
 from darkroom.experiments.evaluation.significance import resamples
-from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.evaluation.stored_predictions import StoredPredictions
 from darkroom.experiments.tracking.prediction_artifacts import read_outcome
 from darkroom.lightning_modules.metrics.names import CLASS_METRICS
 from darkroom.lightning_modules.task import build_task
 
 
-def make_outcome(task: str, seed: int = 0) -> Outcome:
+def make_outcome(task: str, seed: int = 0) -> StoredPredictions:
     generator = np.random.default_rng(seed)
     num_images, num_classes = 90, 2 if task == "binary" else 4
     ids = np.array([f"{number:03}" for number in range(num_images)])
@@ -35,7 +35,7 @@ def make_outcome(task: str, seed: int = 0) -> Outcome:
         targets = np.arange(num_images) % num_classes
         logits[np.arange(num_images), targets] += 1
         probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return Outcome(ids, targets, probabilities.astype(np.float32))
+    return StoredPredictions(ids, targets, probabilities.astype(np.float32))
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
@@ -108,7 +108,7 @@ def test_of_many_images_random_groups_are_left_out():
     generator = np.random.default_rng(0)
     targets = generator.integers(4, size=1000)
     probabilities = np.eye(4, dtype=np.float32)[np.where(generator.random(1000) < 0.9, targets, 0)]
-    outcome = Outcome(np.arange(1000).astype(str), targets, probabilities)
+    outcome = StoredPredictions(np.arange(1000).astype(str), targets, probabilities)
     scores = unit_scores([outcome], "balanced_accuracy")
     assert scores.shape == (200, 1)
     accuracy = unit_scores([outcome], "accuracy").std(ddof=1) / np.sqrt(1000)
@@ -145,7 +145,7 @@ def test_replicates_of_a_mean_are_the_metric_on_the_same_resamples():
 def test_runs_that_judged_images_of_their_own_see_only_those():
     whole = make_outcome("multiclass")
     halves = [
-        Outcome(whole.ids[part], whole.targets[part], whole.probabilities[part])
+        StoredPredictions(whole.ids[part], whole.targets[part], whole.probabilities[part])
         for part in (slice(0, 45), slice(45, 90))
     ]
     for metric in ("accuracy", "f1_macro"):
@@ -189,8 +189,8 @@ def test_the_roc_curve_has_the_area_of_scikit_learns():
     assert area == pytest.approx(expected, abs=0.01)
 
 
-def make_group(name: str, outcomes: list[Outcome]) -> Group:
-    members = tuple(Member(None, each, 0.0, ("a", "b", "c", "d"), {}, {}) for each in outcomes)
+def make_group(name: str, outcomes: list[StoredPredictions]) -> Group:
+    members = tuple(ComparedRun(None, each, 0.0, ("a", "b", "c", "d"), {}, {}) for each in outcomes)
     return Group(name, members, {})
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.html import Page, shown_in_a_browser
 
 from darkroom.experiments.cli.main import main
-from darkroom.experiments.reporting.svg import Curve, dot_chart, line_chart, rank_chart
+from darkroom.experiments.reporting.svg import ChartLine, dot_chart, line_chart, rank_chart
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def test_every_recorded_metric_is_compared(trained_store, capsys, metric):
 
 def test_a_curve_stands_where_its_values_do():
     x, y = np.array([1.0, 2, 3]), np.array([0.0, 1, 0.5])
-    svg = ElementTree.fromstring(line_chart([Curve("A", "red", x, y, y, y)], "epoch", "loss"))
+    svg = ElementTree.fromstring(line_chart([ChartLine("A", "red", x, y, y, y)], "epoch", "loss"))
     points = [tuple(map(float, each.split(","))) for each in svg.find("polyline").get("points").split()]
     assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0])
     rise = points[0][1] - points[1][1]

@@ -10,7 +10,7 @@ from support.training import LONG, PLAIN, assert_same_run, run_id, wait_for_epoc
 
 from darkroom.experiments.errors import RankError, RequestError
 from darkroom.experiments.training.distributed import rendezvous
-from darkroom.experiments.training.distributed.rendezvous import Site, await_until
+from darkroom.experiments.training.distributed.rendezvous import Node, await_until
 
 pytestmark = pytest.mark.slow_first
 
@@ -83,7 +83,7 @@ def test_a_machine_that_does_not_know_its_place_is_told_how(variables, named, mo
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RequestError, match=named):
-        Site.here(2)
+        Node.here(2)
 
 
 def test_under_slurm_srun_says_it(monkeypatch):
@@ -100,19 +100,19 @@ def test_under_slurm_srun_says_it(monkeypatch):
     }
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert Site.here(2) == Site(node=1, nodes=2, address="gpu07", port=16234)
+    assert Node.here(2) == Node(node=1, nodes=2, address="gpu07", port=16234)
 
 
 def test_nobody_waits_for_ever(monkeypatch):
     monkeypatch.setattr(rendezvous, "PATIENCE_SECONDS", 0.3)
     with pytest.raises(RankError, match=r"the first machine \(127\.0\.0\.1:9\) does not answer"):
-        Site(node=1, nodes=2, port=9).open_board()
-    board = Site(nodes=2).open_board()
+        Node(node=1, nodes=2, port=9).open_board()
+    board = Node(nodes=2).open_board()
     with pytest.raises(RankError, match="the other machines do not come"):
-        Site(nodes=2).others_ready(board)
+        Node(nodes=2).others_ready(board)
     board.set("failed/1", "rank 1 of 2 failed: ValueError: no such folder")
     with pytest.raises(RankError, match="machine 1 of 2: rank 1 of 2 failed: ValueError: no such folder"):
-        Site(nodes=2).others_ready(board)
+        Node(nodes=2).others_ready(board)
     await_until(lambda: True, "not reached")
 
 

@@ -21,7 +21,7 @@ from darkroom.experiments.workflows.reproduce.markdown_table import (
     update_table,
 )
 from darkroom.experiments.workflows.reproduce.seed_runs import fraction
-from darkroom.experiments.workflows.reproduce.verdict import Row, judge
+from darkroom.experiments.workflows.reproduce.verdict import Reproduction, judge
 
 RECIPE = """
 name: {name}
@@ -151,9 +151,9 @@ def test_what_can_not_be_reproduced_is_refused(arguments, said, darkroom):
     assert said in answer.errors
 
 
-def row(recipe: str, *values: float, verdict: str = "underpowered", at_least: bool = False) -> Row:
+def row(recipe: str, *values: float, verdict: str = "underpowered", at_least: bool = False) -> Reproduction:
     claimed = ClaimedValue(0.9, at_least=at_least)
-    return Row(recipe, "ours", "test/accuracy", claimed, values, 10.0, verdict)
+    return Reproduction(recipe, "ours", "test/accuracy", claimed, values, 10.0, verdict)
 
 
 def test_its_page_shows_each_seeds_distance_from_the_claim_and_no_error_in_a_browser(tmp_path):
@@ -206,7 +206,9 @@ def test_a_file_whose_table_is_another_is_refused_before_anything_is_trained(lin
 
 def test_a_loss_is_told_as_a_number_and_not_in_percent():
     claimed = ClaimedValue(0.1, 0.05)
-    told = Row("digits/cnn", "ours", "test/log_loss", claimed, [0.09, 0.1, 0.11], 10.0, "reproduced").cells()
+    told = Reproduction(
+        "digits/cnn", "ours", "test/log_loss", claimed, [0.09, 0.1, 0.11], 10.0, "reproduced"
+    ).cells()
     assert told[1] == "0.1000 (± 0.0500) test/log_loss"
     assert told[3].startswith("0.1000 [0.0")
     assert told[5] == "0.0900, 0.1000, 0.1100"
@@ -215,7 +217,7 @@ def test_a_loss_is_told_as_a_number_and_not_in_percent():
 def test_seeds_that_tie_have_no_interval_and_keep_their_verdict():
     claimed = ClaimedValue(0.983, 0.005)
     values = [0.9833, 0.9833, 0.9833]
-    told = Row("a", "ours", "test/accuracy", claimed, values, 10.0, judge(values, claimed)).cells()
+    told = Reproduction("a", "ours", "test/accuracy", claimed, values, 10.0, judge(values, claimed)).cells()
     assert told[3:5] == ("98.33 % (no interval: the seeds tie)", "reproduced")
 
 
@@ -227,7 +229,7 @@ def test_a_loss_is_at_most_its_claim_and_never_at_least():
     claimed = Claim({"test/log_loss": ClaimedValue(0.1, 0.02, at_most=True)}).metrics["test/log_loss"]
     assert judge([0.01, 0.02, 0.015], claimed) == "reproduced"
     assert judge([0.2, 0.21, 0.205], claimed) == "not reproduced"
-    loss = Row("a/net", "ours", "test/log_loss", claimed, [0.01, 0.02], 1.0, "reproduced")
+    loss = Reproduction("a/net", "ours", "test/log_loss", claimed, [0.01, 0.02], 1.0, "reproduced")
     assert loss.cells()[1] == "at most 0.1000 (± 0.0200) test/log_loss"
     assert "inf" not in render_page([loss]).partition("<svg")[2].partition("</svg>")[0]
 

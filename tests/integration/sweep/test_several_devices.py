@@ -12,7 +12,7 @@ from support.training import wait_for_epoch
 
 from darkroom.experiments.config.experiment import load_experiment
 from darkroom.experiments.errors import RequestError
-from darkroom.experiments.sweep.execution.resources import Slot, share_out
+from darkroom.experiments.sweep.execution.resources import Slot, allocate_slots
 
 TWO = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
 pytestmark = [
@@ -112,9 +112,9 @@ def test_a_trial_takes_a_core_or_a_gpu_for_each_device(monkeypatch):
     cores = len(os.sched_getaffinity(0))
     for threads in (1, cores):  # what OMP_NUM_THREADS allows
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert share_out(digits(2), None, 1) == [Slot(threads)]
+        assert allocate_slots(digits(2), None, 1) == [Slot(threads)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8")
-    slots = share_out(digits(2, "gpu"), None, 2)
+    slots = allocate_slots(digits(2, "gpu"), None, 2)
     assert [slot.gpus for slot in slots] == ["4,5", "6,7", "4,5", "6,7"]
 
 
@@ -129,4 +129,4 @@ def test_what_does_not_fit_is_refused(monkeypatch):
         ((digits(1, **{"sweep.space": "{trainer.devices: {choices: [1, 2]}}"}), None, 1), "trainer.devices"),
     ]:
         with pytest.raises(RequestError, match=named):
-            share_out(*arguments)
+            allocate_slots(*arguments)

@@ -16,7 +16,7 @@ from darkroom.datamodules.seeding import derive_seed
 from darkroom.experiments.config.experiment import parse_experiment
 from darkroom.experiments.config.search_space.settings import Confirm, SweepSettings
 from darkroom.experiments.errors import RequestError
-from darkroom.experiments.sweep.execution.messages import Channel, EpochReport, Task
+from darkroom.experiments.sweep.execution.messages import Channel, EpochReport, TrialRequest
 from darkroom.experiments.sweep.execution.trial import run_trial
 from darkroom.experiments.sweep.execution.trial_records import Sweep
 from darkroom.experiments.sweep.run import parent_run, record_confirmation
@@ -290,7 +290,7 @@ def test_a_trial_whose_last_epoch_is_chosen_but_was_not_validated_is_judged_by_i
         ours, theirs = Pipe()
         for _ in range(3):
             ours.send("go on")  # answers to the reports that come
-        task = Task(
+        task = TrialRequest(
             ["digits/cnn"], {**recipe, "trainer.extra": extra}, "val/accuracy", None, [], "trial", None, 1
         )
         outcomes[name] = run_trial(task, Channel(theirs))

@@ -19,7 +19,7 @@ from support.training import run_id
 from darkroom.datamodules import Digits
 from darkroom.experiments.config.search_space.settings import SweepSettings
 from darkroom.experiments.sweep.study.samplers_and_pruners import build_pruner
-from darkroom.experiments.sweep.study.study import Search
+from darkroom.experiments.sweep.study.study import SearchPlan
 from darkroom.experiments.tracking.run import RunRecord
 from darkroom.experiments.tracking.store import Store
 
@@ -214,7 +214,7 @@ def test_pruners_judge_after_each_fold_by_what_they_compare(pruner, stopped_afte
     """The fourth trial is worse than the best in every fold, of which the test is sure after four."""
     settings = SweepSettings(pruner=pruner, folds=5, metric="val/loss")
     study = optuna.create_study(pruner=build_pruner(settings, settings.steps(30)))
-    plan = Search(study, settings, seed=0, total=4)
+    plan = SearchPlan(study, settings, seed=0, total=4)
     hardness = np.array([0.5, 0.1, 0.9, 0.3, 0.7])  # of the folds
     swings = np.array([0.1, -0.1, 0.1, -0.1, 0.1])
     for losses in (hardness, hardness + swings, hardness - swings):
@@ -230,7 +230,7 @@ def test_what_is_reported_is_the_fold_to_wilcoxon_and_the_mean_so_far_to_others(
     for pruner, reported in (("wilcoxon", [0.4, 0.8]), ("median", [0.4, 0.6])):
         settings = SweepSettings(pruner=pruner, folds=5)
         study = optuna.create_study(direction="maximize", pruner=build_pruner(settings, 5))
-        plan, trial = Search(study, settings, seed=0, total=1), study.ask()
+        plan, trial = SearchPlan(study, settings, seed=0, total=1), study.ask()
         for fold, value in ((1, 0.4), (2, 0.8), (2, 0.8)):  # whoever was killed reports its last fold again
             plan.report(trial, fold, value)
         assert list(study.trials[0].intermediate_values.values()) == pytest.approx(reported)

@@ -19,7 +19,7 @@ from darkroom.datamodules.augmentation.policies import (
     OPERATIONS,
     RAND_AUGMENT,
     TRIVIAL_AUGMENT_WIDE,
-    Space,
+    OperationRanges,
     apply_operations,
     aug_mix,
     rand_augment,
@@ -44,7 +44,7 @@ def photographs(count: int, channels: int = 3, height: int = 36, width: int = 48
     return (pixels.clamp(0.05, 0.9) * 255).round() / 255
 
 
-def torchvisions(name: str, image: Tensor, strength: float, space: Space) -> Tensor:
+def torchvisions(name: str, image: Tensor, strength: float, space: OperationRanges) -> Tensor:
     """What torchvision's policies do to one image."""
     height, width = image.shape[-2:]
     bilinear = InterpolationMode.BILINEAR
@@ -87,7 +87,7 @@ def torchvisions(name: str, image: Tensor, strength: float, space: Space) -> Ten
 @pytest.mark.parametrize("space", [RAND_AUGMENT, TRIVIAL_AUGMENT_WIDE], ids=["randaugment", "trivialaugment"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_is_torchvisions_on_each_image(name: str, channels: int, space: Space) -> None:
+def test_an_operation_is_torchvisions_on_each_image(name: str, channels: int, space: OperationRanges) -> None:
     images = photographs(len(STRENGTHS), channels)
     operations = torch.full((1, len(images)), OPERATIONS.index(name))
     results = apply_operations(images.clone(), operations, torch.tensor([STRENGTHS]), space)
@@ -131,7 +131,7 @@ def operations_drawn(
     """What a policy hands to `apply_operations`, which then runs as ever."""
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def spy(images: Tensor, operations: Tensor, strengths: Tensor, space: Space) -> Tensor:
+    def spy(images: Tensor, operations: Tensor, strengths: Tensor, space: OperationRanges) -> Tensor:
         seen.append((operations, strengths))
         return apply_operations(images, operations, strengths, space)
 
@@ -195,7 +195,7 @@ def test_augmix_weights_are_those_of_the_article(monkeypatch: pytest.MonkeyPatch
     images = torch.ones(30_000, 1, 2, 2)
     seen: list[Tensor] = []
 
-    def spy(images: Tensor, operations: Tensor, strengths: Tensor, space: Space) -> Tensor:
+    def spy(images: Tensor, operations: Tensor, strengths: Tensor, space: OperationRanges) -> Tensor:
         seen.append(operations)
         return apply_operations(images, operations, strengths, space)
 

@@ -21,7 +21,7 @@ from darkroom.experiments.evaluation.clustered import (
     unrecorded_groups,
 )
 from darkroom.experiments.evaluation.proportions import share_interval
-from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.evaluation.stored_predictions import StoredPredictions
 from darkroom.experiments.evaluation.two_way_test import difference_p_value
 
 ACCURACIES = (0.6, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -166,7 +166,7 @@ def test_slices_of_equal_accuracy_are_seldom_called_different() -> None:
 # Of what runs said --------------------------------------------------------------------------------
 
 
-def tracks(num_tracks: int = 60, length: int = 20, icc: float = 0.12, seed: int = 0) -> Outcome:
+def tracks(num_tracks: int = 60, length: int = 20, icc: float = 0.12, seed: int = 0) -> StoredPredictions:
     """Predictions of traffic signs in tracks of one class each, of which some are harder than others."""
     generator = np.random.default_rng(seed)
     names = np.repeat(np.arange(num_tracks), length)
@@ -175,12 +175,12 @@ def tracks(num_tracks: int = 60, length: int = 20, icc: float = 0.12, seed: int 
     probabilities = np.full((len(names), 3), 0.1, np.float32)
     probabilities[np.arange(len(names)), np.where(right, targets, (targets + 1) % 3)] = 0.8
     ids = np.array([f"{number:05}" for number in range(len(names))])
-    return Outcome(ids, targets, probabilities, names.astype(np.str_), "track")
+    return StoredPredictions(ids, targets, probabilities, names.astype(np.str_), "track")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
 def test_errors_are_as_much_wider_as_new_tracks_say(metric: str) -> None:
-    def error(outcome: Outcome, grouped: bool) -> float:
+    def error(outcome: StoredPredictions, grouped: bool) -> float:
         rows = unit_scores([outcome], metric, group_of_image([outcome]) if grouped else None)
         assert rows is not None
         return float(rows.std(ddof=1) / np.sqrt(len(rows)))
@@ -212,8 +212,10 @@ def test_a_site_that_two_bad_patients_make_worse_is_not_called_worse() -> None:
     probabilities[np.arange(480), np.where(right, targets, (targets + 1) % 3)] = 0.8
     ids = np.arange(480).astype(np.str_)
     site = Slice("site", "a", names < 8)
-    (alone,) = judge_slices(Outcome(ids, targets, probabilities), [site])
-    (together,) = judge_slices(Outcome(ids, targets, probabilities, names.astype(np.str_), "patient"), [site])
+    (alone,) = judge_slices(StoredPredictions(ids, targets, probabilities), [site])
+    (together,) = judge_slices(
+        StoredPredictions(ids, targets, probabilities, names.astype(np.str_), "patient"), [site]
+    )
     assert (alone.verdict, together.verdict) == ("worse", "cannot tell")
     assert together.gap == alone.gap
     assert together.gap_within.low < alone.gap_within.low
@@ -230,7 +232,7 @@ def test_few_groups_give_no_interval_but_the_reason() -> None:
 
 def test_groups_that_no_record_has_are_said_to_be_missing() -> None:
     outcome = tracks()
-    lacking = Outcome(outcome.ids, outcome.targets, outcome.probabilities, None, "track")
+    lacking = StoredPredictions(outcome.ids, outcome.targets, outcome.probabilities, None, "track")
     assert unrecorded_groups([outcome]) is None
     assert unrecorded_groups([outcome, lacking]) is None  # the other one knows them
     assert "(track) that stand in no record" in str(unrecorded_groups([lacking]))

@@ -11,18 +11,18 @@ from sklearn import metrics as sk
 
 from darkroom.experiments.analysis.slices.slice_metrics import MIN_IMAGES, judge_slice, judge_slices
 from darkroom.experiments.analysis.slices.slicing import Slice, by_class
-from darkroom.experiments.analysis.slices.tables import Findings, to_frame, to_markdown
-from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.analysis.slices.tables import SliceFindings, to_frame, to_markdown
+from darkroom.experiments.evaluation.stored_predictions import StoredPredictions
 
 
-def outcome_of(right: np.ndarray, num_classes: int = 4, seed: int = 0) -> Outcome:
+def outcome_of(right: np.ndarray, num_classes: int = 4, seed: int = 0) -> StoredPredictions:
     """Predictions of N images that are right where `right` (N,) says so, else of the next class."""
     random = np.random.default_rng(seed)
     targets = random.integers(0, num_classes, len(right))
     predicted = np.where(right, targets, (targets + 1) % num_classes)
     probabilities = np.full((len(right), num_classes), 0.1 / num_classes, np.float32)
     probabilities[np.arange(len(right)), predicted] += 0.9
-    return Outcome(np.arange(len(right)).astype(str), targets, probabilities)
+    return StoredPredictions(np.arange(len(right)).astype(str), targets, probabilities)
 
 
 def sites(values: np.ndarray) -> list[Slice]:
@@ -63,7 +63,7 @@ def test_a_worse_but_small_slice_comes_last_and_is_not_judged() -> None:
         ("c", "too small"),
     ]
     assert math.isnan(judged[-1].gap)
-    remarks = Findings("", tuple(judged), ()).remarks()
+    remarks = SliceFindings("", tuple(judged), ()).remarks()
     assert "site: a" in remarks[0]
     assert "site: c (9)" in remarks[1]
 
@@ -113,7 +113,7 @@ def test_of_several_labels_an_image_is_in_the_slice_of_each() -> None:
     probabilities = np.where(targets == 1, 0.8, 0.2).astype(np.float32)
     hard = random.random(500) < 0.3
     probabilities[:, 2] = np.where(hard & (targets[:, 2] == 1), 0.2, probabilities[:, 2])
-    outcome = Outcome(np.arange(500).astype(str), targets, probabilities)
+    outcome = StoredPredictions(np.arange(500).astype(str), targets, probabilities)
     judged = judge_slices(outcome, by_class(targets, ["red", "white", "plate"]))
     assert (judged[0].name, judged[0].verdict) == ("plate", "worse")
     assert [each.size for each in sorted(judged, key=lambda each: each.name)] == [
@@ -125,7 +125,7 @@ def test_of_several_labels_an_image_is_in_the_slice_of_each() -> None:
 def test_tables_hold_all_slices_with_their_numbers() -> None:
     site = np.array(["a|b"] * 50 + ["c"] * 50)
     right = (site == "c") | (np.arange(100) < 25)
-    findings = Findings("run", tuple(judge_slices(outcome_of(right), sites(site))), ("a note",))
+    findings = SliceFindings("run", tuple(judge_slices(outcome_of(right), sites(site))), ("a note",))
     text = to_markdown(findings)
     assert r"| site: a\|b | 50 | 50.0 [36.6, 63.4] |" in text
     assert "- a note" in text

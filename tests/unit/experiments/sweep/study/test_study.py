@@ -9,7 +9,13 @@ from darkroom.experiments.config.experiment import parse_experiment
 from darkroom.experiments.config.keys import flatten
 from darkroom.experiments.errors import RequestError
 from darkroom.experiments.sweep.study.storage import open_storage
-from darkroom.experiments.sweep.study.study import Search, changed_keys, grid_trials, is_extension, open_study
+from darkroom.experiments.sweep.study.study import (
+    SearchPlan,
+    changed_keys,
+    grid_trials,
+    is_extension,
+    open_study,
+)
 from darkroom.experiments.sweep.study.trials import counted_trials
 
 SPACE = {
@@ -94,14 +100,14 @@ def storage(tmp_path):
     return open_storage(f"sqlite:///{tmp_path / 'optuna.db'}")
 
 
-def opened(storage, sweep: str, extend: bool = False) -> tuple[optuna.Study, Search]:
+def opened(storage, sweep: str, extend: bool = False) -> tuple[optuna.Study, SearchPlan]:
     text = f"name: x/y\ndata: Digits\nmodel: ImageClassifier\nsweep: {{{sweep}}}"
     experiment = parse_experiment([text], {})
     study = open_study(experiment, "x/y", storage, extend)
-    return study, Search(study, experiment.sweep, seed=0, total=9)
+    return study, SearchPlan(study, experiment.sweep, seed=0, total=9)
 
 
-def tried(study: optuna.Study, search: Search, count: int) -> list[dict[str, object]]:
+def tried(study: optuna.Study, search: SearchPlan, count: int) -> list[dict[str, object]]:
     """The values of the next trials that the space admits."""
     found = []
     while len(found) < count:

@@ -14,21 +14,23 @@ from torch import nn
 
 from darkroom.experiments.config.experiment import load_experiment
 from darkroom.experiments.errors import RequestError
-from darkroom.experiments.evaluation.stored_predictions import Outcome
+from darkroom.experiments.evaluation.stored_predictions import StoredPredictions
 from darkroom.experiments.training.callbacks.weight_averaging import training_images
 from darkroom.experiments.training.setup import prepare
 from darkroom.experiments.workflows.ensemble.combination import greedy_weights, stacking
-from darkroom.experiments.workflows.ensemble.members import Member, probabilities_of
+from darkroom.experiments.workflows.ensemble.members import EnsembleMember, probabilities_of
 from darkroom.experiments.workflows.ensemble.model_soup import mix_soup
 
 
-def of_probabilities(targets: np.ndarray, *said: np.ndarray) -> list[Member]:
+def of_probabilities(targets: np.ndarray, *said: np.ndarray) -> list[EnsembleMember]:
     """Members that said so of validation images."""
     ids = np.array([f"{place:03}" for place in range(len(targets))])
     names = tuple(f"class{label}" for label in range(said[0].shape[1]))
     run: Any = SimpleNamespace()
     return [
-        Member(run, (run,), {"val": Outcome(ids, targets, each.astype(np.float32))}, names, {})
+        EnsembleMember(
+            run, (run,), {"val": StoredPredictions(ids, targets, each.astype(np.float32))}, names, {}
+        )
         for each in said
     ]
 
@@ -69,14 +71,14 @@ def test_stacking_refuses_labels_and_classes_it_can_not_learn():
 
 
 @pytest.fixture
-def checkpointed(tmp_path) -> Callable[[nn.Module, str], Member]:
+def checkpointed(tmp_path) -> Callable[[nn.Module, str], EnsembleMember]:
     """A member whose checkpoint holds a network's weights."""
 
-    def write(network: nn.Module, name: str) -> Member:
+    def write(network: nn.Module, name: str) -> EnsembleMember:
         state = {f"network.{key}": value.clone() for key, value in network.state_dict().items()}
         torch.save({"state_dict": state, "epoch": 0}, tmp_path / name)
         run: Any = SimpleNamespace(download=lambda artifact: tmp_path / name)
-        return Member(run, (run,), {}, (), {})
+        return EnsembleMember(run, (run,), {}, (), {})
 
     return write
 
