@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import mlflow
@@ -10,6 +11,9 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from ..errors import RunError
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what they say, our errors say shorter
 
 
 class StoreError(RunError):

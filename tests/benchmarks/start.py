@@ -47,7 +47,7 @@ import torch
 import torch.nn.functional as F
 import pytorch_lightning as pl
 from darkroom.lightning_modules.networks.small_cnn import SmallCNN
-from datamodules import Digits
+from darkroom.datamodules import Digits
 
 class Module(pl.LightningModule):
     def __init__(self, lr: float = 3e-3):

@@ -22,6 +22,7 @@ from rich.console import Console
 from darkroom.experiments.config.search_space.dimension import Dimension
 from darkroom.experiments.config.search_space.settings import SweepSettings
 from darkroom.experiments.sweep.execution import controller
+from darkroom.experiments.sweep.execution.messages import TrialResult
 from darkroom.experiments.sweep.execution.resources import Slot
 from darkroom.experiments.sweep.report.live_display import Display
 from darkroom.experiments.sweep.study.storage import open_leases, open_storage
@@ -33,28 +34,32 @@ from darkroom.experiments.sweep.execution.worker import start_server
 recipe, trials, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 start_server(json.dumps([[recipe], {}]))
 from darkroom.experiments.config.experiment import load_experiment
-from darkroom.experiments.sweep import sweep as room
-from darkroom.experiments.sweep.setup import prepare_sweep, share_out
+from darkroom.experiments.sweep import run as sweep
+from darkroom.experiments.sweep.setup import prepare_sweep
+from darkroom.experiments.sweep.execution.resources import allocate_slots
+from darkroom.experiments.sweep.execution.trial_records import Sweep
 from darkroom.experiments.sweep.study.storage import open_leases, open_storage
 from darkroom.experiments.sweep.study.study import open_study
 from darkroom.experiments.tracking.store import open_store
 experiment = load_experiment([recipe], {}, check_space=True)
-slots = share_out(experiment, workers, 1)
+slots = allocate_slots(experiment, workers, 1)
 prepare_sweep(experiment, [recipe], {})
 store, storage = open_store(), open_storage("sqlite:///optuna.db")
 study = open_study(experiment, experiment.name, storage)
-parent = room.parent_run(experiment, study, store)
-shared = room.Sweep(experiment.name, [recipe], {}, experiment.sweep, 0, 1, store, parent)
-room.search(shared, study, open_leases(storage, experiment.name), slots, trials)
+parent = sweep.parent_run(experiment, study, store)
+shared = Sweep(experiment.name, [recipe], {}, experiment.sweep, 0, 1, store, parent)
+sweep.search(shared, study, open_leases(storage, experiment.name), slots, trials)
 """
 FRESH = """
 import sys
 from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
 from darkroom.experiments.config.experiment import load_experiment
-from darkroom.experiments.evaluation.predictions import record_predictions
+from darkroom.experiments.tracking.prediction_artifacts import record_predictions
 from darkroom.experiments.tracking.store import open_store
 from darkroom.experiments.tracking.run_lifecycle import working_folder
-from darkroom.experiments.training.run import chosen_epoch, fit, prepare, start_record
+from darkroom.experiments.training.loop import chosen_epoch
+from darkroom.experiments.training.run import fit, start_record
+from darkroom.experiments.training.setup import prepare
 experiment = load_experiment([sys.argv[1]], {"model.lr": sys.argv[2], "trainer.progress": "false"})
 prepare(experiment)
 record = start_record(experiment, open_store())
@@ -108,7 +113,7 @@ class Instant:
 
     def __init__(self, task: object, lease: int, log: Path) -> None:
         self.connection, theirs = Pipe()
-        theirs.send(controller.Outcome(values=(0.5,), epochs=1, seconds=0.1))
+        theirs.send(TrialResult(values=(0.5,), epochs=1, seconds=0.1))
         self.log = log
 
     def end(self) -> None:

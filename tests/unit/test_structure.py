@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import grimp
 import pytest
+from support.heavy_imports import loaded
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("datamodules", "experiments", "lightning_modules")
@@ -62,28 +61,6 @@ def test_every_file_begins_with_a_sentence_that_says_what_is_in_it():
     for path, tree in TREES.items():
         sentence = (ast.get_docstring(tree) or "").partition("\n\n")[0].rstrip()
         assert sentence.endswith("."), path
-
-
-# Commands and libraries in processes of their own: which of the heavy libraries do they import?
-HEAVY = ("torch", "pytorch_lightning", "timm", "torchmetrics", "mlflow", "optuna", "matplotlib", "pandas")
-LOADED = f"""
-import sys
-status = None
-try:
-    {{use}}
-except SystemExit as stop:
-    status = stop.code
-print(status, *sorted(set({HEAVY!r}) & sys.modules.keys()))
-"""
-
-
-def loaded(use: str, folder: Path) -> list[str]:
-    """The exit status of `use` if it exits, and the heavy libraries that it imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED.format(use=use)], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1].split()
 
 
 @pytest.mark.parametrize("name", ["darkroom", "darkroom.datamodules", "darkroom.lightning_modules"])

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from support.heavy_imports import loaded
 from support.html import Page, shown_in_a_browser
 
 from darkroom.experiments.cli.main import main
@@ -26,6 +27,15 @@ def pages(trained_folder: Path) -> Path:
         rope = ["--rope=0.01"] if find_spec("baycomp") else []
         assert main(["compare", "digits/cnn", *rope, *out]) == 0
     return trained_folder
+
+
+def test_it_reads_records_without_torch(trained_store):
+    use = "from darkroom.experiments.cli.main import main; sys.exit(main(['compare', 'digits/cnn']))"
+    status, *libraries = loaded(use, Path.cwd())
+    assert status == "0"
+    assert {"torch", "pytorch_lightning", "timm", "torchmetrics", "optuna", "matplotlib"}.isdisjoint(
+        libraries
+    )
 
 
 def test_it_prints_each_group_each_pair_and_what_can_be_said(trained_store, capsys):

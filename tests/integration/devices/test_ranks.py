@@ -193,10 +193,11 @@ import sys, time
 from pathlib import Path
 import psutil
 import pytorch_lightning as pl
-from experiments import ranks
+from darkroom.experiments.training.distributed import launcher
 from darkroom.experiments.training.callbacks.epoch_end import EpochRecorder
 from darkroom.experiments.config.experiment import load_experiment
-from darkroom.experiments.training.run import fit, prepare
+from darkroom.experiments.training.run import fit
+from darkroom.experiments.training.setup import prepare
 
 class Hanging(pl.Callback):
     def on_train_epoch_end(self, trainer, pl_module):
@@ -206,7 +207,7 @@ class Hanging(pl.Callback):
         time.sleep(600)
 
 if __name__ == "__main__":
-    ranks.HANG_SECONDS = 1.0
+    launcher.HANG_SECONDS = 1.0
     experiment = load_experiment(["digits/cnn"], {"trainer.devices": "2", "trainer.accelerator": "cpu"})
     prepare(experiment)
     fit(experiment, EpochRecorder(None, None), Path("."), callbacks=[Hanging()])
