@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest
 
-.PHONY: install demo test test-lowest main-jobs-lowest lint bench clean
+.PHONY: install demo test test-lowest main-jobs-lowest lint docs bench clean
 
 install: .venv/.installed  ## the virtual environment, with what a user needs
 
@@ -34,11 +34,14 @@ lint: .venv/.installed-dev  ## style, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.installed-dev  ## the documentation as a site, docs/_build/html; any broken link or reference fails
+	$(BIN)/sphinx-build -q -n -W --keep-going docs docs/_build/html
+
 bench: install  ## speed against the alternatives, as ratios: all benchmarks that need no GPU
 	$(BIN)/python tests/benchmarks
 
 clean:  ## removes the environment and caches; recorded runs stay
-	rm -rf .venv $(LOWEST) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv $(LOWEST) build docs/_build docs/reference/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Python 3.11 to 3.13 is needed, this is {sys.version}; name one with make PYTHON=python3.12"'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from ..errors import Interrupted, RequestError, RunError
 from ..recipes import find_recipe
 from ..runtime.extras import remedy
 from ..runtime.startup import import_module, keep_memory, spare_imports
-from .parser import COMMANDS, EPILOG, build_parser
+from .parser import COMMANDS, build_parser, command_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,14 +44,7 @@ def _dispatch(argv: list[str]) -> int:
         parser.parse_args([name])  # prints help, or names the known commands and exits with 2
         return 2
     command = COMMANDS[name]
-    own_parser = argparse.ArgumentParser(
-        prog=f"darkroom {name}",
-        description=command.summary[0].upper() + command.summary[1:] + ".",
-        epilog=EPILOG if command.takes_keys else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.arguments(own_parser)
+    own_parser = command_parser(name)
     if name == "show" and len(argv) > 2 and {"-h", "--help"} & set(argv):
         argv = [argument for argument in argv if argument not in ("-h", "--help")]
         own_parser.set_defaults(keys_help=True)

@@ -342,7 +342,22 @@ Exit status: 0 done; 1 the work failed; 2 the request was wrong; 130 interrupted
 to leave (SIGTERM, SIGUSR1): what is done is kept."""
 
 
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of one command's own arguments; configuration keys are taken from the line before."""
+    command = COMMANDS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"darkroom {name}",
+        description=command.summary[0].upper() + command.summary[1:] + ".",
+        epilog=EPILOG if command.takes_keys else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.arguments(parser)
+    return parser
+
+
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line without a command: it prints help, or names the known commands."""
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(

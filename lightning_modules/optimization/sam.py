@@ -21,7 +21,7 @@ NO_GRADIENT = 1e-12  # added to the gradient's norm, which may be 0
 
 
 class SharpnessAware:
-    """Gives each step of an optimizer the gradient at w + rho g / |g|, with g the gradient at the weights w.
+    """Gives each step of an optimizer the gradient at `w + rho g / |g|`, g being the gradient at weights w.
 
     Whatever a step's gradients are added up from, accumulated batches or several processes' shares, g is the
     sum, in which each image counts the same. For that the step's batches are kept until they were gone

@@ -122,7 +122,7 @@ def joined(
 
 
 def pixels_of(dataset: Any, shape: tuple[int, int, int]) -> Tensor:
-    """The images of a dataset that keeps them as one array, uint8 (N, *shape)."""
+    """The images of a dataset that keeps them as one array, uint8 (N, C, H, W)."""
     if hasattr(dataset, "data"):
         pixels = torch.as_tensor(np.asarray(dataset.data))
     else:  # FER2013
