@@ -1,9 +1,10 @@
-"""Splits --key=value overrides from a command's own options."""
+"""Overrides of configuration keys on the command line: told from options, checked, and written as text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ..errors import RequestError
@@ -39,3 +40,21 @@ def to_text(value: Any) -> str:
     ('adam', '[16, 32]', 'null', '0.0001')
     """
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def check_overrides(overrides: Mapping[str, str], admitted: Sequence[str], reason: str) -> None:
+    """Refuses keys that a command cannot change, because it works on what is recorded.
+
+    Args:
+        overrides: Keys of the command line.
+        admitted: Keys that may be given; "data.*" stands for all keys of a section.
+        reason: Why no others may, as a clause.
+
+    Raises:
+        RequestError: Another key is given.
+
+    >>> check_overrides({"data.root": "here"}, ["data.*"], "the run is recorded")
+    """
+    for key in overrides:
+        if not any(fnmatchcase(key, each) for each in admitted):
+            raise RequestError(f"{key} can't be changed: {reason}. Only {', '.join(admitted)} can be given")

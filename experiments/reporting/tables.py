@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.significance import Interval
@@ -13,20 +14,48 @@ LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table as text.
+class TextTable:
+    """A table whose cells are text.
 
     Attributes:
         title: What it shows.
         head: Names of its columns.
         rows: Cells, as many in each row.
-        words: How many columns, from the left and, where there is a last one of words, the right, are text.
+        words: Places of the columns that are text, and aligned left; the others hold numbers.
     """
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: tuple[int, ...] = (0,)
+
+    def markdown(self) -> str:
+        """The table alone, without its title.
+
+        >>> print(TextTable("", ("name", "n"), (("a|b", "1"),)).markdown())
+        | name | n |
+        | --- | ---: |
+        | a\\|b | 1 |
+        """
+        rule = ["---" if place in self.words else "---:" for place in range(len(self.head))]
+        return "\n".join(map(markdown_row, (self.head, rule, *self.rows)))
+
+    def latex(self) -> str:
+        """A `table` environment with its title as the caption, for \\usepackage{booktabs}."""
+        columns = "".join("l" if place in self.words else "r" for place in range(len(self.head)))
+        body = "\n".join(f"    {' & '.join(map(escape_latex, row))} \\\\" for row in self.rows)
+        return (
+            "\\begin{table}\n  \\centering\n"
+            f"  \\caption{{{escape_latex(self.title)}}}\n  \\begin{{tabular}}{{{columns}}}\n    \\toprule\n"
+            f"    {' & '.join(map(escape_latex, self.head))} \\\\\n    \\midrule\n{body}\n"
+            "    \\bottomrule\n  \\end{tabular}\n\\end{table}"
+        )
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """One line of a Markdown table; a bar within a cell is escaped."""
+    escaped = [cell.replace("|", r"\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def number(value: float, signed: bool = False) -> str:

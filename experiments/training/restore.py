@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from ..config.experiment import Experiment
+from ..config.overrides import check_overrides
 from ..errors import RequestError
 from ..tracking.recorded_experiment import check_same_classes, parse_recorded
 from ..tracking.run import RunRecord
@@ -24,11 +25,7 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
         RequestError: The run has no checkpoint, the data is not to be had, or has other classes, or images
             of a size that the network can't take.
     """
-    foreign = [key for key in overrides if not key.startswith(("data", "trainer"))]
-    if foreign:
-        raise RequestError(
-            f"{foreign[0]} can't be changed: the network is trained. Keys of data and trainer can"
-        )
+    check_overrides(overrides, ("data", "data.*", "trainer.*"), "the network is trained")
     unweighted = {"data.sample_weights": "null", **overrides}  # which are of training alone
     experiment = parse_recorded(record, unweighted)
     experiment.model.start_from_scratch()  # the checkpoint's weights follow

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..config.identity import PLACES
+from ..config.overrides import check_overrides
 from ..errors import RequestError, RunError
 from ..tracking.git_worktree import checkout
 from ..tracking.provenance import source_files
@@ -86,12 +87,7 @@ class RunDifference:
 
 def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Trains the run once more and holds both records against each other."""
-    foreign = [key for key in overrides if key not in PLACES]
-    if foreign:
-        raise RequestError(
-            f"{foreign[0]} can't be changed: a rerun is the same run. Only where files lie can "
-            f"({', '.join(PLACES)})"
-        )
+    check_overrides(overrides, PLACES, "a rerun is the same run")
     store = open_store()
     original = store.find_run(arguments.query)
     if children := store.child_runs(original):

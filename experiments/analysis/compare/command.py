@@ -11,6 +11,7 @@ from rich.console import Console
 
 from darkroom.lightning_modules.metrics.names import METRIC_NAMES, TUNED_METRICS, is_minimized
 
+from ...config.overrides import check_overrides
 from ...errors import RequestError, nearest
 from ...reporting.output_path import check_out
 from ...runtime.extras import require
@@ -34,11 +35,9 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """
     split, metric = split_and_metric(arguments.metric)
     paths = [check_out(Path(name), KINDS) for name in arguments.out]
-    foreign = [key for key in overrides if not key.startswith("data.")]
-    if foreign:
-        raise RequestError(
-            f"{foreign[0]} says nothing about recorded runs; --data.root=... says where images lie"
-        )
+    check_overrides(
+        overrides, ("data.*",), "recorded runs are compared; --data.root=... says where images lie"
+    )
     if arguments.rope is not None:
         require("baycomp", "--rope")
     store = open_store()

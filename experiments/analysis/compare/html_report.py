@@ -16,7 +16,7 @@ from .comparison import Comparison, same_images
 from .curves import LEAST_RATE, agreement, class_scores, learning_curves, roc_curves
 from .disputed_images import Disputed, SplitImages
 from .groups import Group
-from .tables import sheets
+from .tables import tables
 
 MAX_CHARTED = 10  # groups, as many as there are colours
 MAX_CLASSES = 30
@@ -47,10 +47,10 @@ def render_page(comparison: Comparison, overrides: Mapping[str, str]) -> str:
     warned = "".join(f"<li>{html.escape(remark)}</li>" for remark in comparison.remarks)
     parts = [f"<h1>{html.escape(title)}</h1><ul>{said}</ul>"]
     parts += [f"<h2>To be kept in mind</h2><ul>{warned}</ul>"] if warned else []
-    for sheet in sheets(comparison):
-        is_metric = sheet.title == comparison.metric
-        heading = html.escape(sheet.title if is_metric else sheet.title[0].upper() + sheet.title[1:])
-        parts.append(f"<h2>{heading}</h2>{table(sheet.head, sheet.rows, sheet.words)}")
+    for each in tables(comparison):
+        is_metric = each.title == comparison.metric
+        heading = html.escape(each.title if is_metric else each.title[0].upper() + each.title[1:])
+        parts.append(f"<h2>{heading}</h2>{table(each.head, each.rows, each.words)}")
     for heading, caption, body in _charts(comparison):
         parts.append(f"<h2>{heading}</h2><p>{caption}</p>{body}")
     for heading, caption, body in _pictures(comparison, overrides):

@@ -12,22 +12,22 @@ from rich.table import Table
 
 from ...evaluation.significance import Interval
 from ...evaluation.two_way_test import Needed
-from ...reporting.tables import Sheet, duration, escape_latex, interval, number, p_value
+from ...reporting.tables import TextTable, duration, interval, number, p_value
 from .comparison import Comparison, GroupSummary, Pair
 
 MAX_PAIRS = 15  # in the terminal
 WIDE = ("95 % over images", "better / same / worse", "verdict")  # columns that a terminal has no room for
 
 
-def sheets(comparison: Comparison) -> list[Sheet]:
+def tables(comparison: Comparison) -> list[TextTable]:
     """Which runs, their metric, in what they differ, and each two; of which there is something to show."""
-    found = [runs_sheet(comparison), metric_sheet(comparison)]
+    found = [runs_table(comparison), metric_table(comparison)]
     if len(comparison.groups) > 1:
-        found += [differences_sheet(comparison), pairs_sheet(comparison)]
-    return [sheet for sheet in found if sheet.rows]
+        found += [differences_table(comparison), pairs_table(comparison)]
+    return [table for table in found if table.rows]
 
 
-def runs_sheet(comparison: Comparison) -> Sheet:
+def runs_table(comparison: Comparison) -> TextTable:
     """A row for each group: what it is, and what it costs."""
     rows = tuple(
         (
@@ -39,10 +39,10 @@ def runs_sheet(comparison: Comparison) -> Sheet:
         )
         for group in comparison.groups
     )
-    return Sheet("what is compared", ("", "runs", "parameters", "time", "images/s"), rows, words=(0, 1))
+    return TextTable("what is compared", ("", "runs", "parameters", "time", "images/s"), rows, words=(0, 1))
 
 
-def metric_sheet(comparison: Comparison) -> Sheet:
+def metric_table(comparison: Comparison) -> TextTable:
     """A row for each group, the best first."""
     of = "folds" if any(group.folds for group in comparison.groups) else "seeds"
     head = ("", of, "mean", "s.d.", f"95 % over {of}", f"95 % over {comparison.split} images")
@@ -57,17 +57,17 @@ def metric_sheet(comparison: Comparison) -> Sheet:
         )
         for each in comparison.summaries
     )
-    return Sheet(comparison.metric, head, rows)
+    return TextTable(comparison.metric, head, rows)
 
 
-def differences_sheet(comparison: Comparison) -> Sheet:
+def differences_table(comparison: Comparison) -> TextTable:
     """A row for each configuration key in which groups differ."""
     groups = comparison.groups
     rows = tuple((key, *(group.differing[key] for group in groups)) for key in groups[0].differing)
-    return Sheet("in what they differ", ("key", *(group.name for group in groups)), rows)
+    return TextTable("in what they differ", ("key", *(group.name for group in groups)), rows)
 
 
-def pairs_sheet(comparison: Comparison) -> Sheet:
+def pairs_table(comparison: Comparison) -> TextTable:
     """A row for each two groups."""
     pairs = comparison.pairs
     head = ["pair", "difference", "95 % over both", "p", "95 % over images", "p images", "p seeds"]
@@ -91,7 +91,7 @@ def pairs_sheet(comparison: Comparison) -> Sheet:
     ]
     holm = ", p-values corrected by Holm" if len(pairs) > 1 else ""
     title = f"differences in {comparison.metric}, over seeds and images{holm}"
-    return Sheet(title, (*head, "verdict"), tuple(rows), (0, len(head)))
+    return TextTable(title, (*head, "verdict"), tuple(rows), (0, len(head)))
 
 
 def seeds_needed(pair: Pair) -> str:
@@ -108,19 +108,19 @@ def practical(pair: Pair) -> str:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Tables, verdicts and remarks, for a terminal."""
-    shown = sheets(comparison)
+    shown = tables(comparison)
     if comparison.groups[0].label_tells_all:
-        shown = [sheet for sheet in shown if sheet.head[0] != "key"]
-    for sheet in shown:
-        table = Table(title=sheet.title)
-        kept = [place for place, name in enumerate(sheet.head) if name not in WIDE]
+        shown = [table for table in shown if table.head[0] != "key"]
+    for table in shown:
+        drawn = Table(title=table.title)
+        kept = [place for place, name in enumerate(table.head) if name not in WIDE]
         for place in kept:
-            name, is_word = sheet.head[place], place in sheet.words
+            name, is_word = table.head[place], place in table.words
             narrow = name.replace(" ", "\n") if name.startswith(("p ", "seeds ")) else name
-            table.add_column(narrow, justify="left" if is_word else "right", no_wrap=place == 0)
-        for row in sheet.rows[:MAX_PAIRS] if sheet.head[0] == "pair" else sheet.rows:
-            table.add_row(*(row[place] for place in kept))
-        console.print(table)
+            drawn.add_column(narrow, justify="left" if is_word else "right", no_wrap=place == 0)
+        for row in table.rows[:MAX_PAIRS] if table.head[0] == "pair" else table.rows:
+            drawn.add_row(*(row[place] for place in kept))
+        console.print(drawn)
     for pair in comparison.pairs[:MAX_PAIRS]:
         bayes = f" (better / same / worse: {practical(pair)})" if pair.practical else ""
         console.print(f"{pair.first.name} - {pair.second.name}: {pair.verdict}{bayes}", highlight=False)
@@ -132,28 +132,15 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def to_markdown(comparison: Comparison) -> str:
     """Tables with their titles, then the remarks."""
-    parts = []
-    for sheet in sheets(comparison):
-        rule = ["---" if place in sheet.words else "---:" for place in range(len(sheet.head))]
-        lines = [sheet.head, rule, *([cell.replace("|", r"\|") for cell in row] for row in sheet.rows)]
-        parts.append(f"**{sheet.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts = [f"**{table.title}**\n\n{table.markdown()}" for table in tables(comparison)]
     parts.append("\n".join(f"- {remark}" for remark in comparison.remarks))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def to_latex(comparison: Comparison) -> str:
-    """One `table` for each, of \\usepackage{booktabs}."""
-    parts = []
-    for sheet in sheets(comparison):
-        columns = "".join("l" if place in sheet.words else "r" for place in range(len(sheet.head)))
-        body = "\n".join(f"    {' & '.join(map(escape_latex, row))} \\\\" for row in sheet.rows)
-        parts.append(
-            "\\begin{table}\n  \\centering\n"
-            f"  \\caption{{{escape_latex(sheet.title)}}}\n  \\begin{{tabular}}{{{columns}}}\n    \\toprule\n"
-            f"    {' & '.join(map(escape_latex, sheet.head))} \\\\\n    \\midrule\n{body}\n"
-            "    \\bottomrule\n  \\end{tabular}\n\\end{table}"
-        )
-    return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
+    """One `table` environment for each table."""
+    environments = [table.latex() for table in tables(comparison)]
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(environments) + "\n"
 
 
 def groups_frame(comparison: Comparison) -> pd.DataFrame:

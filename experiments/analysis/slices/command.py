@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ...config.overrides import check_overrides
 from ...errors import RequestError
 from ...evaluation.clustered import outcome_groups, unrecorded_groups
 from ...evaluation.stored_predictions import StoredPredictions
@@ -30,11 +31,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
             be had, or a file can't be written.
     """
     paths = [check_out(Path(name), (".md", ".csv")) for name in arguments.out]
-    foreign = [key for key in overrides if not key.startswith("data.")]
-    if foreign:
-        raise RequestError(
-            f"{foreign[0]} says nothing about a recorded run; --data.root=... says where images lie"
-        )
+    check_overrides(overrides, ("data.*",), "a recorded run is judged; --data.root=... says where images lie")
     record = open_store().find_run(arguments.query)
     findings = find_slices(record, arguments.split, list(dict.fromkeys(arguments.by)), overrides)
     print_findings(findings, Console())

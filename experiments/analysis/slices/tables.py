@@ -15,6 +15,7 @@ from darkroom.datamodules.messages import some
 
 from ...evaluation.clustered import MIN_GROUPS
 from ...evaluation.significance import Interval
+from ...reporting.tables import TextTable, p_value
 from .slice_metrics import MIN_IMAGES, Judged
 
 MAX_PRINTED = 20  # slices in the terminal
@@ -77,14 +78,13 @@ def print_findings(findings: SliceFindings, console: Console) -> None:
 
 def to_markdown(findings: SliceFindings) -> str:
     """The title, all slices, and the remarks."""
-    head = (*HEAD, "verdict")
-    lines = [head, ["---", *["---:"] * (len(HEAD) - 1), "---"]]
-    for judged in findings.judged:
-        cells = [" ".join(filter(None, each)).replace("|", r"\|") for each in _cells(judged)]
-        lines.append([*cells, judged.verdict])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = tuple(
+        (*(" ".join(filter(None, each)) for each in _cells(judged)), judged.verdict)
+        for judged in findings.judged
+    )
+    table = TextTable(findings.title, (*HEAD, "verdict"), rows, words=(0, len(HEAD)))
     remarks = "\n".join(f"- {remark}" for remark in findings.remarks())
-    return f"**{findings.title}**, with 95 % intervals\n\n{table}\n\n{remarks}\n"
+    return f"**{findings.title}**, with 95 % intervals\n\n{table.markdown()}\n\n{remarks}\n"
 
 
 def to_frame(findings: SliceFindings) -> pd.DataFrame:
@@ -132,7 +132,6 @@ def within(ends: Interval, signed: bool = False) -> str:
 
 def _cells(judged: Judged) -> list[Sequence[str]]:
     """A row's cells, each of a number and perhaps its interval."""
-    p = "-" if math.isnan(judged.p) else "<0.001" if judged.p < 0.001 else f"{judged.p:.3f}"
     gap = percent(judged.gap, signed=True), within(judged.gap_within, signed=True)
     return [
         (label(judged),),
@@ -140,7 +139,7 @@ def _cells(judged: Judged) -> list[Sequence[str]]:
         (percent(judged.accuracy), within(judged.accuracy_within)),
         (percent(judged.f1), within(judged.f1_within)),
         gap if gap[1] else (judged.verdict,),
-        (p,),
+        (p_value(judged.p),),
     ]
 
 

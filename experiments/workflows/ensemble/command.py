@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ...config.identity import PLACES
-from ...errors import RequestError
+from ...config.overrides import check_overrides
 from ...reporting.output_path import check_out
 from ...tracking.run_lifecycle import recording
 from ...tracking.run_selection import select_runs
@@ -31,12 +31,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         RequestError: The runs are no ensemble, or a file can't be written; nothing was recorded.
     """
     paths = [check_out(Path(name), (".md", ".csv")) for name in arguments.out]
-    foreign = [key for key in overrides if key not in PLACES]
-    if foreign:
-        raise RequestError(
-            f"{foreign[0]} can't be changed: the members are trained. Only where files lie can "
-            f"({', '.join(PLACES)})"
-        )
+    check_overrides(overrides, PLACES, "the members are trained")
     store = open_store()
     runs, notes = trained_runs(select_runs(store, arguments.runs, arguments.where))
     for note in notes:

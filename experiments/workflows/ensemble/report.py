@@ -19,6 +19,7 @@ from ...evaluation.clustered import UNKNOWN, group_of_image, groups_by_id, unrec
 from ...evaluation.significance import Interval
 from ...evaluation.stored_predictions import StoredPredictions
 from ...evaluation.two_way_test import difference_interval
+from ...reporting.tables import TextTable
 from .members import SPLITS, EnsembleMember, best_on_validation, score
 
 
@@ -178,13 +179,6 @@ def write(report: Report, path: Path) -> None:
         pd.DataFrame([*report.members, report.ensemble]).to_csv(path, index=False)
         return
     head = ("run", "name", "weight", f"best/{report.metric}", f"test/{report.metric}")
-    lines = [
-        _line(head),
-        "|---|---" + "|---:" * 3 + "|",
-        *(_line(row.cells()) for row in (*report.members, report.ensemble)),
-    ]
-    path.write_text("\n".join([*lines, "", *report.told()]) + "\n")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    rows = tuple(row.cells() for row in (*report.members, report.ensemble))
+    markdown = TextTable(report.method, head, rows, words=(0, 1)).markdown()
+    path.write_text("\n".join([markdown, "", *report.told()]) + "\n")

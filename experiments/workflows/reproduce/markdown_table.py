@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import RequestError
+from ...reporting.tables import markdown_row
 from .verdict import HEADER, Reproduction
 
 BEGIN = "<!-- reproductions: the rows below are written by `darkroom reproduce --out` -->"
 END = "<!-- reproductions: end -->"
 ROW = re.compile(r"^\| `(?P<recipe>[^`]+)` \|")
-HEAD = (f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|")
+HEAD = (markdown_row(HEADER), markdown_row(["---"] * len(HEADER)))
 
 
 def markdown(rows: Sequence[Reproduction]) -> str:
@@ -21,12 +22,9 @@ def markdown(rows: Sequence[Reproduction]) -> str:
 
 
 def line(row: Reproduction) -> str:
-    """A row of it.
-
-    A bar in a source or a name would end its cell.
-    """
-    recipe, *others = (cell.replace("|", r"\|") for cell in row.cells())
-    return f"| {' | '.join([f'`{recipe}`', *others])} |"
+    """A row of it."""
+    recipe, *others = row.cells()
+    return markdown_row([f"`{recipe}`", *others])
 
 
 def check_document(path: Path) -> None:

@@ -144,7 +144,7 @@ def test_without_the_data_the_page_is_written_without_its_images(trained_store, 
         (["digits/cnn", "--metric=train/accuracy"], "must be of test or val"),
         (["digits/cnn", "--out=a.pdf"], "must name a file that ends in .md, .tex, .csv or .html"),
         (["digits/cnn", "--out=nowhere/a.md"], "there is no folder"),
-        (["digits/cnn", "--model.lr=1"], "says nothing about recorded runs"),
+        (["digits/cnn", "--model.lr=1"], "model.lr can't be changed: recorded runs are compared"),
         (["--where", "tags.recipe = 'nothing'"], "no run is there for --where"),
     ],
 )
