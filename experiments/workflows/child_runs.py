@@ -25,12 +25,12 @@ def fingerprint(configuration: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def unfinished(store: Store, name: str, tags: Mapping[str, str]) -> RunRecord | None:
+def find_unfinished(store: Store, name: str, tags: Mapping[str, str]) -> RunRecord | None:
     """The newest run of an experiment that has these tags and was stopped before its end."""
-    return next((run for run in begun(store, name, tags) if run.status != "FINISHED"), None)
+    return next((run for run in find_begun(store, name, tags) if run.status != "FINISHED"), None)
 
 
-def begun(store: Store, name: str, tags: Mapping[str, str]) -> list[RunRecord]:
+def find_begun(store: Store, name: str, tags: Mapping[str, str]) -> list[RunRecord]:
     """The runs of an experiment that have these tags and are of the present record version, newest first.
 
     Runs below one of an older version would be mixed with those that the present code trains.
@@ -46,7 +46,7 @@ def begun(store: Store, name: str, tags: Mapping[str, str]) -> list[RunRecord]:
 
 
 @contextlib.contextmanager
-def alone(parent: RunRecord, work: str) -> Iterator[None]:
+def exclusive(parent: RunRecord, work: str) -> Iterator[None]:
     """Keeps other processes of this machine away, by a lock that the system frees when this one dies.
 
     Args:
@@ -68,10 +68,10 @@ def alone(parent: RunRecord, work: str) -> Iterator[None]:
             yield
 
 
-def brought_to_end(
+def finish_child(
     known: Sequence[RunRecord], store: Store, called: str, begin: Callable[[], Result]
 ) -> RunRecord:
-    """One of the runs: as it is recorded, continued where it was killed, else trained.
+    """Returns one child run: as it is recorded, continued where it was killed, else trained.
 
     Args:
         known: What has been begun of it.
@@ -87,8 +87,9 @@ def brought_to_end(
         print(f"{called}: going on with run {stopped[0].run_id[:8]}", flush=True)
         result = go_on(stopped[0], store)
     else:
-        for run in known:  # ended before its first epoch did: nothing of it is left to go on with
-            run.end("KILLED")
+        for run in known:  # it ended before its first epoch: nothing of it is left to continue
+            if run.status == "RUNNING":
+                run.end("KILLED")
         print(called, flush=True)
         result = begin()
     assert result.record is not None

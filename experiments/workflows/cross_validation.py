@@ -25,7 +25,7 @@ from ..training.result import Result
 from ..training.run import run_name, train
 from ..training.setup import prepare
 from ..training.trainer import check_trains_here
-from .child_runs import alone, brought_to_end, fingerprint, unfinished
+from .child_runs import exclusive, find_unfinished, fingerprint, finish_child
 
 ROLE = "cross_validation"
 DIVIDING = ("data.folds", "data.fold", "data.val_fraction")  # keys that --folds takes the place of
@@ -73,7 +73,7 @@ def cross_validate(sources: Sequence[str], overrides: Mapping[str, str], folds: 
                 f"for a single one leave --folds out: --data.folds={folds} --data.fold=0"
             )
     store, parent = begin(sources, overrides, folds)
-    with alone(parent, "cross-validation"), recording(parent, to_continue="the same command again"):
+    with exclusive(parent, "cross-validation"), recording(parent, to_continue="the same command again"):
         store.continue_run(parent)
         trained = [run_fold(sources, overrides, folds, fold, store, parent) for fold in range(folds)]
         summaries = summarize(trained)
@@ -101,7 +101,7 @@ def begin(sources: Sequence[str], overrides: Mapping[str, str], folds: int) -> t
         "role": ROLE,
         "configuration": fingerprint(keys_that_matter(experiment.config, "data.fold")),
     }
-    parent = unfinished(store, experiment.name, tags)
+    parent = find_unfinished(store, experiment.name, tags)
     if parent is not None:
         done = sum(run.status == "FINISHED" for run in store.child_runs(parent))
         print(f"going on with run {parent.run_id[:8]}: {done} of {folds} folds are done")
@@ -129,7 +129,7 @@ def run_fold(
         return train(experiment, store, parent=parent, tags={"role": "fold", "fold": str(number)})
 
     known = store.child_runs(parent, {"fold": str(number)})
-    return read_fold(number, brought_to_end(known, store, f"fold {number} of 0 to {folds - 1}", begin))
+    return read_fold(number, finish_child(known, store, f"fold {number} of 0 to {folds - 1}", begin))
 
 
 def read_fold(number: int, run: RunRecord) -> Fold:

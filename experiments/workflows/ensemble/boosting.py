@@ -27,7 +27,7 @@ from ...training.result import Result
 from ...training.run import run_name, train
 from ...training.setup import prepare
 from ...training.trainer import check_trains_here
-from ..child_runs import alone, brought_to_end, fingerprint, unfinished
+from ..child_runs import exclusive, find_unfinished, fingerprint, finish_child
 from .artifacts import describe, record_ensemble
 from .blending import as_outcome, vote
 from .members import SPLITS, chosen_metric, read_members
@@ -69,7 +69,7 @@ def boost(sources: Sequence[str], overrides: Mapping[str, str], count: int) -> N
     experiment = load_boosted(sources, overrides, count)
     store = open_store()
     parent = begin(experiment, store, overrides, count)
-    with alone(parent, "boosting"), recording(parent, to_continue="the same command again"):
+    with exclusive(parent, "boosting"), recording(parent, to_continue="the same command again"):
         store.continue_run(parent)
         sequence = train_sequence(experiment, sources, overrides, count, store, parent)
         conclude(experiment, parent, sequence)
@@ -108,7 +108,7 @@ def begin(experiment: Experiment, store: Store, overrides: Mapping[str, str], co
     """The run of the ensemble: the one that this command left unfinished, else a new one."""
     configuration = {"boosting": True, **keys_that_matter(experiment.config)}
     tags = {"recipe": experiment.name, "role": "ensemble", "configuration": fingerprint(configuration)}
-    parent = unfinished(store, experiment.name, tags)
+    parent = find_unfinished(store, experiment.name, tags)
     if parent is not None:
         done = sum(run.status == "FINISHED" for run in store.child_runs(parent))
         print(f"going on with run {parent.run_id[:8]}: {done} of {count} members are trained")
@@ -174,7 +174,7 @@ def train_member(
     def first_time() -> Result:
         return train(load_experiment(sources, keys), store, parent=parent, tags=tags)
 
-    return brought_to_end(store.child_runs(parent, tags), store, f"member {number}", first_time)
+    return finish_child(store.child_runs(parent, tags), store, f"member {number}", first_time)
 
 
 def training_mistakes(run: RunRecord, ids: Sequence[str]) -> NDArray[np.bool_]:

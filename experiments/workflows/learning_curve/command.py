@@ -21,7 +21,7 @@ from ...tracking.prediction_artifacts import read_outcome
 from ...tracking.run import RunRecord
 from ...tracking.run_lifecycle import recording
 from ...tracking.store import open_store
-from ..child_runs import alone
+from ..child_runs import exclusive
 from .power_law import MIN_SIZES, LearningCurve, fit_curve, largest_miss
 from .runs import FRACTION, find_parent, load_points, train_points
 
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     split = "test" if "test" in data.splits else "val"
     store = open_store()
     parent = find_parent(store, first)
-    with alone(parent, "learning curve"), recording(parent, to_continue="the same command again"):
+    with exclusive(parent, "learning curve"), recording(parent, to_continue="the same command again"):
         store.continue_run(parent)
         runs = list(train_points(points, store, parent))
         measured = measure(runs, split, name)

@@ -12,7 +12,7 @@ from ...tracking.run import RunRecord
 from ...tracking.store import Store
 from ...training.run import train
 from ...training.trainer import check_trains_here
-from ..child_runs import begun, brought_to_end, fingerprint
+from ..child_runs import find_begun, fingerprint, finish_child
 
 FRACTION = "data.train_fraction"
 ROLE = "learning-curve"
@@ -50,7 +50,7 @@ def find_parent(store: Store, experiment: Experiment) -> RunRecord:
     """The run of this configuration's learning curve, begun by the same command or a new one."""
     kept = {key: value for key, value in configuration(experiment.config).items() if key != FRACTION}
     tags = {"recipe": experiment.name, "role": ROLE, "configuration": fingerprint(kept)}
-    for run in begun(store, experiment.name, tags):
+    for run in find_begun(store, experiment.name, tags):
         return run
     return store.start_run(experiment.name, "learning curve", tags)
 
@@ -67,4 +67,4 @@ def train_points(
             if (run.params.get(FRACTION), run.params.get("seed")) == (str(fraction), str(seed))
         ]
         begin = partial(train, experiment, store, parent=parent)
-        yield brought_to_end(known, store, f"fraction {fraction}, seed {seed}", begin)
+        yield finish_child(known, store, f"fraction {fraction}, seed {seed}", begin)

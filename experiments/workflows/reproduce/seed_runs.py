@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ...config.experiment import Experiment, load_experiment
@@ -17,8 +18,8 @@ from ...tracking.run import RunRecord
 from ...tracking.store import Store
 from ...training.checks import HEAD_ALONE
 from ...training.result import Result
-from ...training.resume import go_on
 from ...training.run import train
+from ..child_runs import finish_child
 
 Budget = Literal["smoke", "mini", "full"]
 SMOKE_BATCHES = 5  # enough to fall over
@@ -117,20 +118,10 @@ def run_seeds(
         )
     for seed in seeds_of(experiment, budget):
         of_seed = [run for run in known if run.params["seed"] == str(seed)]
-        finished = [run for run in of_seed if run.status == "FINISHED"]
-        stopped = [run for run in of_seed if (run.checkpoint_folder / "last.ckpt").is_file()]
-        if finished:
-            yield _seen(seed, finished[0])
-        elif not train_missing:
+        if not train_missing and all(run.status != "FINISHED" for run in of_seed):
             continue
-        elif stopped:
-            print(f"{name}, seed {seed}: going on with run {stopped[0].run_id[:8]}", flush=True)
-            yield _seen(seed, _recorded(go_on(stopped[0], store), store))
-        else:
-            print(f"{name}, seed {seed}", flush=True)
-            seeded = load_experiment([name], {**experiment.overrides, "seed": str(seed)})
-            result = train(seeded, store, parent=parent, tags={"budget": budget})
-            yield _seen(seed, _recorded(result, store))
+        begin = partial(_train_seed, name, experiment, seed, store, parent, budget)
+        yield _timed(seed, finish_child(of_seed, store, f"{name}, seed {seed}", begin))
 
 
 def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
@@ -159,12 +150,13 @@ def recorded_runs(experiment: Experiment, store: Store) -> Iterator[RunRecord]:
             yield run
 
 
-def _recorded(result: Result, store: Store) -> RunRecord:
-    """The run with what training has added to it."""
-    assert result.record is not None
-    return store.run(result.record.run_id)
+def _train_seed(
+    name: str, experiment: Experiment, seed: int, store: Store, parent: RunRecord | None, budget: Budget
+) -> Result:
+    seeded = load_experiment([name], {**experiment.overrides, "seed": str(seed)})
+    return train(seeded, store, parent=parent, tags={"budget": budget})
 
 
-def _seen(number: int, run: RunRecord) -> Seed:
+def _timed(number: int, run: RunRecord) -> Seed:
     seconds = sum(row["epoch_seconds"] for row in run.history(["epoch_seconds"]).values())
     return Seed(number, run, seconds)

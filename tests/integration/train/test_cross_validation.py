@@ -18,7 +18,7 @@ from darkroom.experiments.evaluation.fold_summary import summarize
 from darkroom.experiments.tracking.prediction_artifacts import read_outcome
 from darkroom.experiments.tracking.run import RunRecord
 from darkroom.experiments.tracking.store import Store
-from darkroom.experiments.workflows.child_runs import alone
+from darkroom.experiments.workflows.child_runs import exclusive
 from darkroom.experiments.workflows.cross_validation import Fold
 
 EPOCHS = 12
@@ -155,12 +155,12 @@ def test_the_interval_is_nadeau_and_bengios_with_the_folds_own_sizes():
 def test_two_processes_do_not_train_the_same_folds(store):
     run = store.start_run("digits/alone", "folds", {})
     with (
-        alone(run, "work"),
+        exclusive(run, "work"),
         pytest.raises(RequestError, match="another process"),
-        alone(run, "work"),
+        exclusive(run, "work"),
     ):
         pass
-    with alone(run, "work"):  # free again
+    with exclusive(run, "work"):  # free again
         pass
 
 
