@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         check_not_trained_on(record, experiment.data, arguments.split)
     for line in repairs_told(record):
         print(f"note: {line}")
-    metrics = evaluate(experiment, [arguments.split])
+    evaluation = evaluate(experiment, [arguments.split])
+    metrics, judged = evaluation.metrics, evaluation.predictions[arguments.split]
     if experiment.model.task.name == "multilabel" and arguments.split == "test":
         thresholds = recorded_thresholds(record)
-        metrics |= at_thresholds(experiment.model.predictions["test"], thresholds, "test")
+        metrics |= at_thresholds(judged, thresholds, "test")
     if arguments.split == "test":
         temperatures = recorded_temperatures(record)
-        judged = experiment.model.predictions["test"]
         metrics |= judge(*arrays(judged), temperatures, judged.ranking.cpu().numpy()).metrics
     Console().print(comparison(record, metrics, arguments.split))
 

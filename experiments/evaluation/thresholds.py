@@ -10,16 +10,15 @@ from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
 from darkroom.lightning_modules.metrics.thresholds import DEFAULT, choose_thresholds
 
 
-def label_thresholds(model: ImageClassifier) -> list[float] | None:
-    """Those of the highest F1 on validation, by the predictions that are left on the model.
+def label_thresholds(model: ImageClassifier, validation: Predictions | None) -> list[float] | None:
+    """The thresholds of the highest F1 on validation, one for each label.
 
     0.5 where there is no validation; None where each image is of exactly one class.
     """
     if model.task.name != "multilabel":
         return None
-    if "val" not in model.predictions:
+    if validation is None:
         return [DEFAULT] * model.num_classes
-    validation = model.predictions["val"]
     return [float(value) for value in choose_thresholds(validation.probabilities, validation.targets)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from darkroom.lightning_modules.classifier import NonFiniteError
+from darkroom.lightning_modules.metrics.epoch_outputs import Predictions
 from darkroom.lightning_modules.optimization.fsdp import FullySharded
 
 from ..config.experiment import Experiment
@@ -66,8 +67,21 @@ def compile_network(network: nn.Module, deterministic: bool) -> None:
     network.compile(options={"deterministic": deterministic})
 
 
-def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
-    """Metrics of the model as it is on the given splits; its `predictions` are left on the model.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on some splits.
+
+    Attributes:
+        metrics: By name, such as test/accuracy.
+        predictions: By split; each image of the split once.
+    """
+
+    metrics: dict[str, float]
+    predictions: dict[str, Predictions]
+
+
+def evaluate(experiment: Experiment, splits: Sequence[str]) -> Evaluation:
+    """Judges the model as it is on the given splits.
 
     Raises:
         RunError: The network's outputs are not finite.
@@ -76,6 +90,7 @@ def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
     settings = replace(experiment.trainer, early_stopping=None, devices=1, num_nodes=1)
     trainer = build_trainer(settings, [])
     metrics: dict[str, float] = {}
+    predictions: dict[str, Predictions] = {}
     for split in splits:
         go = trainer.validate if split == "val" else trainer.test
         try:
@@ -87,20 +102,19 @@ def evaluate(experiment: Experiment, splits: Sequence[str]) -> dict[str, float]:
             for name, value in trainer.callback_metrics.items()
             if name.startswith(f"{split}/")
         }
-    return metrics
+        predictions[split] = experiment.model.predictions["val" if split == "val" else "test"]
+    return Evaluation(metrics, predictions)
 
 
-def chosen_epoch(experiment: Experiment, recorder: EpochRecorder, epoch: int) -> dict[str, float]:
-    """The chosen checkpoint on validation, as `best/...`; a metric `val/...` would pass for an epoch's.
+def chosen_epoch(experiment: Experiment, recorder: EpochRecorder, epoch: int) -> Evaluation:
+    """The chosen checkpoint on validation, with metrics `best/...`: `val/...` would pass for an epoch's.
 
-    Its predictions are left on the model. Training has judged it already, unless the process that did
-    is gone.
+    Training has judged it already, unless the process that did is gone. Without validation images only
+    `best/epoch` is known.
     """
-    metrics: dict[str, float] = {}
+    judged = Evaluation({}, {})
     if "val" in experiment.data.splits:
         seen = recorder.validation(epoch)
-        if seen is None:
-            metrics = evaluate(experiment, ["val"])
-        else:
-            metrics, experiment.model.predictions["val"] = seen
-    return {name.replace("val/", "best/"): value for name, value in metrics.items()} | {"best/epoch": epoch}
+        judged = evaluate(experiment, ["val"]) if seen is None else Evaluation(seen[0], {"val": seen[1]})
+    metrics = {name.replace("val/", "best/"): value for name, value in judged.metrics.items()}
+    return Evaluation(metrics | {"best/epoch": epoch}, judged.predictions)

@@ -126,28 +126,32 @@ def conclude(
     """Judges the chosen checkpoint once on test, where there is one; records what it leaves."""
     data, model, record = experiment.data, experiment.model, recorder.run
     splits = [split for split in ("val", "test") if split in data.splits and (tested or split == "val")]
-    metrics = chosen_epoch(experiment, recorder, best_epoch)
-    if "test" in splits:
-        metrics |= evaluate(experiment, ["test"])
-    thresholds = label_thresholds(model)
-    if thresholds is not None and splits == ["val", "test"]:
-        metrics |= at_thresholds(model.predictions["test"], thresholds, "test")
+    chosen = chosen_epoch(experiment, recorder, best_epoch)
+    metrics, predictions = dict(chosen.metrics), dict(chosen.predictions)
+    thresholds = label_thresholds(model, predictions.get("val"))
     calibration = None
     if "test" in splits:
-        calibration = calibrate(model.predictions.get("val"), model.predictions["test"])
+        judged = evaluate(experiment, ["test"])
+        metrics |= judged.metrics
+        predictions |= judged.predictions
+        if thresholds is not None and "val" in splits:
+            metrics |= at_thresholds(predictions["test"], thresholds, "test")
+        calibration = calibrate(predictions.get("val"), predictions["test"])
         metrics |= calibration.metrics
     if record is not None:
         record.log_metrics(metrics, step=best_epoch)
         with record.artifacts() as artifacts:
             for split in splits:
-                record_predictions(artifacts, split, model.predictions[split], data, thresholds)
+                record_predictions(artifacts, split, predictions[split], data, thresholds)
             if thresholds is not None:
                 record_thresholds(artifacts, thresholds, data.class_names)
             if calibration is not None:
                 record_temperatures(artifacts, calibration.temperatures, data.class_names)
-            judged = splits[-1]  # test, where there is one
-            predictions, curves = model.predictions[judged], recorder.curves()
-            record_figures(artifacts, data, judged, predictions, curves, best_epoch, thresholds, calibration)
+            shown = splits[-1]  # test, where there is one
+            curves = recorder.curves()
+            record_figures(
+                artifacts, data, shown, predictions[shown], curves, best_epoch, thresholds, calibration
+            )
             (artifacts / "checkpoints").mkdir()
             shutil.copy(chosen_checkpoint(folder), artifacts / "checkpoints" / "best.ckpt")
         record_model(record, data, model, thresholds)

@@ -66,9 +66,10 @@ record = start_record(experiment, open_store())
 with working_folder(record) as folder:
     recorder = EpochRecorder(record, experiment.trainer.monitor)
     best = fit(experiment, recorder, folder)
-    record.log_metrics(chosen_epoch(experiment, recorder, best), step=best)
+    chosen = chosen_epoch(experiment, recorder, best)
+    record.log_metrics(chosen.metrics, step=best)
     with record.artifacts() as artifacts:
-        record_predictions(artifacts, "val", experiment.model.predictions["val"], experiment.data)
+        record_predictions(artifacts, "val", chosen.predictions["val"], experiment.data)
 record.end("FINISHED")
 """
 RECIPE = """

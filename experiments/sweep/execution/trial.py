@@ -54,9 +54,10 @@ def run_split(
 
 def conclude(training: Training, record: RunRecord) -> None:
     """Records the chosen epoch's metrics, and what it said of the validation images."""
-    metrics = training.metrics()
+    evaluation = training.evaluation()
     if "best/epoch" not in record.metrics:  # a kill may have come after them
-        record.log_metrics(metrics, step=training.best_epoch)
+        record.log_metrics(evaluation.metrics, step=training.best_epoch)
     data, model = training.experiment.data, training.experiment.model
     with record.artifacts() as artifacts:
-        record_predictions(artifacts, "val", model.predictions["val"], data, label_thresholds(model))
+        validation = evaluation.predictions["val"]
+        record_predictions(artifacts, "val", validation, data, label_thresholds(model, validation))

@@ -73,9 +73,9 @@ class TrialFolds:
 
     def add(self, training: Training) -> None:
         """Records the next fold, and the mean of those so far."""
-        metrics = training.metrics()
-        data = training.experiment.data
-        said = split_frame("val", training.experiment.model.predictions["val"], data)
+        evaluation = training.evaluation()
+        metrics, data = evaluation.metrics, training.experiment.data
+        said = split_frame("val", evaluation.predictions["val"], data)
         earlier = [] if self.predictions is None else [self.predictions]
         # A kill may have come between these and the fold's line.
         earlier = [frame[~frame["id"].isin(said["id"])] for frame in earlier]

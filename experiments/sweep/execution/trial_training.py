@@ -20,7 +20,7 @@ from ...training.callbacks.epoch_end import EpochRecorder
 from ...training.callbacks.throughput import Throughput
 from ...training.checks import check_is_defined
 from ...training.distributed.launcher import DataProvider
-from ...training.loop import chosen_epoch
+from ...training.loop import Evaluation, chosen_epoch
 from ...training.run import fit
 from ...training.setup import prepare
 from .messages import Channel, EpochReport, TrialRequest
@@ -89,14 +89,14 @@ class Training:
         """What its epochs took."""
         return sum(row["epoch_seconds"] for row in self.recorder.history)
 
-    def metrics(self) -> dict[str, float]:
-        """The chosen epoch on validation, as `best/...`; its predictions are left on the model."""
+    def evaluation(self) -> Evaluation:
+        """The chosen epoch on validation, with metrics `best/...`."""
         return chosen_epoch(self.experiment, self.recorder, self.best_epoch)
 
     def value(self, metric: str) -> float:
         """The chosen epoch's `val/...` metric, which is measured now if that epoch was not validated."""
         row = self.recorder.history[self.best_epoch - 1]
-        return row[metric] if metric in row else self.metrics()[metric.replace("val/", "best/")]
+        return row[metric] if metric in row else self.evaluation().metrics[metric.replace("val/", "best/")]
 
 
 def train_once(

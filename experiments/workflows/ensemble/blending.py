@@ -87,12 +87,11 @@ def _predictor(
 def soup(members: Sequence[EnsembleMember], experiment: Experiment) -> Blend:
     """One network with the mean of the members' weights, judged as training judges networks."""
     mix_soup(experiment, members)
-    metrics = evaluate(experiment, SPLITS)
-    predictions: dict[str, Predictions] = {
-        split: each for split, each in experiment.model.predictions.items() if split in SPLITS
-    }
+    judged = evaluate(experiment, SPLITS)
     weights = tuple([1 / len(members)] * len(members))
-    return Blend(predictions, metrics, weights, build_predictor(experiment.data, experiment.model))
+    return Blend(
+        judged.predictions, judged.metrics, weights, build_predictor(experiment.data, experiment.model)
+    )
 
 
 # Predictions by id and by place -----------------------------------------------------------------

@@ -185,10 +185,10 @@ def training_mistakes(run: RunRecord, ids: Sequence[str]) -> NDArray[np.bool_]:
         experiment = restore(run, {})
         data = experiment.data
         data.splits["val"] = data.splits["train"]  # judged as validation images are: whole, unchanged
-        evaluate(experiment, ["val"])
+        predictions = evaluate(experiment, ["val"]).predictions["val"]
         with run.artifacts() as folder:
             (folder / "predictions").mkdir()
-            frame = split_frame("val", experiment.model.predictions["val"], data)
+            frame = split_frame("val", predictions, data)
             frame.to_parquet(folder / "predictions" / "train.parquet")
         outcome = read_outcome(run, "train")
     right = dict(zip(outcome.ids.tolist(), outcome.right().tolist(), strict=True))

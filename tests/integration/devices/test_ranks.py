@@ -119,9 +119,10 @@ def test_what_two_processes_measure_is_what_their_checkpoint_gives_on_one(tmp_pa
     seen = recorder.validation(2)
     assert seen is not None
     metrics, predictions = seen
-    for name, value in evaluate(experiment, ["val"]).items():
+    judged = evaluate(experiment, ["val"])
+    for name, value in judged.metrics.items():
         assert metrics[name] == pytest.approx(value, abs=MEASURES), name
-    again = experiment.model.predictions["val"]
+    again = judged.predictions["val"]
     assert torch.allclose(predictions.probabilities, again.probabilities, rtol=0, atol=MEASURES)
 
 

@@ -56,7 +56,7 @@ def test_one_process_judges_the_same_weights_alike(split, stage, by_two, store):
     predictions = run.predictions(split)
     assert len(predictions) == predictions["id"].nunique() == 1001
     experiment = restore(run, {"trainer.devices": "1"})
-    values = evaluate(experiment, [split])
+    values = evaluate(experiment, [split]).metrics
     assert len(values) > 9
     for name, value in values.items():
         assert run.metrics[name.replace(split, stage)] == pytest.approx(value, abs=1e-6), name

@@ -18,6 +18,7 @@ from darkroom.datamodules import ImageFolder
 from darkroom.experiments.cli.evaluate_untrained import load_untrained
 from darkroom.experiments.errors import RequestError
 from darkroom.experiments.training.checks import _check_imagenet_order, class_order_notes
+from darkroom.experiments.training.loop import evaluate
 from darkroom.experiments.training.run import train
 from darkroom.lightning_modules import ImageClassifier
 from darkroom.lightning_modules.backbones.factory import build_network
@@ -149,7 +150,7 @@ def logits(root: Path, cache: Path, decoding: str) -> torch.Tensor:
     images = data.preprocess(data.splits["test"].images[torch.arange(len(data.splits["test"]))])
     with torch.no_grad():
         seen: torch.Tensor = network(images)
-    probabilities = experiment.model.predictions["test"].probabilities
+    probabilities = evaluate(experiment, ["test"]).predictions["test"].probabilities
     torch.testing.assert_close(probabilities.float(), seen.softmax(1), atol=1e-5, rtol=1e-3)
     return seen
 

@@ -176,7 +176,7 @@ def test_validation_and_the_chosen_checkpoint_are_of_the_average(tmp_path, avera
         best = 1 + int(np.argmin([row["val/loss"] for row in recorder.history]))
     seen = recorder.validation(best)
     assert seen is not None
-    for name, value in evaluate(experiment, ["val"]).items():
+    for name, value in evaluate(experiment, ["val"]).metrics.items():
         assert seen[0][name] == pytest.approx(value, abs=1e-6), name
     last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert_close(last["trained_weights"], watch.epochs[-1], atol=0)
@@ -272,7 +272,7 @@ def test_with_batch_norm_two_processes_keep_the_average_that_they_judged(tmp_pat
     experiment, recorder = fitted(tmp_path, **SWA, **{"trainer.devices": "2"})
     seen = recorder.validation(4)
     assert seen is not None
-    for name, value in evaluate(experiment, ["val"]).items():
+    for name, value in evaluate(experiment, ["val"]).metrics.items():
         assert seen[0][name] == pytest.approx(value, abs=1e-6), name
     norms = [module for module in experiment.model.network.modules() if isinstance(module, nn.BatchNorm2d)]
     network = experiment.model.network

@@ -53,7 +53,7 @@ def test_cifar_resnets_give_their_published_accuracy(
     loaded = experiment.model.loaded_weights
     assert loaded is not None
     assert file.startswith(f"resnet{depth}-{loaded.sha256[:8]}")  # its author names files by their hash
-    metrics = evaluate(experiment, ["test"])
+    metrics = evaluate(experiment, ["test"]).metrics
     assert round(metrics["test/accuracy"] * 846) == correct
 
 
