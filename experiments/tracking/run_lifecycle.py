@@ -52,38 +52,47 @@ def recording(record: RunRecord | None, to_continue: str | None = None) -> Itera
             signals.ignore()  # schedulers tell more than once
             _end(record, "KILLED")
             raise type(stop)(f"{stop.reason}; everything so far is kept.{hint}") from None
-        except NonFiniteError as error:
-            _end(record, "FAILED", error)
-            raise RunError(str(error)) from error
-        except RankError as error:
-            _end(record, "FAILED", error)
-            raise RankError(f"{error}.{hint}") from error
-        except BadImageError as error:
-            _end(record, "FAILED", error)
-            raise RunError(f"{error}.{hint}") from error
         except StoreError as error:
             if record is not None and not record.is_remote:  # a server that is away would be waited for again
                 _end(record, "FAILED", error)
             raise
-        except OSError as error:
-            _end(record, "FAILED", error)
-            raise RunError(
-                f"writing failed: {error.strerror or error} ({error.filename or 'a checkpoint'}). "
-                f"Free some space or allow writing there.{hint}"
-            ) from error
         except BaseException as error:
             _end(record, "FAILED", error)
-            if is_out_of_memory(error):
-                raise RunError(out_of_memory(error)) from error
-            if _is_of_compiler(error):
-                said = str(error).partition("\n")[0]
-                raise RunError(
-                    f"torch.compile could not compile the network: {said}. Without it "
-                    "(trainer.compile=false) training is the same, and slower on a GPU"
-                ) from error
-            raise
+            told = _paragraph(error, hint)
+            if told is None:
+                raise
+            raise told from error
         if record is not None and record.status == "RUNNING":
             record.end("FINISHED")
+
+
+def _paragraph(error: BaseException, hint: str) -> RunError | None:
+    """What a user is told of an error that ended a run; None of one that only a traceback explains.
+
+    Args:
+        error: What was raised.
+        hint: How to continue, to be appended where that can help.
+    """
+    if isinstance(error, NonFiniteError):
+        return RunError(str(error))
+    if isinstance(error, RankError):
+        return RankError(f"{error}.{hint}")
+    if isinstance(error, BadImageError):
+        return RunError(f"{error}.{hint}")
+    if isinstance(error, OSError):
+        return RunError(
+            f"writing failed: {error.strerror or error} ({error.filename or 'a checkpoint'}). "
+            f"Free some space or allow writing there.{hint}"
+        )
+    if is_out_of_memory(error):
+        return RunError(out_of_memory(error))
+    if _is_of_compiler(error):
+        said = str(error).partition("\n")[0]
+        return RunError(
+            f"torch.compile could not compile the network: {said}. Without it "
+            "(trainer.compile=false) training is the same, and slower on a GPU"
+        )
+    return None
 
 
 def _is_of_compiler(error: BaseException) -> bool:

@@ -112,10 +112,10 @@ def fit(
     *,
     resumed: bool = False,
     callbacks: Sequence[pl.Callback] = (),
-    furnish: DataProvider | None = None,
+    provide_data: DataProvider | None = None,
 ) -> int:
     """Trains, on all devices, and loads the chosen checkpoint's weights; returns the epoch they are of."""
-    with other_ranks(experiment, folder, resumed=resumed, furnish=furnish):
+    with other_ranks(experiment, folder, resumed=resumed, provide_data=provide_data):
         train_epochs(experiment, recorder, folder, resumed=resumed, callbacks=callbacks)
     return load_weights(experiment.model, chosen_checkpoint(folder))
 

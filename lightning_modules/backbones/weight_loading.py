@@ -65,56 +65,102 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
             does not match.
     """
     state = read_weights(path)
-    wanted = network.state_dict()
-    heads = head_names(network)
-    state, unused = _without_wrappers(state, wanted, heads)
+    state, notes = _named_as_in(network, state, path)
+    notes += _adapt_inputs(network, state, path, in_channels)
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY_HEADS)}
+    fit = _fit(network, state)
+    _check_fit(fit, path, len(state), len(network.state_dict()))
+    notes += [_start_head(network, head, state, fit, path) for head in fit.new_heads]
+    fitting = {key: tensor for key, tensor in state.items() if key not in fit.fresh}
+    network.load_state_dict(fitting, strict=False)
+    return LoadedWeights(content_hash(path), tuple(notes), tuple(fit.new_heads))
+
+
+def _named_as_in(network: nn.Module, state: State, path: Path) -> tuple[State, list[str]]:
+    """The tensors by the network's own names, and a note on those that are not used."""
+    state, unused = _without_wrappers(state, network.state_dict(), head_names(network))
     state = _in_our_names(state, network) if isinstance(network, Network) else _in_timms_names(state, network)
+    if not unused:
+        return state, []
+    more = f" and {len(unused) - LISTED} more" if len(unused) > LISTED else ""
+    return state, [f"{path.name} has tensors that are not used: {', '.join(unused[:LISTED])}{more}"]
+
+
+def _adapt_inputs(network: nn.Module, state: State, path: Path, in_channels: int) -> list[str]:
+    """Adapts the first convolutions' weights to the images' channels, in place; returns notes on it."""
     notes = []
-    if unused:
-        more = f" and {len(unused) - LISTED} more" if len(unused) > LISTED else ""
-        notes.append(f"{path.name} has tensors that are not used: {', '.join(unused[:LISTED])}{more}")
     for name in _input_convolutions(network):
         weight = state.get(f"{name}.weight")
         if weight is not None and weight.ndim == 4:
             state[f"{name}.weight"], source = _adapt(weight, network.get_submodule(name), in_channels)
             if source != in_channels:
                 notes.append(f"{path.name} has {source} input channels; {name} was adapted to {in_channels}")
+    return notes
 
-    state = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY_HEADS)}
+
+@dataclass(frozen=True)
+class _Fit:
+    """How tensors fit a network.
+
+    Attributes:
+        new_heads: Heads that start anew, because the file has none of them or one of other classes.
+        logits: Names of the layers of each new head that give logits.
+        fresh: Tensors of new heads that are not taken from the file.
+        differences: What does not match and may not differ, in words.
+    """
+
+    new_heads: list[str]
+    logits: dict[str, list[str]]
+    fresh: set[str]
+    differences: list[str]
+
+
+def _fit(network: nn.Module, state: State) -> _Fit:
+    """Holds the tensors of a file against those that the network wants."""
+    wanted, heads = network.state_dict(), head_names(network)
     optional = [
         key for key in wanted if key.endswith("num_batches_tracked") or key.startswith(AUXILIARY_HEADS)
     ]
     missing = [key for key in wanted if key not in state and key not in optional]
-    unexpected = [key for key in state if key not in wanted]
     misshapen = [key for key in state if key in wanted and state[key].shape != wanted[key].shape]
-    new = sorted({head for head in heads for key in (*missing, *misshapen) if _is_of(key, head)})
-    last = {head: logit_layers(network.get_submodule(head), head) for head in new}
-    ends = {key for layers in last.values() for layer in layers for key in wanted if _is_of(key, layer)}
-    fresh = ends | {key for key in missing if any(_is_of(key, head) for head in new)}
-    differences = [
-        *(f"missing {key}" for key in missing if key not in fresh),
-        *(f"unexpected {key}" for key in unexpected),
-        *(
-            f"{key} of {_size(state[key])} for {_size(wanted[key])}"
-            for key in misshapen
-            if key not in ends or state[key].shape[1:] != wanted[key].shape[1:]
-        ),
+    new_heads = sorted({head for head in heads for key in (*missing, *misshapen) if _is_of(key, head)})
+    logits = {head: logit_layers(network.get_submodule(head), head) for head in new_heads}
+    ends = {key for layers in logits.values() for layer in layers for key in wanted if _is_of(key, layer)}
+    fresh = ends | {key for key in missing if any(_is_of(key, head) for head in new_heads)}
+    differences = [f"missing {key}" for key in missing if key not in fresh]
+    differences += [f"unexpected {key}" for key in state if key not in wanted]
+    differences += [
+        f"{key} of {_size(state[key])} for {_size(wanted[key])}"
+        for key in misshapen
+        if key not in ends or state[key].shape[1:] != wanted[key].shape[1:]
     ]
-    if differences:
-        more = f" and {len(differences) - LISTED} more" if len(differences) > LISTED else ""
-        raise ValueError(
-            f"model.weights={path} does not fit the backbone: {', '.join(differences[:LISTED])}{more} "
-            f"(the file has {len(state)} tensors, the backbone {len(wanted)}); only a head of other classes "
-            "may differ. Are model.backbone and model.backbone_options those that the file was made with?"
-        )
-    for head in new:
-        there = next((state[f"{layer}.weight"] for layer in last[head] if f"{layer}.weight" in state), None)
-        what = "no head" if there is None else f"a head of {len(there)} outputs"
-        start_at_zero(network.get_submodule(head))
-        anew = sorted({key.rpartition(".")[0] for key in fresh if _is_of(key, head)})
-        notes.append(f"{path.name} has {what}; {', '.join(anew)} start{'s' * (len(anew) == 1)} anew")
-    network.load_state_dict({key: tensor for key, tensor in state.items() if key not in fresh}, strict=False)
-    return LoadedWeights(content_hash(path), tuple(notes), tuple(new))
+    return _Fit(new_heads, logits, fresh, differences)
+
+
+def _check_fit(fit: _Fit, path: Path, num_given: int, num_wanted: int) -> None:
+    """Refuses a file of which more than a head does not match.
+
+    Raises:
+        ValueError: It does not; the first differences are listed.
+    """
+    if not fit.differences:
+        return
+    more = f" and {len(fit.differences) - LISTED} more" if len(fit.differences) > LISTED else ""
+    raise ValueError(
+        f"model.weights={path} does not fit the backbone: {', '.join(fit.differences[:LISTED])}{more} "
+        f"(the file has {num_given} tensors, the backbone {num_wanted}); only a head of other classes "
+        "may differ. Are model.backbone and model.backbone_options those that the file was made with?"
+    )
+
+
+def _start_head(network: nn.Module, head: str, state: State, fit: _Fit, path: Path) -> str:
+    """Starts a head at zero logits; returns a note that says so."""
+    layers = fit.logits[head]
+    there = next((state[f"{layer}.weight"] for layer in layers if f"{layer}.weight" in state), None)
+    what = "no head" if there is None else f"a head of {len(there)} outputs"
+    start_at_zero(network.get_submodule(head))
+    anew = sorted({key.rpartition(".")[0] for key in fit.fresh if _is_of(key, head)})
+    return f"{path.name} has {what}; {', '.join(anew)} start{'s' * (len(anew) == 1)} anew"
 
 
 def check_weights(weights: str | None, pretrained: bool) -> None:

@@ -15,29 +15,33 @@ from .trial_folds import run_folds
 from .trial_training import Training, objective, train_once
 
 
-def run_trial(task: TrialRequest, channel: Channel, furnish: DataProvider | None = None) -> TrialResult:
+def run_trial(task: TrialRequest, channel: Channel, provide_data: DataProvider | None = None) -> TrialResult:
     """Trains on train, judges on validation, and never touches test.
 
     Args:
         task: What to train.
         channel: Where to report.
-        furnish: Gives the experiment what has been loaded already.
+        provide_data: Gives the experiment what has been loaded already.
     """
     try:
         record = task.record_through(channel)
         with working_folder(record, keep=True) as folder:
             run = run_folds if task.folds else run_split
-            return run(task, channel, record, folder, furnish)
+            return run(task, channel, record, folder, provide_data)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return TrialResult(failure=type(error).__name__, error=reason, traceback=traceback.format_exc())
 
 
 def run_split(
-    task: TrialRequest, channel: Channel, record: RunRecord | None, folder: Path, furnish: DataProvider | None
+    task: TrialRequest,
+    channel: Channel,
+    record: RunRecord | None,
+    folder: Path,
+    provide_data: DataProvider | None,
 ) -> TrialResult:
     """A trial that is judged on the recipe's own validation images."""
-    training = train_once(task, channel, record, folder, furnish)
+    training = train_once(task, channel, record, folder, provide_data)
     if training.stopped:
         return TrialResult(stopped=True)
     if record is not None:

@@ -96,31 +96,35 @@ class TrialFolds:
 
 
 def run_folds(
-    task: TrialRequest, channel: Channel, record: RunRecord | None, folder: Path, furnish: DataProvider | None
+    task: TrialRequest,
+    channel: Channel,
+    record: RunRecord | None,
+    folder: Path,
+    provide_data: DataProvider | None,
 ) -> TrialResult:
     """Trains fold after fold, until the study calls the trial hopeless or someone wants it stopped."""
     assert task.folds is not None
     folds = TrialFolds.of(record)
     # Of those that are done the last alone may not have been reported; twice does no harm.
     for fold in range(max(0, len(folds.done) - 1), task.folds):
-        if fold == len(folds.done) and not _train_fold(task, channel, folds, folder, furnish):
+        if fold == len(folds.done) and not _train_fold(task, channel, folds, folder, provide_data):
             return TrialResult(stopped=True)
         verdict = channel.report(FoldReport(fold, folds.done[fold].metrics[_best(task.metric)]))
         if fold + 1 == task.folds or verdict == "go on":
             continue
         if verdict == "stop":
             return TrialResult(stopped=True)
-        return _outcome(task, folds, furnish, pruned_folds=fold + 1)
-    return _outcome(task, folds, furnish)
+        return _outcome(task, folds, provide_data, pruned_folds=fold + 1)
+    return _outcome(task, folds, provide_data)
 
 
 def _train_fold(
-    task: TrialRequest, channel: Channel, folds: TrialFolds, folder: Path, furnish: DataProvider | None
+    task: TrialRequest, channel: Channel, folds: TrialFolds, folder: Path, provide_data: DataProvider | None
 ) -> bool:
     """Trains and records the next fold, from its last checkpoint if there is one; False where stopped."""
     fold = len(folds.done)
     place = folder / fold_prefix(fold)
-    training = train_once(task, channel, folds.record, place, furnish, fold)
+    training = train_once(task, channel, folds.record, place, provide_data, fold)
     if training.stopped:
         return False
     folds.add(training)
@@ -129,12 +133,12 @@ def _train_fold(
 
 
 def _outcome(
-    task: TrialRequest, folds: TrialFolds, furnish: DataProvider | None, pruned_folds: int | None = None
+    task: TrialRequest, folds: TrialFolds, provide_data: DataProvider | None, pruned_folds: int | None = None
 ) -> TrialResult:
     seconds = sum(fold.seconds for fold in folds.done)
     further: list[float] = []
     if task.objectives:  # what is not of a fold's weights is the same for all
-        experiment = load_trial(task, furnish, 0)
+        experiment = load_trial(task, provide_data, 0)
         prepare(experiment)
         further = [objective(name, experiment, seconds) for name in task.objectives]
     return TrialResult(

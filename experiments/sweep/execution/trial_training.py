@@ -104,7 +104,7 @@ def train_once(
     channel: Channel,
     record: RunRecord | None,
     folder: Path,
-    furnish: DataProvider | None,
+    provide_data: DataProvider | None,
     fold: int | None = None,
 ) -> Training:
     """Trains on train, of the recipe's split or of a fold; begins where the last checkpoint in `folder` ends.
@@ -114,10 +114,10 @@ def train_once(
         channel: Where to report.
         record: Where to record; a fold's metrics go below `fold_<number>/`.
         folder: Where checkpoints lie.
-        furnish: Gives the experiment what has been loaded already.
+        provide_data: Gives the experiment what has been loaded already.
         fold: Which one; None of a trial without folds.
     """
-    experiment = load_trial(task, furnish, fold)
+    experiment = load_trial(task, provide_data, fold)
     prepare(experiment)
     try:
         check_is_defined({"sweep.metric": task.metric}, experiment.data)
@@ -130,11 +130,13 @@ def train_once(
     recorder = EpochRecorder(record, experiment.trainer.monitor, continued=True, prefix=prefix)
     reporting = Reporting(channel, task.metric, recorder, fold)
     callbacks = [Throughput(), reporting]
-    best_epoch = fit(experiment, recorder, folder, resumed=resumed, callbacks=callbacks, furnish=furnish)
+    best_epoch = fit(
+        experiment, recorder, folder, resumed=resumed, callbacks=callbacks, provide_data=provide_data
+    )
     return Training(experiment, recorder, best_epoch, reporting.stopped, reporting.pruned_epoch)
 
 
-def load_trial(task: TrialRequest, furnish: DataProvider | None, fold: int | None = None) -> Experiment:
+def load_trial(task: TrialRequest, provide_data: DataProvider | None, fold: int | None = None) -> Experiment:
     """The trial's experiment, or that of one of its folds."""
     # Without the search that it is part of, which would take as long again to parse.
     keys = {**task.overrides, "sweep": "null", "claim": "null"}
@@ -143,8 +145,8 @@ def load_trial(task: TrialRequest, furnish: DataProvider | None, fold: int | Non
         keys |= fold_keys(task.folds, fold)
     experiment = load_experiment(task.sources, keys)
     experiment = replace(experiment, mlflow=replace(experiment.mlflow, run_name=task.described))
-    if furnish is not None:
-        furnish(experiment)
+    if provide_data is not None:
+        provide_data(experiment)
     return experiment
 
 

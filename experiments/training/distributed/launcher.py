@@ -48,7 +48,7 @@ class RankRequest:
         resumed: Go on from the last of them.
         threads: How many processor cores it may use.
         environment: Where it stands among the others, for Lightning and torch.
-        furnish: Gives the experiment what the server has loaded already.
+        provide_data: Gives the experiment what the server has loaded already.
     """
 
     experiment: str
@@ -56,7 +56,7 @@ class RankRequest:
     resumed: bool
     threads: int
     environment: Mapping[str, str]
-    furnish: DataProvider | None
+    provide_data: DataProvider | None
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Watch(threading.Thread):
 
 @contextlib.contextmanager
 def other_ranks(
-    experiment: Experiment, folder: Path, *, resumed: bool = False, furnish: DataProvider | None = None
+    experiment: Experiment, folder: Path, *, resumed: bool = False, provide_data: DataProvider | None = None
 ) -> Iterator[None]:
     """Has what is trained inside trained by `trainer.devices` processes a machine, this one being rank 0.
 
@@ -158,57 +158,75 @@ def other_ranks(
         experiment: What to train; its data is prepared.
         folder: Where checkpoints lie.
         resumed: Go on from the last of them.
-        furnish: Gives the other ranks' experiments what their server has loaded already.
+        provide_data: Gives the other ranks' experiments what their server has loaded already.
 
     Raises:
         RankError: Another rank failed or died.
     """
     devices = experiment.trainer.devices
-    site = Node.here(experiment.trainer.num_nodes)
-    world_size = site.nodes * devices
+    node = Node.here(experiment.trainer.num_nodes)
+    world_size = node.count * devices
     if world_size == 1:
         yield
         return
-    board = site.open_board()
+    board = node.open_board()
     board.set("task", json.dumps([experiment.to_yaml(), str(folder.resolve()), resumed]))
     threads = torch.get_num_threads()
     share = max(1, threads // devices)
     ranks: list[Rank] = []
-    with contextlib.ExitStack() as signals:
-        signals.callback(torch.set_num_threads, threads)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(torch.set_num_threads, threads)
         for number in range(1, devices):
-            place = site.environment(number, devices, board.port)
-            told = RankRequest(experiment.to_yaml(), folder, resumed, share, place, furnish)
-            ranks.append(Rank(number, told))
-            signals.callback(ranks[-1].leave, 0)
-        for rank in ranks:
-            failure = rank.listen()
-            if failure is not None:
-                raise _error(rank, failure, world_size)
-        site.others_ready(board)
+            place = node.environment(number, devices, board.port)
+            request = RankRequest(experiment.to_yaml(), folder, resumed, share, place, provide_data)
+            ranks.append(Rank(number, request))
+            cleanup.callback(ranks[-1].leave, 0)
+        _await_ready(ranks, world_size)
+        node.others_ready(board)
         watch = Watch(ranks, world_size)
         watch.start()
-        signals.callback(watch.end)
-        signals.callback(_leave_group)
+        cleanup.callback(watch.end)
+        cleanup.callback(_leave_group)
         for rank in ranks:  # first of all: whoever waits for this process has no reason to any more
-            signals.callback(rank.kill)
+            cleanup.callback(rank.kill)
         torch.set_num_threads(share)
         try:
-            with _environment(site.environment(0, devices, board.port)):
+            with _environment(node.environment(0, devices, board.port)):
                 yield
         except RuntimeError as error:  # what a collective raises when another process is gone
             first = watch.failure(NOTICE_SECONDS)
-            site.check_others(board)
+            node.check_others(board)
             if first is None or first.message == str(error):  # it failed here in the same way
                 raise
             raise watch.error() from error
-        if watch.failure(LEAVE_SECONDS) is not None:
-            raise watch.error()
-        assert watch.all_done(), "another rank trains on, though rank 0 has stopped"
-        _leave_group()
-        watch.end()
-        for rank in ranks:
-            rank.leave(LEAVE_SECONDS)
+        _end_together(ranks, watch)
+
+
+def _await_ready(ranks: Sequence[Rank], world_size: int) -> None:
+    """Waits until each rank has prepared the experiment.
+
+    Raises:
+        RankError: One failed or died before.
+    """
+    for rank in ranks:
+        failure = rank.listen()
+        if failure is not None:
+            raise _error(rank, failure, world_size)
+
+
+def _end_together(ranks: Sequence[Rank], watch: Watch) -> None:
+    """Leaves the process group once all ranks have trained, and has each of them end.
+
+    Raises:
+        RankError: One failed or died at the end.
+    """
+    if watch.failure(LEAVE_SECONDS) is not None:
+        raise watch.error()
+    assert watch.all_done(), "another rank trains on, though rank 0 has stopped"
+    _leave_group()
+    watch.end()
+    for rank in ranks:
+        rank.leave(LEAVE_SECONDS)
 
 
 def help_train(settings: TrainerSettings) -> bool:
@@ -220,34 +238,34 @@ def help_train(settings: TrainerSettings) -> bool:
         RequestError: Nothing says where this machine stands.
         RankError: A process of this machine failed or died, or the first machine does not answer.
     """
-    site = Node.here(settings.num_nodes)
-    if site.node == 0:
+    node = Node.here(settings.num_nodes)
+    if node.number == 0:
         return False
-    board = site.open_board()
+    board = node.open_board()
     await_until(lambda: board.check(["task"]), "the first machine says nothing of what to train")
     experiment, folder, resumed = json.loads(board.get("task"))
     devices = settings.devices
-    first = site.node * devices
+    first = node.number * devices
     share = max(1, torch.get_num_threads() // devices)
-    with contextlib.ExitStack() as signals:
+    with contextlib.ExitStack() as cleanup:
         ranks = []
         for local_rank in range(devices):
-            place = site.environment(local_rank, devices, site.port)
+            place = node.environment(local_rank, devices, node.port)
             ranks.append(
                 Rank(first + local_rank, RankRequest(experiment, Path(folder), resumed, share, place, None))
             )
-            signals.callback(ranks[-1].leave, 0)
+            cleanup.callback(ranks[-1].leave, 0)
         for word in ("ready", "done"):
             for rank in ranks:
                 failure = rank.listen()
                 if failure is not None:
-                    error = _error(rank, failure, site.nodes * devices)
+                    error = _error(rank, failure, node.count * devices)
                     with contextlib.suppress(RuntimeError):  # the first machine may have gone first
-                        board.set(f"failed/{site.node}", str(error))
+                        board.set(f"failed/{node.number}", str(error))
                     raise error
             with contextlib.suppress(RuntimeError):
-                board.set(f"{word}/{site.node}", "")
-    print(f"machine {site.node} of {site.nodes} has trained its share; the first one records the run")
+                board.set(f"{word}/{node.number}", "")
+    print(f"machine {node.number} of {node.count} has trained its share; the first one records the run")
     return True
 
 
@@ -287,8 +305,8 @@ def _main(share: RankRequest, connection: Connection, errors: Descriptor) -> Non
         experiment = parse_experiment([share.experiment], {})
         if share.resumed:
             experiment.model.start_from_scratch()  # the checkpoint's weights follow
-        if share.furnish is not None:
-            share.furnish(experiment)
+        if share.provide_data is not None:
+            share.provide_data(experiment)
         prepare(experiment)
         connection.send(None)
         recorder = EpochRecorder(None, experiment.trainer.monitor)

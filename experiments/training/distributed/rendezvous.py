@@ -23,14 +23,14 @@ class Node:
     """A machine among those that train one run.
 
     Attributes:
-        node: Its number; the first, 0, records the run.
-        nodes: How many there are.
+        number: Of the machine; the first, 0, records the run.
+        count: How many machines there are.
         address: Of the first.
         port: That it listens on there; 0 takes any that is free.
     """
 
-    node: int = 0
-    nodes: int = 1
+    number: int = 0
+    count: int = 1
     address: str = "127.0.0.1"
     port: int = 0
 
@@ -72,8 +72,8 @@ class Node:
         return {
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(port),
-            "WORLD_SIZE": str(self.nodes * devices),
-            "NODE_RANK": str(self.node),
+            "WORLD_SIZE": str(self.count * devices),
+            "NODE_RANK": str(self.number),
             "LOCAL_RANK": str(local_rank),
             **visible,
         }
@@ -88,7 +88,7 @@ class Node:
         Raises:
             RankError: The first machine does not answer.
         """
-        if self.node == 0:
+        if self.number == 0:
             return TCPStore(
                 self.address, self.port, is_master=True, wait_for_workers=False, multi_tenant=True
             )
@@ -112,7 +112,7 @@ class Node:
 
         def ready() -> bool:
             self.check_others(board)
-            return all(board.check([f"ready/{node}"]) for node in range(1, self.nodes))
+            return all(board.check([f"ready/{node}"]) for node in range(1, self.count))
 
         await_until(ready, "the other machines do not come, each with this command and its NODE_RANK")
 
@@ -122,9 +122,9 @@ class Node:
         Raises:
             RankError: So it is.
         """
-        for node in range(1, self.nodes):
+        for node in range(1, self.count):
             if board.check([f"failed/{node}"]):
-                raise RankError(f"machine {node} of {self.nodes}: {board.get(f'failed/{node}').decode()}")
+                raise RankError(f"machine {node} of {self.count}: {board.get(f'failed/{node}').decode()}")
 
 
 def await_until(condition: Callable[[], bool], complaint: str) -> None:

@@ -100,19 +100,19 @@ def test_under_slurm_srun_says_it(monkeypatch):
     }
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert Node.here(2) == Node(node=1, nodes=2, address="gpu07", port=16234)
+    assert Node.here(2) == Node(number=1, count=2, address="gpu07", port=16234)
 
 
 def test_nobody_waits_for_ever(monkeypatch):
     monkeypatch.setattr(rendezvous, "PATIENCE_SECONDS", 0.3)
     with pytest.raises(RankError, match=r"the first machine \(127\.0\.0\.1:9\) does not answer"):
-        Node(node=1, nodes=2, port=9).open_board()
-    board = Node(nodes=2).open_board()
+        Node(number=1, count=2, port=9).open_board()
+    board = Node(count=2).open_board()
     with pytest.raises(RankError, match="the other machines do not come"):
-        Node(nodes=2).others_ready(board)
+        Node(count=2).others_ready(board)
     board.set("failed/1", "rank 1 of 2 failed: ValueError: no such folder")
     with pytest.raises(RankError, match="machine 1 of 2: rank 1 of 2 failed: ValueError: no such folder"):
-        Node(nodes=2).others_ready(board)
+        Node(count=2).others_ready(board)
     await_until(lambda: True, "not reached")
 
 
