@@ -36,6 +36,14 @@ class ImageDataModule(pl.LightningDataModule):
     A source states `class_names` and `source_shape`, and implements `load` and `listed`. Splits that it
     brings with it are kept; validation is otherwise drawn from the training images.
 
+    The arguments, by what they concern:
+
+    - batches: batch_size, sampling, sample_weights
+    - the split: val_fraction, test_fraction, folds, fold, split_seed
+    - subsets to train on: train_fraction, train_per_class, bootstrap
+    - pixels: image_size, interpolation, normalization, augmentation
+    - randomness: seed
+
     Args:
         batch_size: Images per training step.
         val_fraction: Share of the training images held out for validation, in [0, 1), where the source
@@ -179,7 +187,7 @@ class ImageDataModule(pl.LightningDataModule):
         try:
             self.notes += check_splits(splits, self.class_names) + self.division.notes(source, splits)
         except ValueError as error:
-            raise ValueError(f"the splits of {type(self).__name__} won't do. {error}") from error
+            raise ValueError(f"the splits of {type(self).__name__} are invalid. {error}") from error
         if self.bootstrap:
             splits["train"] = bootstrap_sample(splits["train"], self.seed)
         if self.sample_weights_file is not None:

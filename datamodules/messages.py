@@ -18,7 +18,7 @@ def some(names: Sequence[str], shown: int = MAX_NAMED) -> str:
 
 
 def first_few(sentences: list[str], in_all: str) -> list[str]:
-    """Of sentences of one kind the first few; where there are more, one that tells of all ends them.
+    """Returns the first few of sentences of one kind; where there are more, a last one counts all.
 
     >>> first_few(["a", "b"], "two in all"), first_few(list("abcdef"), "six in all")
     (['a', 'b'], ['a', 'b', 'c', 'd', 'e', 'six in all'])

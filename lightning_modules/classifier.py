@@ -56,6 +56,16 @@ class ImageClassifier(pl.LightningModule):
     Where images are mixed, `train/loss` is of the mixed images against mixed targets, and the other
     metrics of training are of the mixed images against the targets that they had before.
 
+    The arguments, by what they concern:
+
+    - the network: backbone, backbone_options, dropout
+    - its first weights: pretrained, weights, initialization
+    - what is trained: finetuning
+    - steps: optimizer, optimizer_options, lr, weight_decay, sam_rho
+    - the rate over time: schedule, schedule_options, warmup_epochs, warmup_prefix
+    - the loss: loss, loss_options, label_smoothing, class_weights, l1, l2
+    - mixing of images: mixup, cutmix
+
     Args:
         backbone: A network of our own (small_cnn, dense, article_cnn, lenet5) or any of timm's.
         backbone_options: Arguments of the network's own constructor.

@@ -53,7 +53,7 @@ class WeightedMean(nn.Module):
         return (probabilities * self.weights[:, None]).sum(1)
 
     def log_odds(self, probabilities: Tensor, log_odds: Tensor | None) -> Tensor | None:
-        """Those of the mean, float32 (N, C), from the members' (N, M, C); None where these are not known.
+        """Log odds of the mean, float32 (N, C), from the members' (N, M, C); None where these are not known.
 
         The mean of float32 probabilities is rounded to 0 and 1 as they are.
         """
@@ -98,7 +98,7 @@ class Stacked(nn.Module):
         return self._logits(probabilities).softmax(1)
 
     def log_odds(self, probabilities: Tensor, log_odds: Tensor | None) -> Tensor | None:
-        """Those of the regression, float32 (N, C), which knows the members' probabilities alone."""
+        """Log odds of the regression, float32 (N, C), which knows the members' probabilities alone."""
         return to_log_odds(self._logits(probabilities))
 
     def _logits(self, probabilities: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def _find(folder: Path, family: str, sizing: Sizing) -> tuple[Path, ImageIndex |
 
 
 def _read_index(place: Path, sizing: Sizing) -> ImageIndex | None:
-    """Of a whole cache, or of images that were verified and stream; else None."""
+    """Returns the index of a whole cache, or of images that were verified and stream; else None."""
     try:
         index = ImageIndex.read(place / INDEX)
     except (OSError, pa.ArrowException, KeyError):

@@ -197,7 +197,7 @@ class FileImages:
         return (len(self), self.sizing.channels, self.sizing.size, self.sizing.size)
 
     def select(self, places: Tensor) -> FileImages:
-        """Those at `places`, int64 (M,), or where a mask (N,) is true; shares pixels and index."""
+        """Returns the images at `places`, int64 (M,), or a mask (N,); shares pixels and index."""
         return FileImages(self._pixels, self._index, self.sizing, self.threads, self._places[places])
 
     def joined(self, other: FileImages) -> FileImages:

@@ -61,7 +61,7 @@ class Sizing:
 
     @property
     def shorter_side(self) -> int:
-        """Of what is stored, in pixels."""
+        """The shorter side of stored images, in pixels."""
         if self.resize == "squash":
             return self.size
         shorter = self.size / self.crop_fraction

@@ -56,7 +56,7 @@ class Pairs:
         return len(self.first)
 
     def select(self, chosen: NDArray[np.bool_] | Places) -> Pairs:
-        """Those that a mask (P,) or places name, in the latter's order."""
+        """Returns the pairs that a mask (P,) or places name, in the latter's order."""
         return Pairs(*(values[chosen] for values in vars(self).values()))
 
     @staticmethod
@@ -201,7 +201,7 @@ MIRRORING = np.tile(np.array([1, -1], np.float32), 32)[1:]
 
 
 def _correlation(first: Floats, second: Floats) -> Floats:
-    """Of rows (P, D) that have a mean of 0; 0 where one has no norm."""
+    """Returns the correlation of rows (P, D) that have a mean of 0; 0 where one has no norm."""
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     correlation: Floats = np.einsum("pd,pd->p", first, second) / np.maximum(lengths, 1e-6)
     return correlation
@@ -227,7 +227,7 @@ def _close(hashes: Floats, others: Floats, may_move: bool) -> Iterator[tuple[Pla
 
 
 def _once(pairs: Pairs) -> Pairs:
-    """Those found both as they are and mirrored in the better way alone."""
+    """Keeps the better of a pair's two matches, as it is and mirrored."""
     best_first = pairs.select(np.argsort(pairs.difference, kind="stable"))
     keys = np.stack([best_first.first, best_first.second])
     return best_first.select(np.unique(keys, axis=1, return_index=True)[1])

@@ -156,5 +156,5 @@ def loose_images(root: Path, parts: Sequence[Path]) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Those that are not hidden."""
+    """Returns the paths that are not hidden."""
     return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]

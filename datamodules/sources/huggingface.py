@@ -266,7 +266,7 @@ def _lists(labels: Sequence[Any]) -> list[list[Any]]:
 
 
 def _rows(labels: Mapping[str, Sequence[Sequence[Any]]], wrong: Callable[[Any], bool], *, told: bool) -> str:
-    """Of each part how many images have a wrong label, and which first; empty where none has."""
+    """Counts the images of each part that have a wrong label, and names the first; empty where none has."""
     said = []
     for part, each in labels.items():
         found = {place: label for place, row in enumerate(each) for label in row if wrong(label)}

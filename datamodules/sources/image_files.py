@@ -161,7 +161,7 @@ class ImageFiles(ImageDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]  # known only once files are listed
-        """Those that `classes` names, or those that were found."""
+        """The classes that `classes` names, or those that were found."""
         return self.classes if self.classes is not None else tuple(self.listing.class_names)
 
     @property

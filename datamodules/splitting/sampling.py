@@ -88,7 +88,7 @@ def read_sample_weights(path: Path, ids: Sequence[str]) -> Tensor:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such table, an image has no weight or two, or the weights won't do.
+        ValueError: It is no such table, an image has no weight or two, or the weights are invalid.
     """
     asked = f"data.sample_weights={path}"
     if not path.is_file():

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
 
 def recorded_temperatures(record: RunRecord) -> list[float | None]:
-    """Those that a run's own validation tells, also where other images are judged."""
+    """Fits temperatures to a run's own validation, also where other images are judged."""
     if "best/loss" not in record.metrics:
         return [None]
     validation = read_outcome(record, "val")

@@ -77,7 +77,7 @@ class Experiment:
         """The data with its splits.
 
         Raises:
-            RequestError: It is not to be had.
+            RequestError: It is not available.
         """
         try:
             self.data.prepare_data()

@@ -45,7 +45,7 @@ def settled(settings: TrainerSettings, network: nn.Module) -> TrainerSettings:
 
 
 def open_knobs(settings: TrainerSettings) -> dict[str, Any]:
-    """Those that may be left open, as they stand."""
+    """Returns the settings that may be left open, as they stand."""
     return {name: getattr(settings, name) for name in OPEN_KNOBS}
 
 

@@ -168,7 +168,7 @@ def check_extra(extra: Mapping[str, Any]) -> None:
     """Refuses arguments that Lightning's Trainer does not have, or that are set by keys of ours.
 
     Raises:
-        ValueError: So it is.
+        ValueError: One is given.
     """
     known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self"}
     for name in extra:

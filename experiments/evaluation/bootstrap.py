@@ -117,7 +117,7 @@ def unit_scores(
 def _pseudo_values(
     outcome: StoredPredictions, value: MetricFunction, groups: NDArray[np.int64], num_groups: int
 ) -> Floats:
-    """Of a metric of images in groups (N,): each group's, (G,), from the metric of all others."""
+    """Returns each group's pseudo-value, (G,): how a metric of images in groups (N,) changes without it."""
     whole, size = value(outcome, np.arange(len(groups))), len(groups)
     effects = np.full(num_groups, np.nan)
     for group in np.unique(groups).tolist():

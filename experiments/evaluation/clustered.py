@@ -44,7 +44,7 @@ class Groups:
         return cls(places.reshape(-1), sizes, grouped_by)
 
     def at(self, members: NDArray[np.bool_]) -> Groups:
-        """Of some of the images, by a mask (N,)."""
+        """Returns the groups of some of the images, chosen by a mask (N,)."""
         return Groups.of(self.places[members], self.grouped_by)
 
     @property
@@ -94,7 +94,7 @@ class Groups:
 
 
 def outcome_groups(outcome: StoredPredictions) -> Groups | None:
-    """Of the images of one run; None where they have none."""
+    """Returns the groups of one run's images; None where they have none."""
     return None if outcome.groups is None else Groups.of(outcome.groups, outcome.grouped_by)
 
 
@@ -136,7 +136,7 @@ def unrecorded_groups(outcomes: Sequence[StoredPredictions]) -> str | None:
 
 
 def linearized(scores: Floats, members: NDArray[np.int64], num_units: int) -> Floats:
-    """Of a mean of image scores (N,) in units (N,): each unit's, (U,); the score itself of a single image."""
+    """Returns what each unit adds to a mean of image scores (N,), (U,); a single image adds its score."""
     if len(np.unique(members)) == len(members):
         own = np.full(num_units, np.nan)
         own[members] = scores
@@ -190,7 +190,7 @@ class GroupedProportion:
 
 
 def share_of_groups(scores: Floats, groups: Groups) -> GroupedProportion:
-    """Of scores in [0, 1], (N,), of images in two or more groups.
+    """Returns the mean of scores in [0, 1], (N,), of images in two or more groups, and its variance.
 
     The variance is CR2 of Bell and McCaffrey (2002). Few mistakes in few groups hardly tell it: there are no
     more degrees of freedom than groups with mistakes, counted by Kish's effective number. Without a mistake

@@ -19,7 +19,7 @@ class JudgedFold(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Of the chosen checkpoint: `best/...` on the fold's own images and, where tested, `test/...`."""
+        """The chosen checkpoint's metrics: `best/...` on the fold's images and, where tested, `test/...`."""
 
     @property
     def validated(self) -> int:

@@ -75,7 +75,7 @@ def _mean_interval(values: Sequence[float], share_of_variance: float, confidence
 def seeds_p_value(
     one: Sequence[float], other: Sequence[float], test_per_train: tuple[float, float] = (0.0, 0.0)
 ) -> float:
-    """Of Welch's t-test for runs of two configurations; NaN where their spread is not known.
+    """Returns the p-value of Welch's t-test for runs of two configurations; NaN where no spread is known.
 
     Args:
         one: A value for each run.
@@ -100,7 +100,7 @@ def seeds_p_value(
 
 
 def folds_p_value(differences: Sequence[float], test_per_train: float) -> float:
-    """Of the corrected resampled t-test for two configurations on the same folds (Nadeau and Bengio 2003).
+    """Returns the p-value of the corrected resampled t-test on shared folds (Nadeau and Bengio 2003).
 
     >>> f"{folds_p_value([0.02, 0.03, 0.01, 0.02, 0.04], 1 / 4):.4f}"
     '0.0349'

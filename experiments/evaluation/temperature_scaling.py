@@ -72,7 +72,7 @@ def scale(targets: Targets, probabilities: Floats, temperatures: Sequence[float 
 
 
 def at_temperature(probabilities: Floats, temperature: float) -> Floats:
-    """Of classes, (N, C).
+    """Returns the probabilities of classes (N, C) at a temperature.
 
     >>> at_temperature(np.array([[0.9, 0.1]]), 2.0).round(4).tolist()
     [[0.75, 0.25]]

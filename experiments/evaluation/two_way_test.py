@@ -79,7 +79,7 @@ class TwoWay:
         return self.variance**2 / shares
 
     def _freedom(self, parts: tuple[float, float]) -> float:
-        """Of a sum of variances over the seeds of each configuration."""
+        """Returns the degrees of freedom of a sum of variances over the seeds of each configuration."""
         counted = zip(parts, self.num_seeds, strict=True)
         return sum(parts) ** 2 / sum(part**2 / (count - 1) for part, count in counted)
 
@@ -92,7 +92,7 @@ class TwoWay:
 
     @property
     def p_value(self) -> float:
-        """That there is no difference, two-sided."""
+        """The p-value of no difference, two-sided."""
         if self.difference == 0:
             return 1.0
         return float(2 * stats.t.sf(abs(self.difference) / math.sqrt(self.variance), self.freedom))
@@ -226,7 +226,7 @@ def difference_interval(differences: Floats, freedom: float | None = None) -> In
 
 
 def difference_p_value(differences: Floats, freedom: float | None = None) -> float:
-    """That two fixed models do equally well on other units, of their paired differences (U,)."""
+    """Returns the p-value that two fixed models do equally well, from paired differences (U,) over units."""
     variance = variance_of_mean(differences, freedom is not None)
     if variance == 0:  # all groups differ alike
         return 0.0

@@ -77,7 +77,7 @@ class ChartLine:
 
 
 def colour(place: int) -> str:
-    """Of a group by its rank, the same in all charts.
+    """Returns the colour of a group by its rank, the same in all charts.
 
     >>> colour(0), colour(10) == colour(0)
     ('#3f90da', True)

@@ -12,7 +12,7 @@ Answer = Callable[[int, FrameType | None], None]
 
 
 def heeded() -> list[signal.Signals]:
-    """Those of the signals that this process does not ignore: who started it so has a reason."""
+    """Returns the signals that this process does not ignore; whoever started it so has a reason."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 

@@ -20,7 +20,7 @@ def prepare_sweep(experiment: Experiment, sources: Sequence[str], overrides: Map
         What a user may not expect, in sentences.
 
     Raises:
-        RequestError: The data or the network is not to be had, or trials or winner would not be judged.
+        RequestError: The data or the network is not available, or trials or winner would not be judged.
     """
     assert experiment.sweep is not None
     check_options(experiment.sweep)

@@ -66,7 +66,7 @@ def read_outcome(run: RunRecord, split: str) -> StoredPredictions:
 
 
 def _read_log_odds(frame: pd.DataFrame, num_classes: int) -> NDArray[np.float32] | None:
-    """Those of each class or label, (N, C); None where a run, or one of its folds, recorded none."""
+    """Reads the log odds (N, C); None where a run, or one of its folds, recorded none."""
     columns = frame.filter(regex=r"^log_odds_\d+$")
     if columns.empty or bool(columns.isna().to_numpy().any()):
         return None

@@ -97,7 +97,7 @@ def load_recorded_data(record: RunRecord, overrides: Mapping[str, str]) -> Image
         overrides: Keys of the data, such as where it lies now.
 
     Raises:
-        RequestError: It is not to be had.
+        RequestError: It is not available.
     """
     quiet = {"sweep": "null", "claim": "null", "data.sample_weights": "null"}
     if "data.download" in record.params:

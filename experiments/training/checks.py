@@ -39,10 +39,10 @@ HEAD_ALONE = {"linear_then_full": "head_epochs", "gradual": "unfreeze_every"}  #
 
 
 def check_devices(settings: TrainerSettings) -> None:
-    """Refuses what this machine does not have: an accelerator, so many GPUs, or nearly so many cores.
+    """Refuses an accelerator that this machine lacks, and more devices than it has GPUs, or cores by far.
 
     Raises:
-        ValueError: So it is.
+        ValueError: The settings ask for one of these.
     """
     _check_accelerator(settings.accelerator)
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
@@ -221,7 +221,7 @@ def _check_accelerator(name: str) -> None:
     found = {"auto", "gpu", *there} if {"cuda", "mps"} & set(there) else {"auto", *there}
     if name not in found:
         raise ValueError(
-            f"trainer.accelerator={name} is not to be had: this machine has {', '.join(there)}; "
+            f"trainer.accelerator={name} is not available: this machine has {', '.join(there)}; "
             "trainer.accelerator=auto takes the fastest"
         )
 

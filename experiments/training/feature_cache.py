@@ -91,7 +91,7 @@ class FeatureData(pl.LightningDataModule):
             return is_head_of(model.network, images, features, model.hparams["dropout"])
 
     def _features(self, store: ImageStore) -> torch.Tensor:
-        """Of all images of a split, (N, F), in the processor's memory."""
+        """Returns the features of all images of a split, (N, F), in the processor's memory."""
         kept = []
         for _, features in self._batches(store):
             assert features is not None

@@ -22,7 +22,7 @@ def restore(record: RunRecord, overrides: Mapping[str, str]) -> Experiment:
         overrides: Keys of the data, to judge on other images of the same classes.
 
     Raises:
-        RequestError: The run has no checkpoint, the data is not to be had, or has other classes, or images
+        RequestError: The run has no checkpoint, the data is not available, or has other classes, or images
             of a size that the network can't take.
     """
     check_overrides(overrides, ("data", "data.*", "trainer.*"), "the network is trained")

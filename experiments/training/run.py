@@ -50,7 +50,7 @@ def train(
         tested: Judge the chosen checkpoint on the test images, where there are any.
 
     Raises:
-        RequestError: The data or the network is not to be had, or the images are not those that the run
+        RequestError: The data or the network is not available, or the images are not those that the run
             to continue was begun with; no run was created.
         RunError: Training failed; the run is FAILED with its traceback.
         Interrupted: Ctrl-C, or the process was told to leave; the run is KILLED and can be resumed.

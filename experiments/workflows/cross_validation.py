@@ -49,7 +49,7 @@ class Fold:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Of the chosen checkpoint."""
+        """The chosen checkpoint's metrics."""
         return self.run.metrics
 
 

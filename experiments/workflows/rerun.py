@@ -141,7 +141,7 @@ def rerun_at_commit(store: Store, original: RunRecord, overrides: Mapping[str, s
     """Trains it with the recorded code, in a worktree of its own, and the packages at hand.
 
     Raises:
-        RequestError: The code was not recorded, or is not to be had; or the run is a sweep's trial.
+        RequestError: The code was not recorded, or is not available; or the run is a sweep's trial.
         RunError: The training failed.
     """
     if not any(name.startswith("test/") for name in original.metrics):
@@ -183,7 +183,7 @@ def images_at_hand(original: RunRecord, overrides: Mapping[str, str]) -> list[st
     The present code reads them, and divides them by its own rules.
 
     Raises:
-        RequestError: They are not to be had.
+        RequestError: They are not available.
     """
     try:
         experiment = recorded_experiment(original, overrides)

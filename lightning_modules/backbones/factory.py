@@ -171,7 +171,7 @@ def _build_timm(
         )
         with torch.no_grad():  # timm looks at the size of images only when they come
             logits = network.eval()(torch.zeros(1, *image_shape))
-    except OSError:  # weights that are not to be had
+    except OSError:  # weights that are not available
         raise
     except Exception as error:  # options reach all of a network's code, and may fail anywhere in it
         raise ValueError(

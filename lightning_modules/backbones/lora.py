@@ -81,7 +81,7 @@ def adaptable_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> d
     """The trunk's plain linear layers and convolutions by name, as far as the network calls them.
 
     Those of timm's with arithmetic of their own, padding for one, would not fit what is put beside them,
-    and a layer that only lends its weights, as BEiT's `qkv` does, would be adapted in vain.
+    and a layer that only lends its weights, as BEiT's `qkv` does, would be adapted to no effect.
     """
     heads = tuple(f"{head}." for head in head_names(network))
     candidates = {

@@ -17,12 +17,12 @@ Criterion = CrossEntropy | BinaryCrossEntropy
 
 @dataclass(frozen=True)
 class Plain:
-    """Of cross-entropy: none."""
+    """Options of cross-entropy: it has none."""
 
 
 @dataclass(frozen=True)
 class OneHot:
-    """Of binary cross-entropy.
+    """Options of binary cross-entropy.
 
     Args:
         target_threshold: What mixing left a larger share than this counts as present in full, the rest
@@ -69,7 +69,7 @@ def check_loss(name: LossName | None, given: Mapping[str, Any] | None) -> Any:
     """The options as an instance of the loss's dataclass; None without a loss.
 
     Raises:
-        ValueError: The loss has no such option, or the value won't do.
+        ValueError: The loss has no such option, or the value is invalid.
     """
     if name is None:
         if given:

@@ -64,7 +64,7 @@ class EpochOutputs:
         return ((losses * weights).sum() / weights.sum()).float()
 
     def _weights(self, device: torch.device) -> Tensor:
-        """Those of all steps, float64 (S,)."""
+        """The losses of all steps, float64 (S,)."""
         return torch.stack([torch.as_tensor(each, device=device).double() for each in self.weights])
 
     def whole(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,7 +113,7 @@ def num_ranks() -> int:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Of a tensor that all processes have in the same shape."""
+    """Gathers a tensor that all processes have in the same shape."""
     if num_ranks() == 1:
         return values
     total = values.clone()

@@ -92,7 +92,7 @@ def build_optimizer(
     Nesterov's momentum and "momentum" the plain one.
 
     Raises:
-        ValueError: The optimizer does not take the options, or is not to be had on this machine.
+        ValueError: The optimizer does not take the options, or is not available on this machine.
     """
     parameters: nn.Module | list[dict[str, Any]] = network
     if finetuning != FineTuning():
@@ -110,7 +110,7 @@ def check_schedule(name: Schedule, options: Mapping[str, Any] | None) -> None:
     """Refuses options that the schedule does not have, or could not follow.
 
     Raises:
-        ValueError: So it is.
+        ValueError: One of the options is refused.
     """
     known = MULTISTEP if name == "multistep" else {}
     for option in options or {}:

@@ -186,7 +186,7 @@ class DatasetOriginals:
 
 
 def _stamp_of(dataset: Any) -> str:
-    """Of all files in the folder that the dataset calls its own, or of those directly in its root."""
+    """Returns a stamp of all files in the dataset's own folder, else of those directly in its root."""
     own = getattr(dataset, "_base_folder", None)
     files = Path(dataset.root).iterdir() if own is None else Path(own).rglob("*")
     stamps = sorted(file_stamp(file) for file in files if file.is_file())

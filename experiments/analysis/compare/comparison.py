@@ -201,7 +201,7 @@ def _counts_images(group: Group, metric: str) -> bool:
 
 
 def groups_of_images(*runs: Group) -> Groups | None:
-    """Of the images that groups of runs judged, by id; None where they have none."""
+    """Returns the group of each image that the runs judged, by id; None where images have none."""
     outcomes = [member.outcome for group in runs for member in group.members]
     group_of = group_of_image(outcomes)
     return None if group_of is None else groups_by_id(outcomes, group_of)

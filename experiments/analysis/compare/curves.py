@@ -68,7 +68,7 @@ def class_scores(groups: Sequence[Group]) -> Floats:
 
 
 def agreement(groups: Sequence[Group]) -> Floats:
-    """Of the images that one errs on, the share that another errs on as well, (M, M), rows the one.
+    """Returns the share of one run's mistakes that another makes too, (M, M); rows are the one.
 
     Averaged over pairs of seeds; on the diagonal over pairs of different seeds of one group, NaN where it
     has one. NaN too where two judged different images, or one errs on none.

@@ -43,7 +43,7 @@ class SplitImages:
         overrides: Keys of the data, such as where it lies now.
 
     Raises:
-        RequestError: The data is not to be had here.
+        RequestError: The data is not available here.
     """
 
     def __init__(self, group: Group, split: str, overrides: Mapping[str, str]) -> None:

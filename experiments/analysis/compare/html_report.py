@@ -96,7 +96,7 @@ def _charts(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
 
 
 def _classes(groups: Sequence[Group]) -> str:
-    """Those in which groups differ most, in the order of classes."""
+    """Returns the classes in which groups differ most, in the order of classes."""
     scores = class_scores(groups)  # (C, M)
     chosen = np.sort(np.argsort(-np.ptp(scores, axis=1), kind="stable")[:MAX_CLASSES])
     names = groups[0].members[0].class_names
@@ -129,7 +129,7 @@ def _pictures(comparison: Comparison, overrides: Mapping[str, str]) -> Iterator[
     try:
         images = SplitImages(groups[0], comparison.split, overrides)
     except RequestError as error:
-        yield "Images", f"Left out: the data is not to be had here ({html.escape(str(error))}).", ""
+        yield "Images", f"Left out: the data is not available here ({html.escape(str(error))}).", ""
         return
     for right, wrong in permutations(groups, 2):
         if not same_images(right, wrong):

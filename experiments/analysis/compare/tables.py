@@ -95,7 +95,7 @@ def pairs_table(comparison: Comparison) -> TextTable:
 
 
 def seeds_needed(pair: Pair) -> str:
-    """Of each; infinite where no number of seeds would tell, as the images are too few."""
+    """How many seeds of each would tell; infinite where none would, because the images are too few."""
     if pair.needed is None:
         return "-"
     return "∞" if pair.needed.seeds is None else f"{pair.needed.seeds:,}"

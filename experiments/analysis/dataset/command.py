@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """`darkroom data`.
 
     Raises:
-        RequestError: The data is not to be had, a run is not there, or the page can't be written.
+        RequestError: The data is not available, a run is not there, or the page can't be written.
         RunError: `--strict`, and images or groups stand in more than one split.
     """
     experiment = load_experiment(arguments.experiments, overrides)

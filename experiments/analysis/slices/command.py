@@ -79,7 +79,7 @@ def divide(
     by: Sequence[str],
     overrides: Mapping[str, str],
 ) -> tuple[list[Slice], list[str]]:
-    """Slices by what was asked for, with notes; of what needs the data none where it is not to be had."""
+    """Slices by what was asked for, with notes; of what needs the data none where it is not available."""
     of_classes = by_class(outcome.targets, class_names)
     if list(by) == ["class"]:
         return of_classes, []
@@ -88,7 +88,7 @@ def divide(
     except RequestError as error:
         if by or overrides:
             raise
-        return of_classes, [f"by class alone, as the images are not to be had: {error}"]
+        return of_classes, [f"by class alone, as the images are not available: {error}"]
     chosen, notes = (list(by), []) if by else columns.usual()
     slices = []
     for name in chosen:

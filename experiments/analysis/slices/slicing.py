@@ -138,7 +138,7 @@ class Columns:
         return chosen, notes
 
     def slices(self, name: str) -> list[Slice]:
-        """Of one column other than class.
+        """Returns the slices of one column other than class.
 
         Raises:
             RequestError: There is no such column.

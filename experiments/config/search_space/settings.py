@@ -96,7 +96,7 @@ class SweepSettings:
 
     @property
     def direction(self) -> Direction:
-        """Of the metric."""
+        """Whether the metric is minimised or maximised."""
         return "minimize" if is_minimized(self.metric) else "maximize"
 
     @property

@@ -12,7 +12,7 @@ from ...runtime import signals
 
 
 class StopRequests:
-    """Those made so far.
+    """Counts the requests to stop.
 
     Attributes:
         by_ctrl_c: How often.

@@ -60,7 +60,7 @@ class TrialFolds:
 
     @classmethod
     def of(cls, record: RunRecord | None) -> TrialFolds:
-        """Those that the run has now, not those it had when it was sent here."""
+        """Reads the folds that the run has now, not those it had when it was sent here."""
         folds = cls(record)
         if record is None:
             return folds

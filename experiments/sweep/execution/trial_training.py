@@ -81,7 +81,7 @@ class Training:
 
     @property
     def epochs(self) -> int:
-        """Those before an interruption included."""
+        """The number of epochs trained, those before an interruption included."""
         return len(self.recorder.history)
 
     @property

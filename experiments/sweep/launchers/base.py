@@ -16,7 +16,7 @@ class Engine(Protocol):
         """How many have not ended."""
 
     def wait(self) -> Iterator[Ending]:
-        """Those that ended, after a moment's wait."""
+        """Yields the commands that ended, after a moment's wait."""
 
     def stop(self, at_once: bool) -> None:
         """Interrupts all as Ctrl-C would, or kills them."""

@@ -43,7 +43,7 @@ class Savings:
 
     @property
     def share(self) -> float:
-        """Of all epochs, as a fraction."""
+        """The saved epochs as a fraction of all epochs."""
         return self.epochs / self.all_epochs if self.all_epochs else 0.0
 
     def __str__(self) -> str:

@@ -48,7 +48,7 @@ def best_trial(study: optuna.Study, settings: SweepSettings) -> FrozenTrial | No
 
 
 def complete_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that trained to their end with a finite value."""
+    """Returns the trials that trained to their end with a finite value."""
     return [each for each in trials if each.state is TrialState.COMPLETE and math.isfinite(each.values[0])]
 
 

@@ -76,7 +76,7 @@ class EpochRecorder(Checkpoint):
         return int(best["epoch"])
 
     def validation(self, epoch: int) -> tuple[dict[str, float], Predictions] | None:
-        """That epoch's `val/...` metrics and predictions; None where another process saw it."""
+        """Returns an epoch's `val/...` metrics and predictions; None where another process saw it."""
         if self._chosen is None or self._chosen[0] != epoch:
             return None
         metrics = {name: value for name, value in self.history[epoch - 1].items() if name.startswith("val/")}

@@ -36,7 +36,7 @@ class HostWait:
         self._seconds += time.perf_counter() - self._began_at
 
     def take(self) -> float:
-        """Those since the last time."""
+        """Returns the seconds since the last call."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
@@ -59,7 +59,7 @@ class GpuWait:
         self._ended.append(_event_now())
 
     def take(self) -> float:
-        """Those since the last time; the GPU must have come to rest."""
+        """Returns the seconds since the last call; the GPU must have come to rest."""
         waits = zip(self._began, self._ended, strict=True)
         milliseconds = sum(float(began.elapsed_time(ended)) for began, ended in waits)
         self._began, self._ended = [], []

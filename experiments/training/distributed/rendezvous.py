@@ -117,10 +117,10 @@ class Node:
         await_until(ready, "the other machines do not come, each with this command and its NODE_RANK")
 
     def check_others(self, board: TCPStore) -> None:
-        """Whether another machine has left word that it failed.
+        """Looks whether another machine has reported a failure.
 
         Raises:
-            RankError: So it is.
+            RankError: One has.
         """
         for node in range(1, self.count):
             if board.check([f"failed/{node}"]):
@@ -128,10 +128,10 @@ class Node:
 
 
 def await_until(condition: Callable[[], bool], complaint: str) -> None:
-    """Asks again and again, for half an hour.
+    """Waits until a condition holds, for half an hour at most.
 
     Raises:
-        RankError: In vain.
+        RankError: It does not hold by then; the message is the complaint.
     """
     ends_at = time.monotonic() + PATIENCE_SECONDS
     while not condition():

@@ -126,7 +126,7 @@ def as_outcome(predictions: Predictions, data: ImageDataModule, split: str) -> S
 
 
 def check_images(data: ImageDataModule, member: EnsembleMember) -> None:
-    """That the data at hand is what the members judged.
+    """Checks that the data at hand is what the members judged.
 
     Raises:
         RequestError: It is other data.

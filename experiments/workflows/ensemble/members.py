@@ -54,12 +54,12 @@ class EnsembleMember:
 
     @property
     def params(self) -> dict[str, str]:
-        """Those that its networks have in common."""
+        """The parameters that its networks have in common."""
         return common_params([run.params for run in self.networks])
 
     @property
     def num_parameters(self) -> int:
-        """Of all its networks."""
+        """The number of parameters of all its networks."""
         return sum(int(run.params["num_parameters"]) for run in self.networks)
 
     def predictor(self, places: Mapping[str, str]) -> nn.Module:
@@ -144,7 +144,7 @@ def in_order(outcome: StoredPredictions) -> StoredPredictions:
 
 
 def check_alike(one: EnsembleMember, other: EnsembleMember) -> None:
-    """That both know the same classes and judged the same images.
+    """Checks that both know the same classes and judged the same images.
 
     Raises:
         RequestError: They don't.

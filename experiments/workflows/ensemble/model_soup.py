@@ -27,7 +27,7 @@ ARCHITECTURE = ("model.backbone", "model.backbone_options", "data.image_size", "
 
 
 def check_soup(members: Sequence[EnsembleMember]) -> None:
-    """That the members' weights have a mean: the networks are built alike and see images alike.
+    """Checks that the members' weights have a mean: the networks are built alike and see images alike.
 
     Raises:
         RequestError: They don't.
@@ -100,6 +100,6 @@ def mean_of(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _weights(run: RunRecord) -> dict[str, Tensor]:
-    """Those of the network of a run's chosen checkpoint."""
+    """Reads the weights of a run's chosen checkpoint."""
     state: dict[str, Tensor] = read_checkpoint(run.download("checkpoints/best.ckpt"))["state_dict"]
     return {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Trains what is not recorded yet, fits, records below one run.
 
     Raises:
-        RequestError: The request was wrong, or the data is not to be had; nothing was trained.
+        RequestError: The request was wrong, or the data is not available; nothing was trained.
     """
     points = load_points(arguments.experiments, overrides, arguments.fractions, arguments.seeds)
     first = next(iter(points.values()))

@@ -110,7 +110,7 @@ class LearningCurve:
         return gain, self._interval(gains)
 
     def interval(self, name: str) -> Interval:
-        """Of a parameter of the law; of c no steeper than the fit admits."""
+        """Returns the interval of a parameter; that of c ends at the steepest that the fit admits."""
         low, high = self._interval([getattr(law, name) for law in self.drawn])
         return Interval(low, min(high, STEEPEST) if name == "c" else high)
 

@@ -24,7 +24,7 @@ def load_points(
     """The experiment of each fraction and seed, smaller fractions first.
 
     Raises:
-        RequestError: One is no fraction, or the configuration won't do.
+        RequestError: One is no fraction, or the configuration is invalid.
     """
     for key in (FRACTION, "data.train_per_class", "seed"):
         if key in overrides:

@@ -28,7 +28,7 @@ def line(row: Reproduction) -> str:
 
 
 def check_document(path: Path) -> None:
-    """That the table can be written into it, before seeds are trained for it.
+    """Checks that the table can be written into a file, before seeds are trained for it.
 
     Raises:
         RequestError: The file's table is none of this kind.

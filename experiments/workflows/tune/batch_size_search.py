@@ -76,7 +76,7 @@ class BatchSizeSearch:
 
     @property
     def fastest(self) -> Attempt:
-        """That with the most images/s, of those that leave enough steps an epoch."""
+        """The attempt with the most images/s, of those that leave enough steps an epoch."""
         sensible = [each for each in self.attempts if each.batch_size <= self.asked.sensible]
         return max(sensible or self.attempts[:1], key=lambda each: each.images_per_second)
 

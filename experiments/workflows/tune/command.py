@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     """Tests learning rates, or batch sizes; trains nothing and changes no recipe.
 
     Raises:
-        RequestError: The request was wrong, or the data is not to be had; nothing was tried.
+        RequestError: The request was wrong, or the data is not available; nothing was tried.
         RunError: The trying failed; the run is FAILED.
     """
     check(arguments)
@@ -47,7 +47,7 @@ def check(arguments: argparse.Namespace) -> None:
     """Refuses what can't be asked for, and what would be ignored.
 
     Raises:
-        RequestError: So it is.
+        RequestError: The arguments hold such an option.
     """
     for option, given, of_sizes in (
         ("--steps", arguments.steps, False),
@@ -113,7 +113,7 @@ def load_steady(sources: Sequence[str], overrides: Mapping[str, str]) -> Experim
     """The experiment at a constant rate, with all parts trained that it ever trains.
 
     Raises:
-        RequestError: The configuration won't do, or wants several devices.
+        RequestError: The configuration is invalid, or wants several devices.
     """
     steady = {**overrides, "model.schedule": "constant", "model.warmup_epochs": "0"}
     experiment = load_experiment(sources, steady)

@@ -39,7 +39,7 @@ class Ramp:
     steps: int = 300
 
     def rate(self, step: int) -> float:
-        """That of a step, from 0.
+        """Returns the rate of a step, from 0.
 
         >>> [round(Ramp(0.01, 1, 3).rate(step), 6) for step in range(3)]
         [0.01, 0.1, 1.0]

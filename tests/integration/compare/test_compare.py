@@ -132,7 +132,7 @@ def test_without_the_data_the_page_is_written_without_its_images(trained_store, 
     (run,) = [run for run in trained_store.runs_of("digits/cnn") if run.params["seed"] == "1"]
     other = trained_store.runs_of("digits/cnn")[0].run_id
     assert main(["compare", run.run_id, other, f"--out={tmp_path / 'a.html'}", "--data.test_fraction=2"]) == 0
-    assert "Left out: the data is not to be had here" in (tmp_path / "a.html").read_text()
+    assert "Left out: the data is not available here" in (tmp_path / "a.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_show_tells_of_a_network_that_feeds_parameters_to_layers(darkroom):
 def test_show_tells_why_this_machine_cant_train_it(darkroom):
     answer = darkroom("show", "digits/cnn", "--trainer.accelerator=tpu")
     assert answer.status == 0, answer.errors
-    assert "trainer.accelerator=tpu is not to be had" in answer.output
+    assert "trainer.accelerator=tpu is not available" in answer.output
 
 
 def write_idx(path, array: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Images are drawn by the weights that a file gives them, and a file that won't do is told what it lacks."""
+"""Images are drawn by the weights that a file gives them; an invalid file is refused with what it lacks."""
 
 from __future__ import annotations
 

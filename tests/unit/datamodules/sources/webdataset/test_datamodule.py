@@ -189,7 +189,7 @@ def test_shards_behind_urls_are_copied_a_few_at_a_time(shards, root, tmp_path) -
         opened(ImageShards, "pipe:cat /nowhere/{}", train="train-0.tar", **remote)
 
 
-# What won't do ------------------------------------------------------------------------------------
+# What is invalid ----------------------------------------------------------------------------------
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> None:
