@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from . import arguments
+
 
 @dataclass(frozen=True)
 class Command:
@@ -22,317 +24,69 @@ class Command:
     takes_keys: bool = True
 
 
-def _experiments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "experiments",
-        nargs="+",
-        metavar="EXPERIMENT",
-        help="a recipe's name or a YAML file; of several the last wins",
-    )
-
-
-def _data(parser: argparse.ArgumentParser) -> None:
-    _experiments(parser)
-    parser.add_argument(
-        "--strict", action="store_true", help="exit status 1 where duplicates or groups stand across splits"
-    )
-    parser.add_argument("--out", metavar="FILE", help="the page (default: <experiment>-data.html)")
-    parser.add_argument(
-        "--labels",
-        metavar="RUN",
-        action="append",
-        default=[],
-        help="list labels that this run doubts, of its validation images; several times for several folds",
-    )
-
-
-def _list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--outdated",
-        action="store_true",
-        help="only claims of our own that were measured before repairs that change numbers",
-    )
-
-
-def _any_version(parser: argparse.ArgumentParser, help: str) -> None:
-    parser.add_argument("--any-version", action="store_true", help=help)
-
-
-def _tune(parser: argparse.ArgumentParser) -> None:
-    _experiments(parser)
-    parser.add_argument(
-        "--steps", type=int, metavar="N", help="steps of the learning-rate range test (default: 300)"
-    )
-    parser.add_argument(
-        "--lr-range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="its rates, each of which stands for model.lr (default: 1e-6 10)",
-    )
-    parser.add_argument(
-        "--batch-size",
-        action="store_true",
-        help="find the batch size instead: the largest that fits a GPU, and the smallest that is fast",
-    )
-    parser.add_argument(
-        "--memory",
-        type=float,
-        metavar="GIB",
-        help="with --batch-size, on the CPU: the largest whose training takes no more than so much",
-    )
-
-
-def _train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "experiments",
-        nargs="*",
-        metavar="EXPERIMENT",
-        help="a recipe's name or a YAML file; of several the last wins",
-    )
-    parser.add_argument("--resume", metavar="RUN", help="continue a run that was killed, where it stopped")
-    parser.add_argument(
-        "--folds",
-        type=int,
-        metavar="K",
-        help="cross-validation: train each of K folds; the same command again goes on with what was killed",
-    )
-    parser.add_argument(
-        "--boost",
-        type=int,
-        metavar="M",
-        help="boosting: train M members, each on more of what those before it got wrong; goes on likewise",
-    )
-
-
-def _sweep(parser: argparse.ArgumentParser) -> None:
-    _experiments(parser)
-    parser.add_argument(
-        "--trials", type=int, metavar="N", help="configurations to try (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="trials at once (default: one, or one a GPU)"
-    )
-    parser.add_argument(
-        "--trials-per-gpu", type=int, default=1, metavar="N", help="trials that share a GPU (default: 1)"
-    )
-    parser.add_argument("--study", metavar="NAME", help="name of the study (default: the recipe's)")
-    parser.add_argument(
-        "--storage", metavar="URL", help="Optuna's database (default: sqlite:///optuna.db in this folder)"
-    )
-    parser.add_argument(
-        "--extend", action="store_true", help="go on with a study although its space was changed"
-    )
-    _any_version(parser, "go on with a study that was begun before repairs that change numbers")
-    parser.add_argument(
-        "--launcher",
-        choices=("local", "ray", "slurm"),
-        default="local",
-        help="who runs it: this machine (default), or several of a Ray cluster or of SLURM",
-    )
-    parser.add_argument(
-        "--machines",
-        type=int,
-        metavar="N",
-        help="machines to run it on (default: all of Ray's, one of SLURM)",
-    )
-    parser.add_argument(
-        "--launcher-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of SLURM's jobs, such as time=120 (minutes), partition=gpu, cpus_per_task=8",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show the script for SLURM, and submit nothing"
-    )
-
-
-def _evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "queries",
-        nargs="+",
-        metavar="RUN",
-        help="a run's id, the unique beginning of one, or its name; with --untrained an experiment",
-    )
-    parser.add_argument("--split", choices=("test", "val"), help="images to judge on (default: test)")
-    parser.add_argument(
-        "--untrained",
-        action="store_true",
-        help="judge the weights that an EXPERIMENT starts from (model.pretrained or model.weights), as a run",
-    )
-
-
-def _slices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("query", metavar="RUN", help="a run's id, the unique beginning of one, or its name")
-    parser.add_argument(
-        "--by",
-        action="append",
-        default=[],
-        metavar="COLUMN",
-        help="class, size, brightness or a column of the data's table; several times for several "
-        "(default: all, of a table those with few values)",
-    )
-    parser.add_argument(
-        "--split", choices=("test", "val"), default="test", help="images to judge on (default: test)"
-    )
-    parser.add_argument(
-        "--out",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="write it as .md or .csv too; several times for several",
-    )
-
-
-def _compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs", nargs="*", metavar="RUN_OR_EXPERIMENT", help="runs, recipes or sweeps; all runs of each"
-    )
-    parser.add_argument(
-        "--where",
-        metavar="FILTER",
-        help='only runs that MLflow\'s filter admits, such as "metrics.`test/accuracy` > 0.9"',
-    )
-    parser.add_argument(
-        "--metric", default="test/accuracy", metavar="NAME", help="what is compared (default: test/accuracy)"
-    )
-    parser.add_argument(
-        "--rope",
-        type=float,
-        metavar="R",
-        help="a Bayesian test too: is any difference larger than this, which matters in practice?",
-    )
-    _any_version(parser, "take seeds of one configuration together whatever repairs came between them")
-    parser.add_argument(
-        "--out",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="write it as .md, .tex, .csv or .html too; several times for several",
-    )
-
-
-def _ensemble(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="runs, recipes or sweeps; all runs of each")
-    parser.add_argument(
-        "--method",
-        choices=("soft_voting", "greedy", "stacking", "soup"),
-        default="soft_voting",
-        help="mean of probabilities (default), greedy selection, logistic regression, or mean of weights",
-    )
-    parser.add_argument(
-        "--where",
-        metavar="FILTER",
-        help='only runs that MLflow\'s filter admits, such as "metrics.`best/accuracy` > 0.9"',
-    )
-    parser.add_argument(
-        "--metric",
-        metavar="NAME",
-        help="what greedy selection raises and is told (default: accuracy; of labels average_precision)",
-    )
-    parser.add_argument(
-        "--out",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="write the table as .md or .csv too; several times for several",
-    )
-
-
-def _learning_curve(parser: argparse.ArgumentParser) -> None:
-    _experiments(parser)
-    parser.add_argument(
-        "--fractions",
-        type=float,
-        nargs="+",
-        default=[0.1, 0.3, 1.0],
-        metavar="F",
-        help="shares of the training images, each a part of the larger ones (default: 0.1 0.3 1)",
-    )
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0], metavar="N", help="seeds of each (default: 0)"
-    )
-    parser.add_argument(
-        "--metric", metavar="NAME", help="what is told (default: accuracy; of labels average_precision)"
-    )
-
-
-def _reproduce(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "experiments", nargs="*", metavar="EXPERIMENT", help="recipes, or YAML files, each with a claim"
-    )
-    parser.add_argument("--all", action="store_true", help="every recipe that claims something")
-    parser.add_argument(
-        "--budget",
-        choices=("smoke", "mini", "full"),
-        default="full",
-        help="less than the whole: an epoch of five batches, or a tenth of the epochs, of one seed",
-    )
-    _any_version(parser, "count runs that were recorded before repairs that change numbers")
-    parser.add_argument("--fresh", action="store_true", help="train all seeds, whatever is recorded")
-    parser.add_argument("--recorded", action="store_true", help="train nothing: judge what is recorded")
-    parser.add_argument(
-        "--out", metavar="FILE", help="write the table there, of a .md that has one its rows; or a .html page"
-    )
-
-
-def _rerun(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("query", metavar="RUN", help="a run's id, the unique beginning of one, or its name")
-    parser.add_argument(
-        "--at-commit", action="store_true", help="with the recorded code, checked out in a temporary worktree"
-    )
-
-
-def _ui(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=5000, help="port to serve on (default: 5000)")
-
-
 COMMANDS: Mapping[str, Command] = {
-    "list": Command("cli.list", "the recipes, with source and claimed score", _list, takes_keys=False),
+    "list": Command(
+        "cli.list", "the recipes, with source and claimed score", arguments.recipes, takes_keys=False
+    ),
     "show": Command(
-        "cli.show", "an experiment's configuration and its network, layer by layer", _experiments
+        "cli.show",
+        "an experiment's configuration and its network, layer by layer",
+        arguments.experiments,
     ),
     "data": Command(
-        "analysis.dataset.command", "what the data holds: counts, duplicates, leaks, outliers", _data
+        "analysis.dataset.command",
+        "what the data holds: counts, duplicates, leaks, outliers",
+        arguments.data,
     ),
     "tune": Command(
         "workflows.tune.command",
         "which learning rate to begin with, by a range test; or which batch size fits and is fast",
-        _tune,
+        arguments.tune,
     ),
-    "train": Command("cli.train", "one run: fit, test the best checkpoint, record all of it", _train),
-    "sweep": Command("sweep.command", "a search over configurations; the best is trained and tested", _sweep),
+    "train": Command(
+        "cli.train", "one run: fit, test the best checkpoint, record all of it", arguments.train
+    ),
+    "sweep": Command(
+        "sweep.command",
+        "a search over configurations; the best is trained and tested",
+        arguments.sweep,
+    ),
     "evaluate": Command(
         "cli.evaluate",
         "a recorded run's metrics, computed again or on other data; or untrained weights'",
-        _evaluate,
+        arguments.evaluate,
     ),
     "slices": Command(
         "analysis.slices.command",
         "on which images a recorded run does worse: by class, size, brightness, any column",
-        _slices,
+        arguments.slices,
     ),
     "compare": Command(
         "analysis.compare.command",
         "which configuration is better, and whether that can be known",
-        _compare,
+        arguments.compare,
     ),
     "ensemble": Command(
         "workflows.ensemble.command",
         "several recorded runs as one predictor, fitted on validation and tested once",
-        _ensemble,
+        arguments.ensemble,
     ),
     "learning-curve": Command(
         "workflows.learning_curve.command",
         "what more training images would bring: nested fractions of them, and a power law",
-        _learning_curve,
+        arguments.learning_curve,
     ),
     "reproduce": Command(
-        "workflows.reproduce.command", "a recipe's seeds, held against its claim: a verdict", _reproduce
+        "workflows.reproduce.command",
+        "a recipe's seeds, held against its claim: a verdict",
+        arguments.reproduce,
     ),
-    "rerun": Command("workflows.rerun", "a recorded run again from its record; says what differs", _rerun),
-    "ui": Command("cli.ui", "the MLflow UI on the store in use", _ui, takes_keys=False),
+    "rerun": Command(
+        "workflows.rerun",
+        "a recorded run again from its record; says what differs",
+        arguments.rerun,
+    ),
+    "ui": Command("cli.ui", "the MLflow UI on the store in use", arguments.ui, takes_keys=False),
 }
 DESCRIPTION = "Image classification for researchers whose numbers have to be right."
 EPILOG = """\

@@ -21,7 +21,7 @@ from .artifacts import record_figures, record_model, record_start
 from .callbacks.checkpoints import chosen_checkpoint, load_weights, save_untrained
 from .callbacks.epoch_end import EpochRecorder, ProgressLine
 from .callbacks.throughput import Throughput
-from .checks import check_has_a_head
+from .class_order import check_has_a_head
 from .distributed.launcher import DataProvider, other_ranks
 from .loop import chosen_epoch, evaluate, train_epochs
 from .result import Result

@@ -14,9 +14,9 @@ from .checks import (
     check_is_defined,
     check_is_reported,
     check_takes_extra,
-    class_order_notes,
     monitored,
 )
+from .class_order import class_order_notes
 
 
 def prepare(experiment: Experiment) -> None:

@@ -13,7 +13,8 @@ from timm.data import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 from torch import nn
 
 from ..networks import NETWORKS
-from .weight_loading import head_names, reason, start_at_zero
+from .head import head_names, start_at_zero
+from .weight_loading import reason
 
 Initialization = Literal["default", "glorot_uniform"]
 # Options of timm's that name a file to load.

@@ -1,4 +1,4 @@
-"""Features before the head, and the head applied to them."""
+"""The classification head: its names, features before it, and the head applied to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..seeding import seed_dropout
-from .weight_loading import head_names
 
 
 @torch.no_grad()
@@ -55,3 +54,37 @@ def is_head_of(network: nn.Module, images: Tensor, features: Tensor, dropout: fl
     for buffer, value in zip(network.buffers(), before, strict=True):
         buffer.copy_(value)
     return follow
+
+
+def start_at_zero(head: nn.Module) -> None:
+    """All classes equally likely: networks' own first weights may be far too large for few classes.
+
+    EfficientNet's, drawn for a thousand, cost a linear probe on two classes twenty points of accuracy.
+    Norms and hidden layers of a head stay as they are: were they zero too, no gradient would reach any.
+    """
+    for name in logit_layers(head):
+        for parameter in head.get_submodule(name).parameters():
+            nn.init.zeros_(parameter)
+
+
+def logit_layers(head: nn.Module, prefix: str = "") -> list[str]:
+    """The names of a head's layers that give logits: the last one, and others of as many outputs.
+
+    >>> logit_layers(nn.Linear(2, 3), "fc")
+    ['fc']
+    >>> logit_layers(nn.Sequential(nn.Linear(2, 8), nn.LayerNorm(8), nn.Linear(8, 3)), "fc")
+    ['fc.2']
+    """
+    widths = {
+        name: module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        for name, module in head.named_modules(prefix=prefix)
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    return [name for name, width in widths.items() if width == list(widths.values())[-1]]
+
+
+def head_names(network: nn.Module) -> list[str]:
+    """Where the classification head stands in the network: one name, or two of a distilled one."""
+    given = network.get_classifier()  # type: ignore[operator]
+    heads = given if isinstance(given, tuple | list) else (given,)
+    return [name for name, module in network.named_modules() if any(module is head for head in heads)]

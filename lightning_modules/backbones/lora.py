@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .weight_loading import head_names
+from .head import head_names
 
 MARK = ".lora_"  # of peft, in the names of what it adds
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import pickle
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,12 @@ from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
 from ..networks.network import Network
+from .head import head_names, logit_layers, start_at_zero
+from .tensor_names import State, in_our_names, in_timms_names, is_of, without_wrappers
 
-State = dict[str, Tensor]
 SUFFIXES = (".safetensors", ".pth", ".th", ".pt", ".ckpt")
-WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "backbone.")  # what others call the whole network
 # Inception's, GoogLeNet's and VOLO's: no logits come from them here.
 AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.", "aux_head.")
-HEADS = ("linear", "fc", "head", "classifier")  # what others call the last layer of a network like ours
 LISTED = 6
 # Of files that were cut off or are something else, whatever their bytes lead the readers to.
 UNREADABLE = (
@@ -78,8 +76,8 @@ def load_weights(network: nn.Module, path: Path, in_channels: int) -> LoadedWeig
 
 def _named_as_in(network: nn.Module, state: State, path: Path) -> tuple[State, list[str]]:
     """The tensors by the network's own names, and a note on those that are not used."""
-    state, unused = _without_wrappers(state, network.state_dict(), head_names(network))
-    state = _in_our_names(state, network) if isinstance(network, Network) else _in_timms_names(state, network)
+    state, unused = without_wrappers(state, network.state_dict(), head_names(network))
+    state = in_our_names(state, network) if isinstance(network, Network) else in_timms_names(state, network)
     if not unused:
         return state, []
     more = f" and {len(unused) - LISTED} more" if len(unused) > LISTED else ""
@@ -123,10 +121,10 @@ def _fit(network: nn.Module, state: State) -> _Fit:
     ]
     missing = [key for key in wanted if key not in state and key not in optional]
     misshapen = [key for key in state if key in wanted and state[key].shape != wanted[key].shape]
-    new_heads = sorted({head for head in heads for key in (*missing, *misshapen) if _is_of(key, head)})
+    new_heads = sorted({head for head in heads for key in (*missing, *misshapen) if is_of(key, head)})
     logits = {head: logit_layers(network.get_submodule(head), head) for head in new_heads}
-    ends = {key for layers in logits.values() for layer in layers for key in wanted if _is_of(key, layer)}
-    fresh = ends | {key for key in missing if any(_is_of(key, head) for head in new_heads)}
+    ends = {key for layers in logits.values() for layer in layers for key in wanted if is_of(key, layer)}
+    fresh = ends | {key for key in missing if any(is_of(key, head) for head in new_heads)}
     differences = [f"missing {key}" for key in missing if key not in fresh]
     differences += [f"unexpected {key}" for key in state if key not in wanted]
     differences += [
@@ -159,7 +157,7 @@ def _start_head(network: nn.Module, head: str, state: State, fit: _Fit, path: Pa
     there = next((state[f"{layer}.weight"] for layer in layers if f"{layer}.weight" in state), None)
     what = "no head" if there is None else f"a head of {len(there)} outputs"
     start_at_zero(network.get_submodule(head))
-    anew = sorted({key.rpartition(".")[0] for key in fit.fresh if _is_of(key, head)})
+    anew = sorted({key.rpartition(".")[0] for key in fit.fresh if is_of(key, head)})
     return f"{path.name} has {what}; {', '.join(anew)} start{'s' * (len(anew) == 1)} anew"
 
 
@@ -219,131 +217,6 @@ def content_hash(path: Path) -> str:
     """The first 16 hexadecimal digits of the file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def start_at_zero(head: nn.Module) -> None:
-    """All classes equally likely: networks' own first weights may be far too large for few classes.
-
-    EfficientNet's, drawn for a thousand, cost a linear probe on two classes twenty points of accuracy.
-    Norms and hidden layers of a head stay as they are: were they zero too, no gradient would reach any.
-    """
-    for name in logit_layers(head):
-        for parameter in head.get_submodule(name).parameters():
-            nn.init.zeros_(parameter)
-
-
-def logit_layers(head: nn.Module, prefix: str = "") -> list[str]:
-    """The names of a head's layers that give logits: the last one, and others of as many outputs.
-
-    >>> logit_layers(nn.Linear(2, 3), "fc")
-    ['fc']
-    >>> logit_layers(nn.Sequential(nn.Linear(2, 8), nn.LayerNorm(8), nn.Linear(8, 3)), "fc")
-    ['fc.2']
-    """
-    widths = {
-        name: module.out_features if isinstance(module, nn.Linear) else module.out_channels
-        for name, module in head.named_modules(prefix=prefix)
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    }
-    return [name for name, width in widths.items() if width == list(widths.values())[-1]]
-
-
-def head_names(network: nn.Module) -> list[str]:
-    """Where the classification head stands in the network: one name, or two of a distilled one."""
-    given = network.get_classifier()  # type: ignore[operator]
-    heads = given if isinstance(given, tuple | list) else (given,)
-    return [name for name, module in network.named_modules() if any(module is head for head in heads)]
-
-
-# Names ------------------------------------------------------------------------------------------
-
-
-def _is_of(key: str, module_name: str) -> bool:
-    return key.startswith(f"{module_name}.")
-
-
-def _without_wrappers(
-    state: State, wanted: Collection[str], heads: Collection[str]
-) -> tuple[State, list[str]]:
-    """Without the prefixes that stand before the network's names, and which tensors that leaves out.
-
-    A head may stand beside what has the prefix, as in `backbone.conv.weight` with `head.fc.weight`.
-
-    >>> _without_wrappers({"model.module.fc.bias": 0, "loss.weight": 1}, ["fc.bias"], ["fc"])
-    ({'fc.bias': 0}, ['loss.weight'])
-    """
-    unused: list[str] = []
-    body = {key for key in wanted if not any(_is_of(key, head) for head in heads)} or set(wanted)
-    while not any(key in body for key in state):
-        counts = {prefix: sum(key.startswith(prefix) for key in state) for prefix in WRAPPERS}
-        prefix = max(WRAPPERS, key=lambda each: counts[each])
-        if not counts[prefix]:
-            break
-        inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        beside = {key: value for key, value in state.items() if not key.startswith(prefix)}
-        head = _head_beside(beside, wanted, heads)
-        if any(_is_of(key, name) for key in inside for name in heads):
-            head = {}
-        unused += [key for key in beside if key not in head]
-        state = inside | {name: beside[key] for key, name in head.items()}
-    return state, unused
-
-
-def _head_beside(beside: State, wanted: Collection[str], heads: Collection[str]) -> dict[str, str]:
-    """The network's names for the head's tensors among these, by their own names; empty where none is a head.
-
-    >>> _head_beside({"head.fc.bias": 0, "loss.weight": 1}, ["classifier.bias"], ["classifier"])
-    {'head.fc.bias': 'classifier.bias'}
-    """
-    own = {key: key for key in beside if key in wanted and any(_is_of(key, head) for head in heads)}
-    layers = {key.rpartition(".")[0] for key in beside if key.partition(".")[0] in HEADS}
-    if own or len(layers) != 1 or len(heads) != 1:
-        return own
-    (layer,), (head,) = layers, heads
-    renamed = {key: _renamed(key, layer, head) for key in beside if _is_of(key, layer)}
-    return renamed if set(renamed.values()) <= set(wanted) else {}
-
-
-def _in_our_names(state: State, network: Network) -> State:
-    """A published network's tensors under the names that a network of ours has for them."""
-    wanted = network.state_dict()
-    published = network.published_names.items()
-    state = {
-        next((key.replace(old, new, 1) for old, new in published if key.startswith(old)), key): tensor
-        for key, tensor in state.items()
-    }
-    if not any(key.startswith("head.") for key in state):
-        alias = next((name for name in HEADS if f"{name}.weight" in state), None)
-        if alias is not None:
-            state = {_renamed(key, alias, "head"): tensor for key, tensor in state.items()}
-    return {
-        f"features.{key}" if key not in wanted and f"features.{key}" in wanted else key: tensor
-        for key, tensor in state.items()
-    }
-
-
-def _renamed(key: str, old: str, new: str) -> str:
-    return f"{new}.{key.removeprefix(f'{old}.')}" if key.startswith(f"{old}.") else key
-
-
-def _in_timms_names(state: State, network: nn.Module) -> State:
-    """What timm does with a published file of this model: other names, resized position embeddings."""
-    convert = _conversion(network)
-    if convert is None:
-        return state
-    arguments = (state, network) if len(inspect.signature(convert).parameters) > 1 else (state,)
-    converted: State = convert(*arguments)
-    return converted
-
-
-def _conversion(network: nn.Module) -> Callable[..., State] | None:
-    """timm keeps a model's conversion beside its class, under one of these names."""
-    module = inspect.getmodule(type(network))
-    for name in ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained"):
-        if hasattr(module, name):
-            conversion: Callable[..., State] = getattr(module, name)
-            return conversion
-    return None
 
 
 # Channels ---------------------------------------------------------------------------------------

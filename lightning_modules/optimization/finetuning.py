@@ -12,8 +12,8 @@ from timm.models.mlp_mixer import Affine
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ..backbones.head import head_names
 from ..backbones.lora import adapter_parameters, add_adapters
-from ..backbones.weight_loading import head_names
 from ..networks.network import Network
 
 FinetuningStrategy = Literal["full", "linear_probe", "linear_then_full", "gradual", "norm_and_bias", "lora"]

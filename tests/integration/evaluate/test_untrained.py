@@ -17,7 +17,7 @@ from timm.data import ImageNetInfo, create_transform, resolve_data_config
 from darkroom.datamodules import ImageFolder
 from darkroom.experiments.cli.evaluate_untrained import load_untrained
 from darkroom.experiments.errors import RequestError
-from darkroom.experiments.training.checks import _check_imagenet_order, class_order_notes
+from darkroom.experiments.training.class_order import _check_imagenet_order, class_order_notes
 from darkroom.experiments.training.loop import evaluate
 from darkroom.experiments.training.run import train
 from darkroom.lightning_modules import ImageClassifier

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from darkroom.lightning_modules.backbones.factory import build_network
-from darkroom.lightning_modules.backbones.weight_loading import head_names, load_weights, read_weights
+from darkroom.lightning_modules.backbones.head import head_names
+from darkroom.lightning_modules.backbones.weight_loading import load_weights, read_weights
 from darkroom.lightning_modules.optimization.finetuning import head_parameters
 
 OURS = ("small_cnn", {"widths": [4, 8]})
