@@ -60,7 +60,7 @@ class TrackingSettings:
         enabled: Record in MLflow; with false no store is touched and nothing is kept.
         run_name: Name of the run; null takes the overridden keys, or the seed.
         system_metrics: Record how busy the machine is, every ten seconds, as MLflow's `system/...`. The
-            trials of a sweep do without: in a sweep its conductor alone speaks to MLflow.
+            trials of a sweep do without: in a sweep its controller alone speaks to MLflow.
     """
 
     enabled: bool = True

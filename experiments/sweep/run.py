@@ -24,7 +24,7 @@ from ..tracking.store import Store, open_store
 from ..training.result import Result, print_result
 from ..training.resume import go_on
 from ..training.run import train
-from .execution.controller import Conductor
+from .execution.controller import Controller
 from .execution.resources import Slot, allocate_slots
 from .execution.trial_records import Sweep
 from .report.leaderboard import leaderboard, savings
@@ -149,7 +149,7 @@ def search(sweep: Sweep, study: optuna.Study, leases: Leases, slots: Sequence[Sl
             shown_at = time.monotonic()
 
     with Display() as display:
-        Conductor(sweep, plan, leases, slots, display, refresh).run()
+        Controller(sweep, plan, leases, slots, display, refresh).run()
     record_search(sweep, study)
 
 
@@ -160,7 +160,7 @@ def confirm(sweep: Sweep, study: optuna.Study, storage: RDBStorage, slots: Seque
         plan = ConfirmationPlan(study, storage, sweep.settings, sweep.seed)
     if not is_done(plan):
         with Display() as display:
-            Conductor(sweep, plan, leases, slots, display).run()
+            Controller(sweep, plan, leases, slots, display).run()
     results = confirmed(plan)
     if not results:
         raise RunError("no configuration could be trained on fresh seeds; the trials' runs say why")

@@ -1,6 +1,6 @@
-"""A sweep's costs: trials against a fresh process for each, and its conductor against bare ask and tell.
+"""A sweep's costs: trials against a fresh process for each, and its controller against bare ask and tell.
 
-Trials train for an epoch on 2,000 images and have their record. Those of the conductor end at once, and show
+Trials train for an epoch on 2,000 images and have their record. Those of the controller end at once, and show
 its memory too.
 
     python tests/benchmarks/sweep.py
@@ -123,7 +123,7 @@ class Instant:
     kill = end
 
 
-def benchmark_conductor(folder: Path, tiny: bool) -> None:
+def benchmark_controller(folder: Path, tiny: bool) -> None:
     trials = 10 if tiny else 1000
     space = {
         "model.lr": Dimension(low=1e-4, high=0.1, log=True),
@@ -155,14 +155,18 @@ def benchmark_conductor(folder: Path, tiny: bool) -> None:
     try:
         with Display(Console(file=Path(os.devnull).open("w"))) as display:
             remember = lambda: memory.append(psutil.Process().memory_info().rss / 2**20)  # noqa: E731
-            controller.Conductor(sweep, plan, leases, [Slot(1)], display, remember).run()
+            controller.Controller(sweep, plan, leases, [Slot(1)], display, remember).run()
     finally:
         controller.Worker = worker  # type: ignore[misc]
     conducted = (time.perf_counter() - started_at) / trials
     against = "Optuna's bare ask and tell"
     figure("sweep/conducted", [conducted / asked_and_told], "s", f"each of {trials} instant trials", against)
     figure(
-        "sweep/conductor", [1000 * (conducted - asked_and_told)], "ms", "the conductor's own, a trial", "1 ms"
+        "sweep/controller",
+        [1000 * (conducted - asked_and_told)],
+        "ms",
+        "the controller's, a trial",
+        "1 ms",
     )
     what, against = f"memory after {trials} trials", f"after {trials // 10}"
     figure("sweep/memory", [memory[-1] / memory[trials // 10]], "MiB", what, against)
@@ -170,7 +174,7 @@ def benchmark_conductor(folder: Path, tiny: bool) -> None:
 
 def main() -> None:
     given = arguments(__doc__, rounds=1)
-    for benchmark in (benchmark_trials, benchmark_conductor):
+    for benchmark in (benchmark_trials, benchmark_controller):
         with workplace() as folder:
             benchmark(folder, given.tiny)
 

@@ -11,7 +11,7 @@ import psutil
 
 
 def trial_processes(process) -> list[psutil.Process]:
-    """The children of the server, itself the conductor's child; git, which it asks once, is none of them."""
+    """The children of the server, itself the controller's child; git, which it asks once, is none of them."""
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
         for server in psutil.Process(process.pid).children():
@@ -41,7 +41,7 @@ def studied(workspace, name) -> optuna.Study:
     )
 
 
-def conductors(workspace) -> list[psutil.Process]:
+def controllers(workspace) -> list[psutil.Process]:
     """The copies that run in a folder."""
     found = []
     for process in psutil.process_iter():

@@ -1,6 +1,6 @@
 """Runs a plan's trials concurrently on this machine.
 
-Nothing it knows is needed to go on: whatever dies, and when, the next conductor finds in the study and
+Nothing it knows is needed to go on: whatever dies, and when, the next controller finds in the study and
 in MLflow what is left to do.
 """
 
@@ -37,7 +37,7 @@ SHOW_SECONDS = 0.25
 PATIENCE_SECONDS = 600  # how long a storage or server that went away is waited for
 
 
-class Conductor:
+class Controller:
     """Claims trials, gives each a process, answers what the processes say, and tells the study.
 
     Args:
@@ -67,7 +67,7 @@ class Conductor:
         self._running: dict[int, Running] = {}
         self._sightings = Sightings(leases.adoption_delay)
         self._stop = StopRequests()
-        self._told_trials = False  # to leave, as the conductor was
+        self._told_trials = False  # to leave, as the controller was
         self._claim_at = 0.0
         self._shown_at = 0.0
         self._started_at = time.monotonic()

@@ -62,7 +62,7 @@ def _prepare() -> None:
         experiment.data.prepare_data()
         _source, _arguments = _load(experiment.data), source_arguments(experiment.config)
     except (RequestError, ValueError, OSError):
-        return  # the conductor meets the same error, and says so
+        return  # the controller meets the same error, and says so
 
 
 keep_memory()

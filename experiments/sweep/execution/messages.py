@@ -40,13 +40,13 @@ class TrialRequest:
     gpus: str | None = None
 
     def record_through(self, channel: Channel) -> RunRecord | None:
-        """Its run, written by the conductor."""
+        """Its run, written by the controller."""
         return self.record.through(RelayedClient(channel)) if self.record else None
 
 
 @dataclass(frozen=True)
 class StoreCall:
-    """Something for MLflow, which the conductor alone talks to."""
+    """Something for MLflow, which the controller alone talks to."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -129,7 +129,7 @@ class Channel:
 class RelayedClient:
     """Stands for MLflow's client in a trial's process, where opening a store would take longer than an epoch.
 
-    The conductor makes every call, waits where the store is away, and sends back what it returns.
+    The controller makes every call, waits where the store is away, and sends back what it returns.
     """
 
     def __init__(self, channel: Channel) -> None:

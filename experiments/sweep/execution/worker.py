@@ -27,7 +27,7 @@ def start_server(recipe: str) -> None:
 
 
 class Worker:
-    """A trial's process, seen from the conductor.
+    """A trial's process, seen from the controller.
 
     Args:
         task: What it is to train.

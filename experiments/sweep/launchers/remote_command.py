@@ -157,7 +157,7 @@ def main(argv: Sequence[str]) -> NoReturn:
 def _pin(cpus: int) -> list[int]:
     """Keeps to so many cores, which no other process of ours on this machine keeps to.
 
-    Ray only counts cores, and SLURM may; two conductors on all of them would halve each other.
+    Ray only counts cores, and SLURM may; two controllers on all of them would halve each other.
     """
     cores = sorted(os.sched_getaffinity(0))
     if cpus >= len(cores):

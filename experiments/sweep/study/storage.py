@@ -203,7 +203,7 @@ def open_leases(storage: RDBStorage, study_name: str) -> Leases:
 class Sightings:
     """Since when a trial has been seen without an owner.
 
-    Its conductor may only have lost its connection, and must be given time to end its processes.
+    Its controller may only have lost its connection, and must be given time to end its processes.
     """
 
     def __init__(self, delay: float) -> None:

@@ -176,7 +176,7 @@ def test_what_does_not_go_with_a_sharded_network_is_refused(key, value):
 
 
 class StopAfterTheFirst(Checkpoint):
-    """What a conductor's verdict does, in rank 0 alone."""
+    """What a controller's verdict does, in rank 0 alone."""
 
     def on_train_epoch_end(self, trainer, pl_module):
         trainer.should_stop = True

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.sweep_processes import conductors
+from support.sweep_processes import controllers
 
 SPACE = {
     "model.lr": {"low": 1e-6, "high": 3e-2, "log": True},
@@ -56,7 +56,7 @@ def place(fresh_workspace, write_recipe, small):
         return ["sweep", Path(recipe).name, storage, *small, *arguments]
 
     yield place
-    for process in conductors(fresh_workspace):  # of a test that failed
+    for process in controllers(fresh_workspace):  # of a test that failed
         process.kill()
 
 

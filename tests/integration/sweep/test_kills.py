@@ -33,7 +33,7 @@ class Torment:
             self.start()
             wait_for(lambda: trial_processes(self.process), self.process)
             time.sleep(self.random.uniform(0.0, 1.5))
-            self.kill(self.random.choice(["trial", "conductor", "group"]))
+            self.kill(self.random.choice(["trial", "controller", "group"]))
         self.start()
         output, errors = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, errors
@@ -52,12 +52,12 @@ class Torment:
             if processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self.random.choice(processes).kill()
-        elif what == "conductor":
+        elif what == "controller":
             orphans = trial_processes(self.process)
             self.process.kill()
             self.process.communicate()
             _, alive = psutil.wait_procs(orphans, timeout=5)
-            assert not alive, "trials outlived their conductor"
+            assert not alive, "trials outlived their controller"
         else:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()

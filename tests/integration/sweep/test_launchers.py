@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
-from support.sweep_processes import assert_each_trial_once, checkpoints, conductors, wait_for
+from support.sweep_processes import assert_each_trial_once, checkpoints, controllers, wait_for
 
 from darkroom.experiments.sweep.study.storage import complete_url
 
@@ -46,10 +46,10 @@ def ray_cluster(monkeypatch):
 def test_two_nodes_of_a_ray_cluster_share_the_trials(ray_cluster, fresh_workspace, place, open_store_at):
     command = place("raying", "--trials=4", "--launcher=ray", *LONG)
     process = fresh_workspace.start(*command, RAY_ADDRESS=ray_cluster.address)
-    wait_for(lambda: len(conductors(fresh_workspace)) == 2, process)
+    wait_for(lambda: len(controllers(fresh_workspace)) == 2, process)
     wait_for(lambda: len(checkpoints(fresh_workspace)) == 2, process)
     if len(os.sched_getaffinity(0)) > 1:
-        cores = [tuple(each.cpu_affinity()) for each in conductors(fresh_workspace)]
+        cores = [tuple(each.cpu_affinity()) for each in controllers(fresh_workspace)]
         assert len(set(cores)) == 2  # Ray gave one to each
         assert {len(each) for each in cores} == {1}
     output, errors = process.communicate(timeout=300)
@@ -65,9 +65,9 @@ def test_a_lost_nodes_copy_is_placed_again_and_loses_no_trial(
     command = place("losing", "--trials=4", "--launcher=ray", *LONG)
     process = fresh_workspace.start(*command, RAY_ADDRESS=ray_cluster.address)
     wait_for(lambda: len(checkpoints(fresh_workspace)) == 2, process)
-    before = {each.pid for each in conductors(fresh_workspace)}
+    before = {each.pid for each in controllers(fresh_workspace)}
     ray_cluster.remove_node(ray_cluster.nodes_for_trials[0], allow_graceful=False)
-    wait_for(lambda: len(before & {each.pid for each in conductors(fresh_workspace)}) == 1, process, 60)
+    wait_for(lambda: len(before & {each.pid for each in controllers(fresh_workspace)}) == 1, process, 60)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
     assert output.count("ended with status 0") == 2
@@ -89,7 +89,7 @@ def test_ctrl_c_stops_the_copies_on_ray_and_leaves_nothing_running(
     assert "the same command again" in errors
     if times == 1:
         assert output.count("it can go on") >= 2
-    _, alive = psutil.wait_procs(conductors(fresh_workspace), timeout=20)
+    _, alive = psutil.wait_procs(controllers(fresh_workspace), timeout=20)
     assert not alive
 
 
@@ -122,9 +122,9 @@ def test_jobs_share_the_trials_and_one_whose_time_is_up_is_queued_again(
     command = place("queued", f"--trials={2 * machines}", *local, "--launcher-option", "time=30", *LONG)
     process = fresh_workspace.start(*command)
     wait_for(lambda: len(checkpoints(fresh_workspace)) == machines, process)
-    first = conductors(fresh_workspace)
+    first = controllers(fresh_workspace)
     first[0].parent().send_signal(signal.SIGUSR2)  # as SLURM says that the time is up
-    wait_for(lambda: len({*conductors(fresh_workspace)} - {*first}) == 1, process, 30)
+    wait_for(lambda: len({*controllers(fresh_workspace)} - {*first}) == 1, process, 30)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, output + errors
     assert output.count("ended with status 0") == machines

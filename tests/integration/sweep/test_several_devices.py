@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def processes_of(process) -> list[psutil.Process]:
-    """Those of the trial under way, rank 0 first: children of the server, which is the conductor's child."""
+    """Those of the trial under way, rank 0 first: children of the server, which is the controller's child."""
     children = [child for server in psutil.Process(process.pid).children() for child in server.children()]
     return sorted(children, key=lambda child: child.create_time())
 

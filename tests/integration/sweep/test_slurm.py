@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from support.sweep_processes import assert_each_trial_once, checkpoints, conductors, wait_for
+from support.sweep_processes import assert_each_trial_once, checkpoints, controllers, wait_for
 from support.training import LONG, assert_same_run, run_id
 
 pytestmark = pytest.mark.slow
@@ -96,10 +96,10 @@ def test_a_pre_empted_sweeps_jobs_go_on_and_do_each_trial_once(slurm, fresh_work
         *command, "--launcher-option=time=30", *ENDLESS, "--trainer.max_epochs=40", **slurm
     )
     wait_for(lambda: len(checkpoints(fresh_workspace)) == 2, process)
-    first = conductors(fresh_workspace)
+    first = controllers(fresh_workspace)
     job = said(slurm, "squeue", "--noheader", "--array", "--format=%i").split()[0]
     said(slurm, "scontrol", "requeue", job)
-    wait_for(lambda: len({*conductors(fresh_workspace)} - {*first}) == 1, process)
+    wait_for(lambda: len({*controllers(fresh_workspace)} - {*first}) == 1, process)
     log = (fresh_workspace.folder / "mlruns" / "jobs" / f"{job}_0_log.out").read_text()
     assert "told to leave" in log
     output, errors = process.communicate(timeout=300)
@@ -122,7 +122,7 @@ def test_ctrl_c_stops_the_jobs_and_leaves_nothing_in_the_queue(times, slurm, fre
     if times == 1:
         assert output.count("it can go on") >= 2
     wait_for(lambda: not said(slurm, "squeue", "--noheader"))
-    assert not conductors(fresh_workspace)
+    assert not controllers(fresh_workspace)
 
 
 def test_a_job_that_someone_cancels_is_not_waited_for(slurm, fresh_workspace, place):

@@ -15,7 +15,7 @@ OFTEN = "--trainer.checkpoint_every_n_steps=20"
 
 
 @pytest.mark.parametrize(
-    "whom", ["a trial, then the conductor", pytest.param("all processes", marks=pytest.mark.slow)]
+    "whom", ["a trial, then the controller", pytest.param("all processes", marks=pytest.mark.slow)]
 )
 def test_trials_save_where_they_stand_and_the_same_command_goes_on(
     whom, fresh_workspace, small, write_recipe, open_store_at
@@ -24,7 +24,7 @@ def test_trials_save_where_they_stand_and_the_same_command_goes_on(
     command = ["sweep", recipe, "--trials=2", "--workers=2", *small, *LONG]
     process = fresh_workspace.start(*command, OFTEN, start_new_session=True)
     wait_for(lambda: len(checkpoints(fresh_workspace)) == 2, process)
-    if whom == "a trial, then the conductor":
+    if whom == "a trial, then the controller":
         ended, other = trial_processes(process)
         ended.terminate()
         wait_for(lambda: {*trial_processes(process)} - {ended, other}, process)
@@ -46,7 +46,7 @@ def test_trials_save_where_they_stand_and_the_same_command_goes_on(
     assert all(steps.values())
     assert any(step % 20 for step in steps.values()), "no trial saved anything when it was told to"
 
-    if whom == "a trial, then the conductor":
+    if whom == "a trial, then the controller":
         assert "its process died (SIGTERM); it goes on from its last checkpoint" in output
     else:
         again = fresh_workspace.run(*command, OFTEN)

@@ -296,12 +296,12 @@ with Display() as display:
             display.note("Ctrl-C: stopping after this epoch")
             display.update(Progress("digits/searched", "val/accuracy", 24, 3, 0, 0, [], None, 2.0))
             display.say("interrupted")
-            raise RuntimeError("the conductor broke")
+            raise RuntimeError("the controller broke")
         interrupted.wait(0.05)
 """
 
 
-def test_ctrl_c_on_a_real_terminal_reaches_the_conductor_and_the_terminal_is_left_whole():
+def test_ctrl_c_on_a_real_terminal_reaches_the_controller_and_the_terminal_is_left_whole():
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
@@ -340,4 +340,4 @@ def test_ctrl_c_on_a_real_terminal_reaches_the_conductor_and_the_terminal_is_lef
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
     left = play(output.replace("\r\n", "\n"))
     assert left[:3] == ["trial 2  val/accuracy 0.9812", "interrupted", "Traceback (most recent call last):"]
-    assert left[-1] == "RuntimeError: the conductor broke"
+    assert left[-1] == "RuntimeError: the controller broke"
